@@ -1,0 +1,83 @@
+"""Files that appear whole or not at all, and folders that are checked before work begins."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from convscope.errors import InputError, RunError
+
+
+def write_whole(path: Path | str, write: bytes | str | Callable[[BinaryIO], object]) -> Path:
+    """Write a file so that a reader, or a crash, sees the old file or the new one and nothing between.
+
+    The bytes go to a temporary file beside `path`, are flushed to the disk, and take the name in one
+    step; the folder's entry is flushed as well.
+    `write` is the content, or a function that is given the open binary file.
+    Raises: RunError if the disk refuses; the old file is kept.
+
+    >>> folder = tempfile.mkdtemp()
+    >>> write_whole(Path(folder) / "a.txt", "hello").read_text()
+    'hello'
+    """
+    path = Path(path)
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                _fill(file, write)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(name, 0o666 & ~_umask())
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise RunError(f"{path}: could not be written ({error.strerror or error}); nothing was replaced") from error
+    return path
+
+
+def writable_folder(path: Path | str) -> Path:
+    """The folder, made if it is missing, once it is known that files can be written in it.
+
+    Raises: InputError if it is a file, or cannot be made or written.
+
+    >>> writable_folder(tempfile.mkdtemp()).is_dir()
+    True
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except FileExistsError:
+        raise InputError(f"{path}: is a file, but a folder is needed; give another --out") from None
+    except NotADirectoryError:
+        raise InputError(f"{path}: lies below a file, so it cannot be a folder; give another --out") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); give another --out") from error
+    return path
+
+
+def _fill(file: BinaryIO, write: bytes | str | Callable[[BinaryIO], object]) -> None:
+    if callable(write):
+        write(file)
+    else:
+        file.write(write.encode() if isinstance(write, str) else write)
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
