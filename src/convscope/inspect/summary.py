@@ -1,0 +1,196 @@
+"""summarize(): the operators of a recording with their shapes, parameters, MACs and receptive fields."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from math import prod
+from typing import Any
+
+from convscope.graph import RULES, Op, OpRule, Recording, Role, Value, rule_of
+from convscope.inspect.receptive_field import Field, fields
+from convscope.table import Column, Table
+
+COLUMNS = (
+    Column("name", "layer"),
+    Column("op", "operator"),
+    Column("output_shape", "output"),
+    Column("params", "params"),
+    Column("macs", "MACs"),
+    Column("field", "receptive field", "px"),
+    Column("stride", "stride", "px"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """One row: an operator, what it makes, what it costs, what it sees.
+
+    `params` are credited to the first operator that reads them. `macs` is None where no rule is known.
+    `receptive_field` is None where the output does not depend on the first input; `global_through` names the
+    operators through which it came to depend on the whole of it.
+    """
+
+    index: int
+    module: str
+    op: str
+    output_shape: tuple[int, ...]
+    params: int
+    macs: int | None
+    receptive_field: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """Sums over the network. `macs` is a lower bound if `unknown` names operators without a rule."""
+
+    params: int
+    trainable_params: int
+    macs: int
+    unknown: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The answer of `summarize`: rows, totals and what should be said with them."""
+
+    total: Total
+    operators: tuple[Operator, ...]
+    input_shapes: tuple[tuple[int, ...], ...]
+    notes: tuple[str, ...] = ()
+
+    def table(self, *, title: str = "") -> Table:
+        """One row an operator, in the order in which they ran, without those that only prepare weights."""
+        least = "≥ " if self.total.unknown else ""
+        macs = f"{least}{self.total.macs:,}" if least else self.total.macs
+        unknown = (f"no rule for {', '.join(self.total.unknown)}: their MACs are not counted",) if least else ()
+        return Table(
+            COLUMNS,
+            tuple(_row(o) for o in self.operators if o.receptive_field or o.params or o.macs),
+            title=title,
+            total={"name": "total", "params": self.total.params, "macs": macs},
+            notes=(*unknown, *self.notes),
+        )
+
+    def data(self) -> dict[str, Any]:
+        """Plain data for JSON: `total`, `operators`, `input_shapes`, `notes`."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return self.table().text()
+
+    def _repr_html_(self) -> str:
+        return self.table().html()
+
+
+def summarize(recording: Recording, *, rules: Mapping[str, OpRule] = RULES) -> Summary:
+    """What the recording says of every operator and of the whole network.
+
+    Units: parameters and MACs are counts, fields are elements of the first input.
+    `rules` may be extended: `rules=RULES | {"my.op": OpRule(...)}`.
+    """
+    field_of = fields(recording, rules=rules) if recording.inputs else {}
+    spent = _spent(recording)
+    through = _global_through(recording, field_of)
+    operators = tuple(
+        _operator(op, sum(prod(v.shape) for v in spent.get(op.index, ())), field_of, through, recording.inputs, rules)
+        for op in recording.ops
+    )
+    parameters = [v for v in recording.params if v.role is Role.PARAMETER]
+    read = {v.id for values in spent.values() for v in values}
+    unused = [v.name for v in parameters if v.id not in read]
+    notes = (f"parameters that no operator read: {', '.join(unused[:6])}{', ...' if len(unused) > 6 else ''}",)
+    total = Total(
+        params=sum(prod(v.shape) for v in parameters),
+        trainable_params=sum(prod(v.shape) for v in parameters if v.id in recording.trainable),
+        macs=sum(o.macs or 0 for o in operators),
+        unknown=tuple(sorted({o.op for o in operators if o.macs is None})),
+    )
+    shapes = tuple(v.shape for v in recording.inputs)
+    return Summary(total, operators, shapes, recording.notes + (notes if unused else ()))
+
+
+def _spent(recording: Recording) -> dict[int, list[Value]]:
+    """The parameters that each operator (by index) is the first to compute with.
+
+    An operator that reads parameters alone (the transpose before a product) only prepares them for the next.
+    """
+    carried: dict[int, tuple[Value, ...]] = {v.id: (v,) for v in recording.params if v.role is Role.PARAMETER}
+    passive = {v.id for v in recording.params}
+    spent: dict[int, list[Value]] = {}
+    seen: set[int] = set()
+    for op in recording.ops:
+        held = [p for v in op.inputs for p in carried.get(v.id, ())]
+        if held and all(v.id in passive for v in op.inputs):
+            carried |= {v.id: tuple(held) for v in op.outputs}
+            passive |= {v.id for v in op.outputs}
+            continue
+        spent[op.index] = [p for p in dict.fromkeys(held) if p.id not in seen]
+        seen |= {p.id for p in held}
+    return spent
+
+
+def _global_through(recording: Recording, field_of: Mapping[int, Field]) -> dict[int, tuple[str, ...]]:
+    """For each value that depends on the whole input: the modules (or operators) where that came to be."""
+    through: dict[int, tuple[str, ...]] = {}
+    for op in recording.ops:
+        names = tuple(dict.fromkeys(n for v in op.inputs for n in through.get(v.id, ())))
+        field = field_of.get(op.outputs[0].id) if op.outputs else None
+        if not names and field and _stands_still(field, recording.inputs[0].shape):
+            names = (op.module or op.name,)
+        through |= {v.id: names for v in op.outputs}
+    return through
+
+
+def _operator(
+    op: Op,
+    params: int,
+    field_of: Mapping[int, Field],
+    through: Mapping[int, tuple[str, ...]],
+    inputs: tuple[Value, ...],
+    rules: Mapping[str, OpRule],
+) -> Operator:
+    rule = rule_of(op, rules=rules)
+    out = op.outputs[0] if op.outputs else None
+    field = field_of.get(out.id) if out else None
+    shown = _shown(field, inputs[0].shape) | {"global_through": through[out.id]} if out and field else None
+    return Operator(
+        op.index, op.module, op.name, out.shape if out else (), params, rule.macs(op) if rule else None, shown
+    )
+
+
+def _spatial(shape: tuple[int, ...]) -> slice:
+    return slice(2, None) if len(shape) > 2 else slice(1, None)
+
+
+def _stands_still(field: Field, source: tuple[int, ...]) -> bool:
+    """Whether every unit depends on the same part of the input, and that part is all of it."""
+    axes = _spatial(source)
+    covers = all(lo <= 0 and hi >= n - 1 for (lo, hi), n in zip(field.box[axes], source[axes], strict=True))
+    still = not any(field.stride[axes]) if field.affine else field.box[axes] == field.everything[axes]
+    return covers and still
+
+
+def _shown(field: Field, source: tuple[int, ...]) -> dict[str, Any]:
+    axes = _spatial(source)
+    shown: dict[str, Any] = {"size": field.size[axes], "stride": None, "padding": None}
+    if field.affine:
+        shown["stride"] = tuple(_plain(s) for s in field.stride[axes])
+        shown["padding"] = tuple(_plain(p) for p in field.padding[axes])
+    return shown
+
+
+def _plain(value: Fraction | int) -> int | float:
+    return value if isinstance(value, int) else float(value)
+
+
+def _row(o: Operator) -> dict[str, Any]:
+    field = o.receptive_field or {}
+    return {
+        "name": o.module or "(model)",
+        "op": o.op,
+        "output_shape": o.output_shape,
+        "params": o.params or None,
+        "macs": (o.macs or None) if o.macs is not None else "?",
+        "field": "whole input" if field.get("global_through") else field.get("size"),
+        "stride": None if field.get("global_through") else field.get("stride"),
+    }

@@ -1,0 +1,106 @@
+"""From a MODEL as a person writes it to a module."""
+
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from convscope.errors import ModelError, nearest
+from convscope.models.classic import ConvNet3, LeNet5
+
+MODELS: Mapping[str, Callable[..., nn.Module]] = {"ConvNet3": ConvNet3, "LeNet5": LeNet5}
+
+
+def build(spec: str, *, num_classes: int | None = None) -> nn.Module:
+    """The network that `spec` names, with fresh weights, in evaluation mode.
+
+    spec: a name of MODELS, `torchvision:NAME`, `timm:NAME`, or `package.module:function` (which is imported,
+    so its code runs). num_classes: classes of the last layer, if other than the network's own.
+    Raises: ModelError if there is no such network, with the nearest name.
+
+    >>> type(build("LeNet5")).__name__
+    'LeNet5'
+    """
+    options = {} if num_classes is None else {"num_classes": num_classes}
+    source, _, name = spec.rpartition(":")
+    if not source:
+        make: Callable[..., Any] = _pick(spec, MODELS)
+    elif source == "torchvision":
+        make = _torchvision(name)
+    elif source == "timm":
+        make = _timm(name)
+    else:
+        make = _function(source, name)
+    model = _make(spec, make, options)
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"model {spec!r}: gave a {type(model).__name__}, but a torch.nn.Module is needed")
+    return model.eval()
+
+
+def input_shape(model: nn.Module, spec: str = "") -> tuple[int, ...] | None:
+    """Channels, height and width that the network expects, where it or its library says so.
+
+    >>> input_shape(build("LeNet5"))
+    (1, 32, 32)
+    """
+    shape = getattr(model, "input_shape", None)
+    if shape is None and spec.startswith("timm:"):
+        shape = getattr(model, "default_cfg", {}).get("input_size")
+    if shape is None and spec.startswith("torchvision:"):
+        shape = (3, 299, 299) if spec.endswith("inception_v3") else (3, 224, 224)
+    return tuple(shape) if shape else None
+
+
+def _make(spec: str, make: Callable[..., Any], options: dict[str, Any]) -> Any:
+    try:
+        return make(**options)
+    except TypeError as error:
+        raise ModelError(f"model {spec!r}: cannot be made with {options or 'no arguments'}: {error}") from error
+
+
+def _pick(name: str, table: Mapping[str, Callable[..., nn.Module]]) -> Callable[..., nn.Module]:
+    if name not in table:
+        raise ModelError(
+            f"model {name!r}: no such name; {nearest(name, table)} "
+            "(or torchvision:NAME, timm:NAME, package.module:function, a run folder)"
+        )
+    return table[name]
+
+
+def _torchvision(name: str) -> Callable[..., nn.Module]:
+    from torchvision import models
+
+    if name not in models.list_models():
+        raise ModelError(f"model 'torchvision:{name}': no such name; {nearest(name, models.list_models())}")
+    bare = {"weights": None}
+    if "weights_backbone" in inspect.signature(models.get_model_builder(name)).parameters:
+        bare["weights_backbone"] = None
+    if name in ("googlenet", "inception_v3"):
+        return lambda **options: models.get_model(name, init_weights=False, **bare, **options)
+    return lambda **options: models.get_model(name, **bare, **options)
+
+
+def _timm(name: str) -> Callable[..., nn.Module]:
+    try:
+        import timm
+    except ImportError:
+        raise ModelError(f"model 'timm:{name}': timm is not installed; pip install 'convscope[timm]'") from None
+    if name not in timm.list_models():
+        raise ModelError(f"model 'timm:{name}': no such name; {nearest(name, timm.list_models())}")
+    return lambda **options: timm.create_model(name, pretrained=False, **options)
+
+
+def _function(module: str, name: str) -> Callable[..., Any]:
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        found = getattr(importlib.import_module(module), name, None)
+    except ImportError as error:
+        raise ModelError(f"model '{module}:{name}': the module cannot be imported ({error}); check its name") from error
+    if not callable(found):
+        raise ModelError(f"model '{module}:{name}': the module has no function of that name; check its spelling")
+    return found

@@ -1,0 +1,106 @@
+"""An explanation's terms add up to the value that PyTorch computed."""
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from convscope import record
+from convscope.errors import InputError
+from convscope.explain import explain
+from convscope.models import LeNet5
+
+CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+
+
+def kept(model, x):
+    return record(model.eval(), x, keep=lambda op: True)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    ndim=st.integers(1, 3), size=st.integers(1, 3), stride=st.integers(1, 3), padding=st.integers(0, 2),
+    dilation=st.integers(1, 2), groups=st.sampled_from([1, 2]), bias=st.booleans(), data=st.data(),
+)  # fmt: skip
+def test_the_terms_of_any_convolution_add_up(ndim, size, stride, padding, dilation, groups, bias, data):
+    conv = CONV[ndim](4, 6, size, stride, padding, dilation, groups, bias)
+    x = torch.randn(2, 4, *(7,) * ndim)
+    recording = kept(conv, x)
+    y = recording.tensors[recording.outputs[0].id]
+    unit = tuple(data.draw(st.integers(0, n - 1)) for n in y.shape)
+    told = explain(recording, recording.ops[-1], unit=unit)
+    assert told.model_value == y[unit].item()
+    assert told.total == pytest.approx(y[unit].item(), abs=1e-5)
+    assert told.channel_sums.sum() + told.bias == pytest.approx(told.total)
+    assert told.x_CK.shape == told.w_CK.shape == (4 // groups, *(size,) * ndim)
+    assert not told.x_CK[~told.inside].any()
+
+
+def test_the_patch_is_cut_from_where_the_explanation_says():
+    x = torch.randn(1, 3, 9, 9)
+    recording = kept(nn.Conv2d(3, 2, 3, 2, 1), x)
+    told = explain(recording, 0, unit=(0, 1, 2, 3))
+    assert told.origin == (2 * 2 - 1, 3 * 2 - 1)
+    assert np.array_equal(told.x_CK, x[0, :, 3:6, 5:8].double().numpy())
+
+
+def test_c3_of_lenet5_reads_six_channels_of_five_by_five():
+    recording = kept(LeNet5(), torch.randn(1, 1, 32, 32))
+    told = explain(recording, "C3", unit=(0, 5, 3, 4))
+    assert told.products.size == 6 * 5 * 5
+    assert abs(told.difference) < 1e-5
+    text = str(told)
+    assert "features.C3[0, 5, 3, 4] (convolution)" in text
+    assert "the model says" in text
+    assert all(f"input channel {c}" in text for c in range(6))
+
+
+def test_linear_and_max_pooling_are_explained():
+    recording = kept(LeNet5(), torch.randn(1, 1, 32, 32))
+    assert abs(explain(recording, "F6", unit=(0, 11)).difference) < 1e-5
+    pooled = explain(recording, "S2", unit=(0, 3, 4, 5))
+    assert pooled.difference == 0
+    assert pooled.combine == "max"
+    assert "largest of 4" in str(pooled)
+
+
+def test_a_maximum_is_never_taken_from_padding():
+    recording = kept(nn.MaxPool2d(3, 2, 1), -torch.rand(1, 2, 6, 6) - 1)
+    told = explain(recording, 0, unit=(0, 0, 0, 0))
+    assert told.total == told.model_value < 0
+    assert int(told.inside.sum()) == 4
+
+
+def test_any_convolution_of_a_torchvision_network():
+    model = torchvision.models.mobilenet_v2()
+    recording = kept(model, torch.rand(1, 3, 64, 64))
+    for op in recording.ops:
+        if op.name == "convolution":
+            unit = tuple(n // 2 for n in op.outputs[0].shape)
+            told = explain(recording, op, unit=unit)
+            assert told.total == pytest.approx(told.model_value, rel=1e-3, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("layer", "unit", "words"),
+    [
+        ("C3", (0, 16, 0, 0), "unit 0,16,0,0 is outside its output; use 0..0, 0..15, 0..9, 0..9"),
+        ("C3", (0, 1), "use 0..0, 0..15, 0..9, 0..9"),
+        ("relu3", (0, 0, 0, 0), "relu has no explanation yet (it read 1x16x10x10)"),
+        ("C4", (0, 0, 0, 0), "no operator ran in a module of that name"),
+    ],
+)
+def test_what_cannot_be_explained_says_why(layer, unit, words):
+    recording = kept(LeNet5(), torch.zeros(1, 1, 32, 32))
+    with pytest.raises(InputError) as error:
+        explain(recording, layer, unit=unit)
+    assert words in str(error.value)
+
+
+def test_tensors_that_were_not_kept_are_asked_for():
+    recording = record(LeNet5(), torch.zeros(1, 1, 32, 32))
+    with pytest.raises(InputError, match="its tensors were not kept; record with keep="):
+        explain(recording, "C3", unit=(0, 0, 0, 0))
