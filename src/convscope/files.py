@@ -3,6 +3,7 @@
 import os
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,21 +23,19 @@ def write_whole(path: Path | str, write: bytes | str | Callable[[BinaryIO], obje
     'hello'
     """
     path = Path(path)
+    if path.is_symlink():
+        path = path.resolve()  # the link stays, its target is replaced
     try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                _fill(file, write)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(name, 0o666 & ~_umask())
-            os.replace(name, path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
+        if path.exists() and not path.is_file() and not path.is_dir():
+            _write_into(path, write)  # a device or a pipe has nothing to keep, and must not be replaced
+        else:
+            _replace(path, write)
+    except Exception as error:
+        refused = _refusal(error)
+        if refused is None:
             raise
-        _sync_folder(path.parent)
-    except OSError as error:
-        raise RunError(f"{path}: could not be written ({error.strerror or error}); nothing was replaced") from error
+        reason = refused.strerror or refused
+        raise RunError(f"{path}: could not be written ({reason}); nothing was replaced") from error
     return path
 
 
@@ -60,6 +59,35 @@ def writable_folder(path: Path | str) -> Path:
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror}); give another --out") from error
     return path
+
+
+def _replace(path: Path, write: bytes | str | Callable[[BinaryIO], object]) -> None:
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".part", dir=path.parent)
+    part = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            _fill(file, write)
+            file.flush()
+            os.fsync(file.fileno())
+        part.chmod(0o666 & ~_umask())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    with suppress(OSError):  # the file stands; some file systems cannot flush a folder
+        _sync_folder(path.parent)
+
+
+def _write_into(path: Path, write: bytes | str | Callable[[BinaryIO], object]) -> None:
+    with path.open("wb") as file:
+        _fill(file, write)
+
+
+def _refusal(error: BaseException | None) -> OSError | None:
+    """The disk's own error, which torch hides below one of its own."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__context__
+    return error
 
 
 def _fill(file: BinaryIO, write: bytes | str | Callable[[BinaryIO], object]) -> None:

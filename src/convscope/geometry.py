@@ -43,7 +43,7 @@ def out_size(n: int, w: Window, *, ceil: bool = False) -> int:
 
     Shapes: n, result: elements along one spatial axis. `ceil` lets a last window hang over the end if it
     still begins inside the axis or its left padding (the rule of PyTorch's pooling).
-    Raises: InputError if the padded axis is shorter than the window's span.
+    Raises: InputError if no window fits.
     Source: Dumoulin & Visin 2016 (arXiv:1603.07285).
 
     >>> out_size(224, Window(7, stride=2, padding=3))
@@ -52,16 +52,16 @@ def out_size(n: int, w: Window, *, ceil: bool = False) -> int:
     5
     """
     padded = n + 2 * w.padding
-    if padded < w.span:
+    count = -(-(padded - w.span) // w.stride) + 1 if ceil else (padded - w.span) // w.stride + 1
+    if ceil and (count - 1) * w.stride >= n + w.padding:
+        count -= 1
+    if count < 1:
         need = -(-(w.span - n) // 2)
         raise InputError(
             f"out_size: the window spans {w.span} elements but the padded axis has {padded}; "
             f"use padding >= {need} or a smaller kernel or dilation"
         )
-    if not ceil:
-        return (padded - w.span) // w.stride + 1
-    count = -(-(padded - w.span) // w.stride) + 1
-    return count if (count - 1) * w.stride < n + w.padding else count - 1
+    return count
 
 
 def formula(n: int, w: Window) -> str:
@@ -107,7 +107,7 @@ def transposed_out_size(n: int, w: Window, *, output_padding: int = 0) -> int:
 def transposed_reads(lo: int, hi: int, w: Window) -> Interval | None:
     """The inputs that the outputs `lo` to `hi` of a transposed convolution read; None if they read none.
 
-    Input j touches the outputs j*stride - padding + dilation*k for k = 0 .. size-1.
+    Input j touches the outputs `j*stride - padding + dilation*k` for `k = 0 .. size-1`.
 
     >>> transposed_reads(0, 3, Window(3))
     (-2, 3)

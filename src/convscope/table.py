@@ -92,7 +92,7 @@ class Table:
 
 
 def cell(value: Any) -> str:
-    """One value as a person reads it.
+    """One value as a person reads it; what does not print (line ends, escape codes) is spelt out.
 
     >>> [cell(v) for v in (None, 61706, -0.00001234, 0.5, (1, 6, 28, 28))]
     ['', '61,706', '−1.234e-05', '0.5', '1x6x28x28']
@@ -107,7 +107,7 @@ def cell(value: Any) -> str:
         return number(value)
     if isinstance(value, tuple | list):
         return "x".join(str(v) for v in value)
-    return str(value)
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(value))
 
 
 def number(value: float) -> str:
@@ -126,7 +126,8 @@ def to_json(data: Any) -> str:
     >>> to_json({"loss": float("nan"), "shape": (1, 2)}).replace("\\n", "").replace(" ", "")
     '{"loss":null,"shape":[1,2]}'
     """
-    return json.dumps(_finite(data), indent=2, allow_nan=False, ensure_ascii=False)
+    text = json.dumps(_finite(data), indent=2, allow_nan=False, ensure_ascii=False)
+    return text.encode("utf-8", "backslashreplace").decode()  # half a surrogate (odd file names) becomes its escape
 
 
 def _finite(data: Any) -> Any:

@@ -1,9 +1,13 @@
 """The feature maps of a recording: what each kept operator made of one image."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from convscope.explain.pictures import grid, save_png
+from convscope.files import write_whole
 from convscope.graph import Op, Recording
 
 
@@ -36,3 +40,15 @@ def feature_maps(recording: Recording, *, sample: int = 0) -> tuple[FeatureMap, 
             values = recording.tensors[out.id][sample].float().cpu().numpy()
             found.append(FeatureMap(op, values if values.ndim == 3 else values[None, None, :]))
     return tuple(found)
+
+
+def save_maps(maps: Sequence[FeatureMap], folder: Path) -> tuple[Path, ...]:
+    """One PNG a layer, in their order, and last `features.npz` with the exact values under the same names.
+
+    Raises: RunError if the disk refuses.
+    """
+    names = [f"{i:03d}-{m.name}-{m.op.name}" for i, m in enumerate(maps)]
+    pictures = [save_png(grid(m.maps, title=m.name), folder / f"{n}.png") for n, m in zip(names, maps, strict=True)]
+    values = {n: m.maps for n, m in zip(names, maps, strict=True)}
+    numbers = write_whole(folder / "features.npz", lambda file: np.savez_compressed(file, **values))  # pyright: ignore[reportArgumentType]
+    return (*pictures, numbers)

@@ -1,0 +1,110 @@
+"""Pictures in folders, one folder a class: `DIR/train/CLASS/*.png` and `DIR/test/...`, or `DIR/CLASS/*.png`.
+
+Only real files below DIR are read: links are passed over, so that no picture counts twice and none is fetched
+from elsewhere.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from convscope.data.digits import stratified
+from convscope.data.sets import ImageSet, Normalisation, Splits
+from convscope.errors import DataError
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"})
+
+Files = list[tuple[Path, int]]
+
+
+def folder(path: Path | str, *, shape: tuple[int, ...], seed: int = 0) -> Splits:
+    """The pictures below a folder, each brought to `shape` (C, H, W; C is 1 or 3) and kept as uint8.
+
+    A missing test part is a stratified fifth of the pictures, a missing validation part a tenth of the rest.
+    The normalisation is the mean and deviation of each channel over the training pictures.
+    Raises: DataError if there are no classes, a class is empty or the parts differ in classes; ImageError if a
+    picture cannot be read.
+    """
+    root = Path(path)
+    if len(shape) != 3 or shape[0] not in (1, 3):
+        raise DataError(f"{root}: pictures cannot be shown as {'x'.join(map(str, shape))}; give 1 or 3 channels")
+    classes = folder_classes(root)
+    parts = {name: _files(root / name, classes) for name in ("train", "val", "test") if (root / name).is_dir()}
+    if "train" not in parts:
+        parts = {"train": _files(root, classes)}
+    for name, fraction in (("test", 0.2), ("val", 0.1)):
+        if name not in parts:
+            parts["train"], parts[name] = _split(parts["train"], fraction=fraction, seed=seed)
+    pixels = {name: torch.stack([_picture(file, shape) for file, _ in files]) for name, files in parts.items()}
+    normalisation = _normalisation(pixels["train"])
+    sets = {
+        name: ImageSet(pixels[name], torch.tensor([label for _, label in files]), classes, normalisation)
+        for name, files in parts.items()
+    }
+    return Splits(sets["train"], sets["val"], sets["test"])
+
+
+def folder_classes(path: Path | str) -> tuple[str, ...]:
+    """The names of the class folders, sorted.
+
+    Raises: DataError if there are fewer than two.
+    """
+    root = Path(path)
+    top = root / "train" if (root / "train").is_dir() else root
+    names = tuple(sorted(p.name for p in top.iterdir() if p.is_dir() and not p.is_symlink() and p.name[0] != "."))
+    if len(names) < 2:
+        raise DataError(f"{top}: has {len(names)} class folders, but two are needed; lay pictures out as CLASS/*.png")
+    return names
+
+
+def resize(x_HWC: Tensor, *, size: Sequence[int]) -> Tensor:
+    """A picture [H, W, C] in 0..1 as [C, *size], bilinear with antialiasing.
+
+    >>> resize(torch.ones(4, 6, 3), size=(8, 8)).shape
+    torch.Size([3, 8, 8])
+    """
+    x = F.interpolate(x_HWC.movedim(-1, 0)[None], tuple(size), mode="bilinear", align_corners=False, antialias=True)
+    return x[0].clamp(0, 1)
+
+
+def _files(top: Path, classes: tuple[str, ...]) -> Files:
+    strange = sorted({p.name for p in top.iterdir() if p.is_dir() and not p.is_symlink()} - {*classes})
+    strange = [name for name in strange if name[0] != "."]
+    if strange:
+        raise DataError(f"{top}: holds classes that the training part lacks: {', '.join(strange)}; rename or move them")
+    found = [(p, label) for label, name in enumerate(classes) for p in _pictures(top / name)]
+    empty = [name for label, name in enumerate(classes) if all(label != at for _, at in found)]
+    if empty:
+        raise DataError(f"{top}: no pictures in the classes {', '.join(empty)}; add some, or remove the folders")
+    return found
+
+
+def _pictures(top: Path) -> list[Path]:
+    if not top.is_dir() or top.is_symlink():
+        return []
+    below = (Path(at) / name for at, _, names in os.walk(top) for name in names)  # follows no links
+    return sorted(p for p in below if p.suffix.lower() in SUFFIXES and p.name[0] != "." and not p.is_symlink())
+
+
+def _split(files: Files, *, fraction: float, seed: int) -> tuple[Files, Files]:
+    kept, held = stratified(torch.tensor([label for _, label in files]), fraction=fraction, seed=seed)
+    return [files[i] for i in kept.tolist()], [files[i] for i in held.tolist()]
+
+
+def _picture(path: Path, shape: tuple[int, ...]) -> Tensor:
+    from convscope.data.images import read_image, to_channels
+
+    pixels = to_channels(read_image(path), shape[0]).pixels
+    return resize(torch.from_numpy(pixels), size=shape[1:]).mul(255).round().to(torch.uint8)
+
+
+def _normalisation(pixels_NCHW: Tensor) -> Normalisation:
+    channels = pixels_NCHW.movedim(1, 0).flatten(1).double() / 255
+    return Normalisation(
+        tuple(round(v, 4) for v in channels.mean(1).tolist()),
+        tuple(round(max(v, 0.01), 4) for v in channels.std(1).tolist()),
+    )

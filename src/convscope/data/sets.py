@@ -1,0 +1,103 @@
+"""ImageSet: labelled pictures held in memory, handed out as batches.
+
+Shape suffixes: N images, C channels, H rows, W columns.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from convscope.data.augment import affine
+from convscope.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Normalisation:
+    """What is taken from each channel, and what it is then divided by: `(x - mean) / std`, x in 0..1."""
+
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std) or not all(s > 0 for s in self.std):
+            raise DataError(f"normalisation: needs one mean and one positive std a channel, got {self.mean} {self.std}")
+
+    def __call__(self, x_NCHW: Tensor) -> Tensor:
+        """The normalised pictures; one value serves all channels.
+
+        >>> Normalisation((0.5,), (0.25,))(torch.ones(1, 1, 1, 1)).item()
+        2.0
+        """
+        mean, std = (torch.tensor(v, device=x_NCHW.device).view(1, -1, 1, 1) for v in (self.mean, self.std))
+        return (x_NCHW - mean) / std
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageSet:
+    """Pictures with one class each.
+
+    `images` is NCHW, float32 in 0..1 or uint8 in 0..255; `labels` is int64 [N]; both stay on the CPU.
+    `normalisation` is applied when a batch is made, after augmentation.
+    Raises: DataError if a label is not one of the classes, or a picture holds NaN.
+
+    >>> s = ImageSet(torch.zeros(2, 1, 8, 8), torch.tensor([0, 1]), classes=("cat", "dog"))
+    >>> len(s), s.shape
+    (2, (1, 8, 8))
+    """
+
+    images: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+    normalisation: Normalisation = field(default=Normalisation())
+
+    def __post_init__(self) -> None:
+        if self.images.ndim != 4 or len(self.images) != len(self.labels) or len(self.labels) == 0:
+            raise DataError(
+                f"image set: needs NCHW images with one label each and at least one image, "
+                f"got {tuple(self.images.shape)} images and {tuple(self.labels.shape)} labels"
+            )
+        bad = ((self.labels < 0) | (self.labels >= len(self.classes))).nonzero().flatten().tolist()
+        if bad:
+            raise DataError(
+                f"image set: sample {bad[0]} has label {int(self.labels[bad[0]])}, but there are "
+                f"{len(self.classes)} classes (0 to {len(self.classes) - 1}); {len(bad)} such samples in all"
+            )
+        if self.images.is_floating_point():
+            bad = (~self.images.flatten(1).isfinite().all(1)).nonzero().flatten().tolist()
+            if bad:
+                raise DataError(f"image set: sample {bad[0]} holds NaN or infinity; {len(bad)} such samples in all")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(C, H, W) of one picture."""
+        return tuple(self.images.shape[1:])
+
+    def batch(self, indices: Tensor, *, draws: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The normalised pictures [B, C, H, W] and labels [B] at `indices`.
+
+        `draws` [N, 6] are the samples' random numbers of an epoch (`augment.draws`); with them the pictures
+        are augmented, each by its own row, so that a sample looks the same in whatever batch it comes.
+        """
+        x = self.images[indices]
+        if not x.is_floating_point():
+            x = x.float().div_(255)
+        if draws is not None:
+            x = affine(x, draws[indices])
+        return self.normalisation(x), self.labels[indices]
+
+    def subset(self, indices: Tensor) -> "ImageSet":
+        """The samples at `indices` as a set of their own."""
+        return ImageSet(self.images[indices], self.labels[indices], self.classes, self.normalisation)
+
+
+@dataclass(frozen=True, slots=True)
+class Splits:
+    """Three sets without a sample in common: to learn from, to watch while training, to report on once."""
+
+    train: ImageSet
+    val: ImageSet
+    test: ImageSet

@@ -1,0 +1,219 @@
+"""How well a network classifies: accuracy with its uncertainty, calibration, and what it confuses."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from convscope import data as datasets
+from convscope import models
+from convscope.data.sets import ImageSet
+from convscope.errors import DataError, ModelError
+from convscope.runs import Run, open_run
+from convscope.table import Column, Table
+
+Z95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
+CALIBRATION_BINS = 15
+
+
+@dataclass(frozen=True, slots=True)
+class ClassResult:
+    """One class: its pictures, and the shares found (recall) and rightly named (precision); None if undefined."""
+
+    name: str
+    images: int
+    predicted: int
+    recall: float | None
+    precision: float | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluation:
+    """The result over a set of N images and C classes.
+
+    `interval` is the 95 % Wilson interval of the accuracy; `top5` is None with five classes or fewer; `loss` is
+    the mean cross-entropy in nats; `calibration_error` the expected calibration error over 15 bins;
+    `confusion[i][j]` counts images of class i that were named j; `predictions` is int64 [N]; `wrong` are the
+    indices of the misnamed.
+    """
+
+    num_images: int
+    accuracy: float
+    interval: tuple[float, float]
+    top5: float | None
+    loss: float
+    calibration_error: float
+    per_class: tuple[ClassResult, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    predictions: Tensor
+    wrong: tuple[int, ...]
+
+    def table(self) -> Table:
+        """A row a class, and the whole set as the total."""
+        columns = (
+            Column("name", "class"),
+            Column("images", "images"),
+            Column("predicted", "predicted"),
+            Column("recall", "recall", "%"),
+            Column("precision", "precision", "%"),
+        )
+        rows = tuple(
+            {"name": c.name, "images": c.images, "predicted": c.predicted}
+            | {"recall": _percent(c.recall), "precision": _percent(c.precision)}
+            for c in self.per_class
+        )
+        total = {"name": "all", "images": self.num_images, "predicted": self.num_images}
+        low, high = (100 * bound for bound in self.interval)
+        notes = (
+            f"accuracy {100 * self.accuracy:.2f} % (95 % interval {low:.2f} to {high:.2f} %), "
+            f"{len(self.wrong)} of {self.num_images} wrong",
+            *((f"top-5 accuracy {100 * self.top5:.2f} %",) if self.top5 is not None else ()),
+            f"loss {self.loss:.4f}, calibration error {100 * self.calibration_error:.2f} %",
+        )
+        return Table(columns, rows, title="Evaluation", total=total, notes=notes)
+
+    def data(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self) | {"predictions": self.predictions.tolist()}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measured:
+    """A run, the pictures that it was measured on, and the result."""
+
+    run: Run
+    images: ImageSet
+    evaluation: Evaluation
+
+
+def evaluate_run(folder: Path | str, *, data: str | None = None) -> Measured:
+    """Measure a run's network on the test part of its own data, or of other data with the same classes.
+
+    Raises: CheckpointError if the run is unfinished or damaged; DataError if the classes differ.
+    """
+    run = open_run(folder)
+    model = run.model()
+    shape = models.input_shape(model, run.config.model) or (3, 224, 224)
+    images = datasets.load(data or run.config.data, shape=shape, seed=run.config.seed).test
+    if images.classes != run.classes:
+        raise DataError(f"data {data or run.config.data!r}: has classes {', '.join(images.classes[:8])}, but {folder} "
+                        f"learnt {', '.join(run.classes[:8])}; give data with those classes")  # fmt: skip
+    images = replace(images, normalisation=run.normalisation)
+    return Measured(run, images, evaluate(model, images))
+
+
+def evaluate(model: nn.Module, images: ImageSet, *, batch_size: int = 256) -> Evaluation:
+    """Classify every image of a set, on the model's device, and compare with the labels.
+
+    The model gives logits [N, C]; it is put in evaluation mode, and back as it was.
+    Raises: ModelError if it gives something else for these images.
+    """
+    logits = _logits(model, images, batch_size)
+    labels, num_classes = images.labels, len(images.classes)
+    named = logits.argmax(1)
+    right = named == labels
+    confusion = torch.bincount(labels * num_classes + named, minlength=num_classes**2).view(num_classes, num_classes)
+    top5 = (logits.topk(5, dim=1).indices == labels[:, None]).any(1) if num_classes > 5 else None
+    hits = int(right.sum())
+    return Evaluation(
+        num_images=len(images),
+        accuracy=hits / len(images),
+        interval=wilson(hits, len(images)),
+        top5=top5.double().mean().item() if top5 is not None else None,
+        loss=F.cross_entropy(logits.double(), labels).item(),
+        calibration_error=calibration_error(logits.double().softmax(1), labels),
+        per_class=_per_class(confusion, images.classes),
+        confusion=tuple(tuple(row) for row in confusion.tolist()),
+        predictions=named,
+        wrong=tuple((~right).nonzero().flatten().tolist()),
+    )
+
+
+def wilson(hits: int, total: int, *, z: float = Z95) -> tuple[float, float]:
+    """The Wilson interval of a share: within 0..1, and of use even when all or none are right.
+
+    Raises: ValueError unless 0 <= hits <= total and total > 0.
+    Source: E. B. Wilson 1927, "Probable inference, the law of succession, and statistical inference".
+
+    >>> [round(b, 4) for b in wilson(358, 360)]
+    [0.98, 0.9985]
+    """
+    if not 0 <= hits <= total or total == 0:
+        raise ValueError(f"wilson: needs 0 <= hits <= total and total > 0, got {hits} of {total}")
+    share, spread = hits / total, z * z / total
+    centre = (share + spread / 2) / (1 + spread)
+    half = z / (1 + spread) * math.sqrt(share * (1 - share) / total + spread / (4 * total))
+    return (0.0 if hits == 0 else centre - half), (1.0 if hits == total else centre + half)
+
+
+def calibration_error(probabilities: Tensor, labels: Tensor, *, bins: int = CALIBRATION_BINS) -> float:
+    """Expected calibration error: the gap between confidence and accuracy, averaged over images.
+
+    Shapes: probabilities [N, C], labels [N]. Bins have equal width and are closed above.
+    Source: Guo et al. 2017 (arXiv:1706.04599).
+
+    >>> calibration_error(torch.tensor([[0.75, 0.25]]), torch.tensor([0]))
+    0.25
+    """
+    confidence, named = probabilities.double().max(1)
+    at = (confidence * bins).ceil().long().clamp(1, bins) - 1
+    gaps = torch.zeros(bins, dtype=torch.float64).index_add_(0, at, confidence - (named == labels).double())
+    return gaps.abs().sum().item() / len(labels)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[torch.device]:
+    """The model in evaluation mode without gradients, and its device; its modes come back afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    first = next(model.parameters(), None)
+    try:
+        with torch.no_grad():
+            model.eval()
+            yield first.device if first is not None else torch.device("cpu")
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def checked_logits(model: nn.Module, x_NCHW: Tensor, *, num_classes: int) -> Tensor:
+    """What the model gives for a batch, once it is known to be logits [N, num_classes].
+
+    Raises: ModelError.
+    """
+    shape = "x".join(map(str, x_NCHW.shape))
+    try:
+        logits = model(x_NCHW)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ModelError(f"model: does not take a batch of {shape} ({str(error).splitlines()[0]})") from error
+    if not isinstance(logits, Tensor) or tuple(logits.shape) != (len(x_NCHW), num_classes):
+        found = "x".join(map(str, logits.shape)) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+        raise ModelError(f"model: gives {found} for a batch of {shape}, but {len(x_NCHW)}x{num_classes} is needed")
+    return logits
+
+
+def _logits(model: nn.Module, images: ImageSet, batch_size: int) -> Tensor:
+    with evaluating(model) as device:
+        return torch.cat(
+            [
+                checked_logits(model, images.batch(at)[0].to(device), num_classes=len(images.classes)).float().cpu()
+                for at in torch.arange(len(images)).split(batch_size)
+            ]
+        )
+
+
+def _per_class(confusion: Tensor, classes: tuple[str, ...]) -> tuple[ClassResult, ...]:
+    right, images, predicted = (v.tolist() for v in (confusion.diagonal(), confusion.sum(1), confusion.sum(0)))
+    return tuple(
+        ClassResult(name, n, p, hit / n if n else None, hit / p if p else None)
+        for name, hit, n, p in zip(classes, right, images, predicted, strict=True)
+    )
+
+
+def _percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share

@@ -1,0 +1,150 @@
+"""From a finished run and its evaluation to the page."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
+
+from convscope import __version__
+from convscope.data import ImageSet
+from convscope.evaluate import Measured
+from convscope.explain import Explanation, FeatureMap, explain, feature_maps
+from convscope.explain.pictures import colour, data_uri, grid
+from convscope.explain.terms import EXPLAINERS
+from convscope.files import write_whole
+from convscope.graph import Op, Recording, record
+from convscope.inspect import Summary, summarize
+from convscope.report.curves import curves_svg
+from convscope.table import number
+
+THUMBNAILS = 6  # wrong pictures shown in one cell of the confusion matrix; the rest are counted
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The page that was written, and the two answers in it that a terminal can show as well."""
+
+    path: Path
+    summary: Summary
+    explanation: Explanation
+
+
+def write_report(folder: Path | str, measured: Measured) -> Report:
+    """Write `report.html` into the run's folder: curves, confusion matrix, layers, feature maps, one explained value.
+
+    The page needs no other file and no network.
+    Raises: RunError if the disk refuses.
+    """
+    run, images = measured.run, measured.images
+    model = run.model()
+    sample = _clearest(measured)
+    x, _ = images.batch(torch.tensor([sample]))
+    recording = record(model, x, keep=lambda op: True)
+    summary = summarize(recording)
+    told = _explained(recording)
+    page = _environment().get_template("template.html").render(
+        version=__version__,
+        run=run,
+        measured=measured,
+        total=summary.total,
+        rows=run.metrics(),
+        curves=curves_svg(run.metrics()),
+        matrix=_matrix(measured),
+        layers=summary.table().html(),
+        sample=_sample(images, sample),
+        maps=[_drawn(m) for m in feature_maps(recording)],
+        told=told,
+        terms=_terms(told),
+    )  # fmt: skip
+    return Report(write_whole(Path(folder) / "report.html", page), summary, told)
+
+
+def _environment() -> Environment:
+    environment = Environment(loader=PackageLoader("convscope.report", "."), autoescape=True, undefined=StrictUndefined)
+    environment.filters["num"] = number
+    return environment
+
+
+def _sample(images: ImageSet, index: int) -> dict[str, Any]:
+    label = images.classes[int(images.labels[index])]
+    return {"index": index, "uri": _thumbnail(images, index, 6), "label": label}
+
+
+def _drawn(layer: FeatureMap) -> dict[str, Any]:
+    return {"name": layer.name, "op": layer.op.name, "uri": data_uri(grid(layer.maps, title=layer.name))}
+
+
+def _clearest(measured: Measured) -> int:
+    """The first test picture that was classified rightly, so that what is shown is what was learnt."""
+    wrong = set(measured.evaluation.wrong)
+    return next((i for i in range(len(measured.images)) if i not in wrong), 0)
+
+
+def _explained(recording: Recording) -> Explanation:
+    """The largest value of the deepest explainable map of more than one place: what the network saw most of."""
+    maps = [op for op in recording.ops if _is_convolution(op)] or [
+        op for op in recording.ops if op.name in ("addmm", "mm")
+    ]
+    op = maps[-1]
+    values = recording.tensors[op.outputs[0].id][0]
+    place = np.unravel_index(int(values.argmax()), values.shape)
+    return explain(recording, op, unit=(0, *(int(i) for i in place)))
+
+
+def _is_convolution(op: Op) -> bool:
+    known = op.target.rpartition(".")[0] in EXPLAINERS
+    return known and op.name == "convolution" and not op.args["transposed"]
+
+
+def _matrix(measured: Measured) -> list[dict[str, Any]]:
+    """Rows of the confusion matrix: for each cell its count, its shade, and the wrong pictures in it."""
+    evaluation, images = measured.evaluation, measured.images
+    counts = np.asarray(evaluation.confusion)
+    wrong: dict[tuple[int, int], list[int]] = {}
+    for index in evaluation.wrong:
+        wrong.setdefault((int(images.labels[index]), int(evaluation.predictions[index])), []).append(index)
+    rows = []
+    for true, line in enumerate(counts):
+        share = line / max(1, line.sum())
+        cells = [
+            {
+                "count": int(n),
+                "right": true == said,
+                "shade": round(float(share[said]), 3),
+                "pictures": [
+                    {"uri": _thumbnail(images, i, 1), "index": i} for i in wrong.get((true, said), [])[:THUMBNAILS]
+                ],
+                "said": images.classes[said],
+            }
+            for said, n in enumerate(line)
+        ]
+        rows.append({"name": images.classes[true], "cells": cells})
+    return rows
+
+
+def _thumbnail(images: ImageSet, index: int, zoom: int) -> str:
+    pixels = images.images[index]
+    values = pixels.numpy() if pixels.dtype == torch.uint8 else (pixels * 255).round().to(torch.uint8).numpy()
+    picture = Image.fromarray(values[0] if len(values) == 1 else np.ascontiguousarray(values.transpose(1, 2, 0)))
+    return data_uri(picture.resize((picture.width * zoom, picture.height * zoom), Image.Resampling.NEAREST))
+
+
+def _terms(told: Explanation) -> list[dict[str, Any]]:
+    """The three matrices of the strongest input channel, each cell with its value and colour."""
+    strongest = int(np.argmax(np.abs(told.channel_sums)))
+    blocks = []
+    for name, values in (("patch", told.x_CK), ("kernel", told.w_CK), ("products", told.products)):
+        shown = np.atleast_2d(values[strongest])
+        colours = colour(shown, limit=float(np.abs(values).max()) or 1.0)
+        inside = np.atleast_2d(told.inside[strongest])
+        cells = [
+            [{"text": f"{v:.2f}".replace("-", "\N{MINUS SIGN}"), "rgb": c.tolist(), "inside": bool(i)}
+             for v, c, i in zip(*row, strict=True)]
+            for row in zip(shown, colours, inside, strict=True)
+        ]  # fmt: skip
+        blocks.append({"name": name, "channel": strongest, "cells": cells})
+    return blocks

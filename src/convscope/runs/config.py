@@ -1,0 +1,116 @@
+"""TrainConfig: every setting of a training run, from flags, `--set`, a TOML file and the defaults."""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from convscope.errors import ConfigError, nearest
+
+Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
+Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class TrainConfig(BaseModel):
+    """The settings of a training run; a run folder keeps them as `config.toml`.
+
+    >>> TrainConfig(epochs=3).model
+    'LeNet5'
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
+
+    task: Literal["classify"] = Field("classify", description="what is learnt")
+    data: str = Field("digits", description="an embedded data set, or a folder of class folders")
+    model: str = Field("LeNet5", description="a model's name")
+    epochs: Count = Field(60, description="passes over the training pictures")
+    batch_size: Count = Field(64, description="pictures a step, at most")
+    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="sgd has a Nesterov momentum of 0.9")
+    lr: Rate = Field(0.003, description="highest learning rate")
+    weight_decay: Rate = Field(0.01, description="pull of the weights towards zero")
+    warmup: float = Field(0.1, ge=0, lt=1, description="part of the run in which the learning rate rises")
+    augment: Literal["affine", "none"] = Field("affine", description="turn, shear, scale and shift the pictures")
+    seed: int = Field(0, ge=0, lt=2**31, description="of the weights, the order and the augmentation")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="of the products; weights stay float32")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda if there is one")
+    channels_last: bool = Field(False, description="keep pictures as NHWC in memory")
+    num_threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0: one for small networks, else all")
+    nan: Literal["stop", "skip"] = Field("stop", description="when the loss is not finite: stop, or skip the batch")
+    save_every_steps: int = Field(0, ge=0, description="checkpoint interval; 0: an epoch's end, 10 s apart")
+
+
+def resolve(
+    flags: Mapping[str, Any] | None = None, sets: Sequence[str] = (), *, file: Path | str | None = None
+) -> TrainConfig:
+    """The settings by precedence: flags that are not None, then `key=value` of `sets`, then `file`, then defaults.
+
+    Raises: ConfigError in one sentence that says where the wrong setting came from.
+
+    >>> resolve({"epochs": 2, "lr": None}, ["epochs=9", "lr=0.1"]).model_dump(include={"epochs", "lr"})
+    {'epochs': 2, 'lr': 0.1}
+    """
+    values: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    given = {key: value for key, value in (flags or {}).items() if value is not None}
+    layers = [(str(file), read_toml(file) if file is not None else {}), ("--set", dict(map(_pair, sets)))]
+    for where, layer in [*layers, ("options", given)]:
+        values |= layer
+        origin |= dict.fromkeys(layer, where)
+    try:
+        return TrainConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_sentence(error, origin)) from None
+
+
+def read_toml(file: Path | str) -> dict[str, Any]:
+    """The table in a TOML file.
+
+    Raises: ConfigError if it cannot be read or is not TOML.
+    """
+    try:
+        return tomllib.loads(Path(file).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read ({error.strerror}); give a TOML file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError(f"{file}: is not TOML ({error}); write lines such as epochs = 10") from None
+
+
+def to_toml(config: TrainConfig) -> str:
+    """The settings as TOML text; `read_toml` gives them back."""
+    import tomli_w
+
+    return tomli_w.dumps(config.model_dump())
+
+
+def differences(old: TrainConfig, new: TrainConfig) -> dict[str, tuple[Any, Any]]:
+    """The settings that differ and can change the result: name -> (old, new).
+
+    >>> differences(TrainConfig(), TrainConfig(lr=0.1, save_every_steps=5))
+    {'lr': (0.003, 0.1)}
+    """
+    before, after = (c.model_dump(exclude={"save_every_steps"}) for c in (old, new))
+    return {key: (before[key], after[key]) for key in before if before[key] != after[key]}
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    """`key=value` with the value as TOML, or as the text itself where that is not TOML."""
+    key, equals, value = (part.strip() for part in text.partition("="))
+    if not equals or not key:
+        raise ConfigError(f"--set {text!r}: is not key=value; write for instance --set epochs=10")
+    try:
+        table = tomllib.loads(f"x = {value}")
+    except tomllib.TOMLDecodeError:
+        return key, value
+    return key, table["x"] if set(table) == {"x"} else value
+
+
+def _sentence(error: ValidationError, origin: Mapping[str, str]) -> str:
+    first = error.errors(include_url=False)[0]
+    key = str(first["loc"][0]) if first["loc"] else ""
+    where = f"config: {key!r} (from {origin.get(key, 'options')})"
+    if first["type"] == "extra_forbidden":
+        return f"{where} is not a setting; {nearest(key, TrainConfig.model_fields)}"
+    message = first["msg"][0].lower() + first["msg"][1:]
+    return f"{where} is {first['input']!r}, but {message}"

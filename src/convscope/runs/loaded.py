@@ -1,0 +1,87 @@
+"""A model ready to be looked at, whether it is a name or a trained run, and pictures as it takes them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from convscope.data.digits import NORMALISATION
+from convscope.data.folder import resize
+from convscope.data.images import Picture, to_channels
+from convscope.data.sets import Normalisation
+from convscope.errors import ModelError
+from convscope.graph import record
+from convscope.models import MODELS, build, input_shape
+from convscope.runs.folder import open_run
+
+IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # of torchvision's weights
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoadedModel:
+    """A network in evaluation mode, and how pictures enter it.
+
+    `shape` is (C, H, W); `classes` are None where the network has no names for them; `trained` is False for
+    fresh random weights.
+    """
+
+    spec: str
+    model: nn.Module
+    shape: tuple[int, ...]
+    normalisation: Normalisation
+    classes: tuple[str, ...] | None = None
+    trained: bool = False
+
+    def class_names(self) -> tuple[str, ...]:
+        """The names of its outputs; their numbers where it has no names."""
+        if self.classes is not None:
+            return self.classes
+        outputs = record(self.model, torch.zeros(1, *self.shape)).outputs
+        if len(outputs) != 1 or len(outputs[0].shape) != 2:
+            raise ModelError(
+                f"model {self.spec!r}: is no classifier; it gives {len(outputs)} outputs, not one N x classes"
+            )
+        return tuple(map(str, range(outputs[0].shape[1])))
+
+    def prepare(self, picture: Picture) -> tuple[Tensor, tuple[str, ...]]:
+        """The picture as the network's input 1xCxHxW, normalised, and a sentence for each thing done to it."""
+        channels, *size = self.shape
+        fitted = to_channels(picture, channels)
+        x, notes = torch.from_numpy(fitted.pixels), list(fitted.notes)
+        if tuple(x.shape[:2]) != tuple(size):
+            notes.append(f"{picture.source}: resized from {x.shape[0]}x{x.shape[1]} to {size[0]}x{size[1]}")
+        return self.normalisation(resize(x, size=size)[None]), tuple(notes)
+
+
+def load_model(spec: str, *, shape: tuple[int, ...] | None = None) -> LoadedModel:
+    """The model that `spec` names: a run folder, or whatever `models.build` takes.
+
+    shape: C, H, W of the input, needed only where the network does not say.
+    Raises: ModelError or CheckpointError with the nearest name or the remedy.
+
+    >>> load_model("LeNet5").shape
+    (1, 32, 32)
+    """
+    if Path(spec).is_dir():
+        run = open_run(spec)
+        model = run.model()
+        known = shape or input_shape(model, run.config.model)
+        return LoadedModel(spec, model, _known(spec, known), run.normalisation, run.classes, trained=True)
+    model = build(spec)
+    return LoadedModel(spec, model, _known(spec, shape or input_shape(model, spec)), _normalisation(model, spec))
+
+
+def _known(spec: str, shape: tuple[int, ...] | None) -> tuple[int, ...]:
+    if shape is None:
+        raise ModelError(f"model {spec!r}: does not say what input it takes; give --input CxHxW, such as 3x224x224")
+    return shape
+
+
+def _normalisation(model: nn.Module, spec: str) -> Normalisation:
+    if spec in MODELS:
+        return NORMALISATION
+    if spec.startswith("timm:"):
+        settings = getattr(model, "default_cfg", {})
+        return Normalisation(tuple(settings["mean"]), tuple(settings["std"]))
+    return IMAGENET if spec.startswith("torchvision:") else Normalisation()

@@ -1,0 +1,50 @@
+"""Classification: one class for a whole picture."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch.nn.functional as F
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from torchmetrics import MetricCollection
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """Cross-entropy on logits for training, softmax for prediction.
+
+    Shapes: outputs are logits [N, num_classes], targets are class indices [N].
+    """
+
+    num_classes: int
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """`loss`, the mean cross-entropy (nats) to be minimised, and `accuracy` of the batch.
+
+        >>> import torch
+        >>> two = Classification(2).loss(torch.zeros(1, 2), torch.tensor([0]))
+        >>> round(two["loss"].item(), 4), two["accuracy"].item()
+        (0.6931, 1.0)
+        """
+        hits = outputs.detach().argmax(1) == targets
+        return {"loss": F.cross_entropy(outputs.float(), targets), "accuracy": hits.float().mean()}
+
+    def decode(self, outputs: Tensor) -> Tensor:
+        """Probabilities [N, num_classes], summing to one.
+
+        >>> import torch
+        >>> Classification(2).decode(torch.zeros(1, 2)).tolist()
+        [[0.5, 0.5]]
+        """
+        return outputs.float().softmax(1)
+
+    def metrics(self) -> "MetricCollection":
+        """`accuracy`, over all samples alike, fed with decoded outputs and targets."""
+        from torchmetrics import MetricCollection
+        from torchmetrics.classification import MulticlassAccuracy
+
+        return MetricCollection(
+            {"accuracy": MulticlassAccuracy(self.num_classes, average="micro", validate_args=False)},
+            compute_groups=False,
+        )
