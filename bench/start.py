@@ -42,7 +42,7 @@ def forward(batch: int, repeats: int) -> float:
 
 def side(name: str, batch: int) -> float:
     """The same, in a process of its own."""
-    command = [sys.executable, __file__, "--child", "--batch", str(batch)]
+    command = [sys.executable, "-P", __file__, "--child", "--batch", str(batch)]
     return json.loads(subprocess.run(command, env=os.environ | SIDES[name], check=True, capture_output=True).stdout)
 
 

@@ -104,6 +104,38 @@ def test_the_allocator_that_a_person_chose_is_left_alone(environment, words):
     assert fresh(code).endswith(words)
 
 
+class Libc:
+    """A C library that answers every setting alike, and remembers what it was asked."""
+
+    def __init__(self, answer: int) -> None:
+        self.answer, self.asked = answer, []
+
+    def mallopt(self, name: int, value: int) -> int:
+        self.asked.append((name, value))
+        return self.answer
+
+
+@pytest.mark.parametrize(
+    ("version", "answer", "words", "calls"),
+    [
+        ("glibc 2.36", 1, "glibc 2.36, holding freed memory", 3),
+        ("glibc 2.36", 0, "glibc 2.36, as it is (it refused the setting)", 3),
+        (None, 1, "the system's, as it is (only glibc can be told to hold memory)", 0),
+    ],
+)
+def test_what_the_library_answers_is_said(monkeypatch, version, answer, words, calls):
+    libc = Libc(answer)
+    monkeypatch.setattr(machine.os, "confstr", lambda _: version, raising=False)
+    monkeypatch.setattr(machine.ctypes, "CDLL", lambda _: libc)
+    assert machine._hold_freed_memory({}) == words
+    assert len(libc.asked) == calls
+
+
+def test_a_system_that_cannot_say_its_library_is_no_glibc(monkeypatch):
+    monkeypatch.delattr(machine.os, "confstr", raising=False)
+    assert machine._hold_freed_memory({}).startswith("the system's, as it is")
+
+
 def test_the_first_choice_stands_and_the_argument_overrules_the_environment():
     code = "from convscope.machine import tune; print(tune({}).tuned, tune(True).tuned)"
     assert fresh(code.format(False)) == "False False"

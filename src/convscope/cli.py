@@ -98,7 +98,7 @@ def env(json: Json = False) -> None:
 def convolve(
     image: Annotated[str, typer.Argument(help="Which picture.", metavar="[IMAGE]")] = "flower",
     kernel: Annotated[
-        str | None, typer.Option(help='A name (sobel-x, ...), or rows: "1 0 -1; 2 0 -2; 1 0 -1".')
+        str | None, typer.Option(help='A name (sobel-x if none is given), or rows: "1 0 -1; 2 0 -2; 1 0 -1".')
     ] = None,
     channels: Annotated[
         str, typer.Option(help="A kernel by hand filters `each` channel, or adds them: `sum`.")
@@ -119,10 +119,12 @@ def convolve(
 
     shared: dict[str, Any] = {"stride": _pair(stride), "padding": _pair(padding), "dilation": _pair(dilation)}
     size: Any = _pair(kernel_size)
-    layers = [ConvSpec(kernel=kernel, channels=channels, **shared)] if kernel or not out_channels else []  # pyright: ignore[reportArgumentType]
+    by_hand = kernel or ("sobel-x" if not out_channels else None)
+    layers = [ConvSpec(kernel=by_hand, channels=channels, **shared)] if by_hand else []  # pyright: ignore[reportArgumentType]
     layers += [ConvSpec(out_channels=n, kernel_size=size, **shared) for n in out_channels or ()]
+    target = _target(out)
     done = convolve(open_picture(image), layers, seed=seed)
-    _drawn(save_png(grid(done.output[0].numpy(), title=f"{image}: {done.steps[-1].name}"), _target(out)))
+    _drawn(save_png(grid(done.output[0].numpy(), title=f"{image}: {done.steps[-1].name}"), target))
     _print(done.table(), data={"layers": list(done.table().rows), "picture": str(out)}, json=json)
 
 
@@ -153,9 +155,9 @@ def features(
     """Draw the feature maps of one picture in every layer, and save their numbers."""
     from convscope.explain import feature_maps, save_maps
 
-    recording = _recorded(model, image, layer, input)
-    maps = feature_maps(recording)
-    files = save_maps(maps, _folder(out))
+    folder = _folder(out)
+    maps = feature_maps(_recorded(model, image, layer, input))
+    files = save_maps(maps, folder)
     rows = tuple({"layer": m.name, "shape": m.maps.shape, "file": str(f)} for m, f in zip(maps, files, strict=False))
     table = Table((Column("layer", "layer"), Column("shape", "maps"), Column("file", "picture")), rows)
     _print(table, data={"layers": rows, "values": str(files[-1])}, json=json)

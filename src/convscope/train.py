@@ -158,7 +158,7 @@ class _Training:
 
     def _step(self, x: Tensor, y: Tensor, *, samples: Tensor, at: int) -> None:
         config = self.config
-        torch.manual_seed((config.seed << 32) + self.step)
+        _seed((config.seed << 32) + self.step, device=self.fabric.device)
         rate = learning_rate(config, done=(self.epoch + (at + 0.5) / self.num_batches) / config.epochs)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -292,6 +292,13 @@ def _optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     if config.optimizer == "sgd":
         return torch.optim.SGD(model.parameters(), momentum=0.9, nesterov=True, **options)
     return torch.optim.AdamW(model.parameters(), **options)
+
+
+def _seed(number: int, *, device: torch.device) -> None:
+    """`torch.manual_seed` for the device in use alone: the whole takes 0.8 ms, a tenth of a step of LeNet5."""
+    torch.default_generator.manual_seed(number)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(number)
 
 
 def _json_line(row: dict[str, Any]) -> str:

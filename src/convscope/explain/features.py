@@ -36,7 +36,7 @@ def feature_maps(recording: Recording, *, sample: int = 0) -> tuple[FeatureMap, 
             continue
         sources |= {v.id for v in op.outputs}
         out = op.outputs[0] if op.outputs else None
-        if out and out.id in recording.tensors and len(out.shape) in (2, 4):
+        if out and out.id in recording.kept and len(out.shape) in (2, 4):
             values = recording.tensors[out.id][sample].float().cpu().numpy()
             found.append(FeatureMap(op, values if values.ndim == 3 else values[None, None, :]))
     return tuple(found)

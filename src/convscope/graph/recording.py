@@ -66,7 +66,7 @@ class Recording:
 
     `params` holds every parameter and buffer of the model, used or not, shared ones once; `trainable` the ids
     of those that take gradients. `tensors` maps ids to tensors: constants always, and whatever the operators
-    chosen by `keep` read and made. `notes` says aloud what a reader should know.
+    chosen by `keep` read and made; `kept` holds the ids of what these made. `notes` says aloud what a reader should know.
     """
 
     ops: tuple[Op, ...]
@@ -75,6 +75,7 @@ class Recording:
     params: tuple[Value, ...]
     trainable: frozenset[int]
     tensors: Mapping[int, Tensor] = field(repr=False)
+    kept: frozenset[int] = frozenset()
     notes: tuple[str, ...] = ()
 
     def find(self, layer: str | int) -> Op:
@@ -92,7 +93,8 @@ class Recording:
         if len(found) > 1:
             raise InputError(f"layer {layer!r}: several modules end so: {', '.join(found)}; give the whole path")
         if not found:
-            raise InputError(f"layer {layer!r}: no operator ran in a module of that name; {nearest(layer, paths)}")
+            known = nearest(layer, {*paths, *(p.rpartition(".")[2] for p in paths)} if "." not in layer else paths)
+            raise InputError(f"layer {layer!r}: no operator ran in a module of that name; {known}")
         return next(op for op in reversed(self.ops) if op.module == found[0])
 
 
@@ -145,6 +147,7 @@ class _Recorder(TorchDispatchMode):
         self.ops: list[Op] = []
         self.modules: list[str] = []
         self.tensors: dict[int, Tensor] = {}
+        self.kept: set[int] = set()
         self._keep = keep
         self._known: dict[int, Value] = {}
         self._alive: list[Tensor] = []
@@ -172,6 +175,7 @@ class _Recorder(TorchDispatchMode):
         op = Op(len(self.ops), str(func), module, bound, outputs)
         self.ops.append(op)
         if self._keep and self._keep(op):
+            self.kept |= {v.id for v in outputs}
             self.tensors |= {v.id: t.detach() for v, t in zip(op.inputs, read, strict=True)}
             self.tensors |= {v.id: t.detach().clone() for v, t in zip(outputs, _tensors(result), strict=True)}
         return result
@@ -214,7 +218,8 @@ def _run(
             raise ModelError(f"{where} raised {_brief(error)} on input {shapes}; check the input's shape") from error
         outputs = tuple(recorder.lookup(t) for t in _tensors(result))
     trainable = frozenset(v.id for v in params if v.name in parameters and parameters[v.name].requires_grad)
-    return Recording(_used(recorder.ops, outputs), inputs, outputs, params, trainable, recorder.tensors, notes)
+    ops, kept = _used(recorder.ops, outputs), frozenset(recorder.kept)
+    return Recording(ops, inputs, outputs, params, trainable, recorder.tensors, kept, notes)
 
 
 def _used(ops: list[Op], outputs: tuple[Value, ...]) -> tuple[Op, ...]:

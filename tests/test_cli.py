@@ -1,0 +1,219 @@
+"""The command line as a person meets it: exit codes, one sentence on stderr, data on stdout."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from convscope.cli import app, main
+
+
+def run(*words, cwd=None):
+    """A command in a process of its own: exit code, stdout, stderr."""
+    command = [sys.executable, "-c", "from convscope.cli import main; main()", *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """A command in this process (torch is loaded once): exit code, stdout, stderr."""
+
+    def calling(*words):
+        monkeypatch.setattr(sys, "argv", ["convscope", *map(str, words)])
+        try:
+            main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return calling
+
+
+def picture(path: Path) -> tuple[str | None, tuple[int, int]]:
+    """Format and size of a picture file."""
+    with Image.open(path) as image:
+        return image.format, image.size
+
+
+def cut_png(folder: Path) -> Path:
+    whole = folder / "whole.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(whole)
+    (folder / "cut.png").write_bytes(whole.read_bytes()[:2000])
+    return folder / "cut.png"
+
+
+BAD = {
+    "misspelt model": (["inspect", "LeNet"], "did you mean 'LeNet5'?"),
+    "misspelt torchvision model": (["inspect", "torchvision:resnet19"], "did you mean 'resnet1"),
+    "missing picture": (["features", "LeNet5", "no.png"], "no.png"),
+    "kernel larger than the picture": (
+        ["convolve", "digits:0", "--out-channels", "2", "--kernel-size", "40"], "40"),
+    "misspelt kernel": (["convolve", "--kernel", "sobel"], "did you mean 'sobel-y'?"),
+    "ragged kernel": (["convolve", "--kernel", "1 2; 3"], "row"),
+    "size that is no number": (["convolve", "--stride", "two"], "is not whole numbers"),
+    "size with three numbers": (["convolve", "--stride", "1x2x3"], "give one, or height x width"),
+    "input that does not fit": (["inspect", "LeNet5", "--input", "3x32x32"], "features.C1 raised"),
+    "model without a known input": (["inspect", "torch.nn:Identity"], "give --input CxHxW"),
+    "misspelt layer": (["explain", "LeNet5", "digits:0", "--layer", "C33", "--unit", "0,0,0,0"], "did you mean"),
+    "unit outside": (["explain", "LeNet5", "digits:0", "--layer", "C3", "--unit", "0,16,0,0"], "use 0..0, 0..15"),
+    "digit that is not there": (["predict", "LeNet5", "digits:360"], "digits:0 to digits:359"),
+    "run that is none": (["evaluate", "."], "holds no run"),
+    "misspelt setting": (["train", "classify", "--set", "epoch=3"], "did you mean 'epochs'?"),
+    "misspelt task": (["train", "clasify"], "task"),
+    "misspelt verb": (["inspct", "LeNet5"], "inspct"),
+    "missing argument": (["inspect"], "MODEL"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_sentence_and_exit_2(name, call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words, expected = BAD[name]
+    code, out, err = call(*words)
+    assert code == 2
+    assert expected in err
+    assert "Traceback" not in err
+    assert out == ""
+    assert list(tmp_path.rglob("*.part")) == []
+
+
+def test_an_empty_or_cut_picture_leaves_no_file_behind(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("empty.png").touch()
+    for name in ("empty.png", cut_png(tmp_path).name):
+        code, _, err = call("convolve", name, "--out", "result.png")
+        assert code == 2
+        assert name in err
+    assert not Path("result.png").exists()
+
+
+@pytest.mark.parametrize("words", [["convolve"], ["features", "LeNet5", "digits:0"], ["train", "classify"], ["demo"]])
+def test_a_folder_that_cannot_be_written_is_refused_before_work_begins(words, call, tmp_path):
+    (tmp_path / "file").write_text("here")
+    code, _, err = call(*words, "--out", tmp_path / "file" / "below")
+    assert code == 2
+    assert "give another --out" in err
+    assert (tmp_path / "file").read_text() == "here"
+
+
+def test_debug_shows_the_traceback_and_its_absence_does_not():
+    quiet, loud = run("inspect", "LeNet"), run("inspect", "LeNet", "--debug")
+    assert quiet[0] == 2
+    assert quiet[2].startswith("convscope: model 'LeNet'")
+    assert len(quiet[2].strip().splitlines()) == 1
+    assert "Traceback" in loud[2]
+
+
+def test_an_error_of_ours_that_was_not_foreseen_exits_1(call, monkeypatch):
+    monkeypatch.setattr("convscope.machine.describe", lambda: 1 / 0)
+    code, _, err = call("env")
+    assert code == 1
+    assert "internal error: ZeroDivisionError" in err
+
+
+def test_version():
+    from convscope import __version__
+
+    assert CliRunner().invoke(app, ["--version"]).output == f"convscope {__version__}\n"
+
+
+def test_inspect_json_holds_total_and_operators(call):
+    code, out, err = call("inspect", "LeNet5", "--json")
+    data = json.loads(out)
+    assert (code, err) == (0, "")
+    assert data["total"]["params"] == 61_706
+    assert data["total"]["macs"] == 416_520
+    assert [o["module"] for o in data["operators"]][:2] == ["features.C1", "features.relu1"]
+
+
+def test_inspect_takes_torchvision_and_functions(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text("from torch import nn\ndef net():\n    return nn.Conv2d(3, 10, 5)\n")
+    _, out, _ = call("inspect", "mine:net", "--input", "3x32x32", "--json")
+    assert json.loads(out)["total"]["params"] == 760
+    assert "11,689,512" in call("inspect", "torchvision:resnet18")[1]
+
+
+def test_convolve_prints_the_formula_and_draws(call, tmp_path):
+    code, out, err = call("convolve", "--kernel", "sobel-x", "--padding", "1", "--out", tmp_path / "x.png")
+    assert code == 0
+    assert "(427 - 3 + 2*1) / 1 + 1 = 427" in out
+    assert picture(tmp_path / "x.png")[0] == "PNG"
+    assert "wrote" in err
+
+
+def test_convolve_two_random_layers_on_a_picture_with_four_channels(call, tmp_path):
+    Image.fromarray(np.full((30, 40, 4), 200, np.uint8)).save(tmp_path / "rgba.png")
+    layers = ["--out-channels", 32, "--out-channels", 128, "--kernel-size", "5x3"]
+    _, out, _ = call("convolve", tmp_path / "rgba.png", *layers, "--out", tmp_path / "maps.png", "--json")
+    assert [row["out_shape"] for row in json.loads(out)["layers"]] == [[1, 32, 26, 38], [1, 128, 22, 36]]
+
+
+def test_features_draw_every_layer_and_keep_the_numbers(call, tmp_path):
+    code, out, err = call("features", "LeNet5", "digits:3", "--out", tmp_path, "--json")
+    assert code == 0
+    assert "fresh random weights" in err
+    layers = json.loads(out)["layers"]
+    assert [r["layer"] for r in layers][:3] == ["features.C1", "features.relu1", "features.S2"]
+    assert all(picture(r["file"])[0] == "PNG" for r in layers)
+    values = np.load(tmp_path / "features.npz")
+    assert [list(v.shape) for v in values.values()] == [r["shape"] for r in layers]
+
+
+def test_features_of_one_layer(call, tmp_path):
+    _, out, _ = call("features", "LeNet5", "flower", "--layer", "C3", "--out", tmp_path, "--json")
+    assert [r["layer"] for r in json.loads(out)["layers"]] == ["features.C3"]
+
+
+def test_explain_adds_up(call):
+    code, out, _ = call("explain", "LeNet5", "digits:0", "--layer", "C3", "--unit", "0,5,3,4", "--json")
+    data = json.loads(out)
+    assert code == 0
+    assert sum(np.ravel(data["products"])) + data["bias"] == pytest.approx(data["model_value"], abs=1e-5)
+    assert "the model says" in call("explain", "LeNet5", "digits:0", "--layer", "C3", "--unit", "0,5,3,4")[1]
+
+
+def test_env_says_what_was_tuned(call):
+    _, out, _ = call("env", "--json")
+    assert {"torch", "cores", "allocator", "threads"} <= json.loads(out).keys()
+
+
+def test_a_run_is_trained_measured_used_and_refused_a_second_time(call, tmp_path):
+    folder = tmp_path / "run"
+    assert call("train", "classify", "--epochs", 1, "--out", folder, "--json")[0] == 0
+    code, out, _ = call("evaluate", folder, "--json")
+    measured = json.loads(out)
+    assert code == 0
+    assert measured["num_images"] == 360
+    assert sum(map(sum, measured["confusion"])) == 360
+    assert (folder / "report.html").stat().st_size > 100_000
+    _, out, err = call("predict", folder, "digits:0", "digits:1", "--top", 3, "--json")
+    assert len(json.loads(out)["predictions"]) == 6
+    assert "random weights" not in err
+    _, out, _ = call("inspect", folder, "--json")
+    assert json.loads(out)["total"]["params"] == 61_706
+    code, _, err = call("train", "classify", "--epochs", 1, "--out", folder)
+    assert code == 2
+    assert "resume" in err
+
+
+def test_a_damaged_checkpoint_is_one_sentence(call, tmp_path):
+    folder = tmp_path / "run"
+    call("train", "classify", "--epochs", 1, "--out", folder)
+    weights = folder / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    code, _, err = call("evaluate", folder)
+    assert code == 2
+    assert "model.safetensors" in err
+    assert "damaged" in err
+    assert not (folder / "report.html").exists()
