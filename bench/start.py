@@ -1,4 +1,4 @@
-"""The effect of the tuned start: `python bench/start.py [--rounds 5] [--batch 16]`.
+"""The effect of the tuned start: `python -P bench/start.py [--rounds 5] [--batch 16]`.
 
 Each round starts one process a side, one after the other, so that a slow minute of the machine hits both; the
 ratio is taken inside a round. Each process runs resnet18 on 224x224 images and gives its median.

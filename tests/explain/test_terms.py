@@ -20,7 +20,7 @@ def kept(model, x):
     return record(model.eval(), x, keep=lambda op: True)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     ndim=st.integers(1, 3), size=st.integers(1, 3), stride=st.integers(1, 3), padding=st.integers(0, 2),
     dilation=st.integers(1, 2), groups=st.sampled_from([1, 2]), bias=st.booleans(), data=st.data(),
@@ -37,6 +37,25 @@ def test_the_terms_of_any_convolution_add_up(ndim, size, stride, padding, dilati
     assert told.channel_sums.sum() + told.bias == pytest.approx(told.total)
     assert told.x_CK.shape == told.w_CK.shape == (4 // groups, *(size,) * ndim)
     assert not told.x_CK[~told.inside].any()
+
+
+TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+
+
+@settings(max_examples=60)
+@given(
+    ndim=st.integers(1, 3), size=st.integers(1, 3), stride=st.integers(1, 3), dilation=st.integers(1, 2),
+    groups=st.sampled_from([1, 2]), bias=st.booleans(), data=st.data(),
+)  # fmt: skip
+def test_the_terms_of_any_transposed_convolution_add_up(ndim, size, stride, dilation, groups, bias, data):
+    padding = data.draw(st.integers(0, size - 1))
+    conv = TRANSPOSED[ndim](4, 6, size, stride, padding, 0, groups, bias, dilation)
+    recording = kept(conv, torch.randn(2, 4, *(4,) * ndim))
+    y = recording.tensors[recording.outputs[0].id]
+    unit = tuple(data.draw(st.integers(0, n - 1)) for n in y.shape)
+    told = explain(recording, recording.ops[-1], unit=unit)
+    assert told.total == pytest.approx(y[unit].item(), abs=1e-5)
+    assert told.x_CK.shape == told.w_CK.shape == (4 // groups, *(size,) * ndim)
 
 
 def test_the_patch_is_cut_from_where_the_explanation_says():

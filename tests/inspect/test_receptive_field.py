@@ -82,7 +82,7 @@ def positive(model):
     return copy
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(model=networks(), data=st.data())
 def test_the_field_of_a_unit_is_the_hull_of_the_gradients_support(model, data):
     x = torch.ones(1, 1, 23, 29, dtype=torch.float64)
@@ -118,7 +118,7 @@ def _stride(m):
     return m.stride if isinstance(m.stride, int) else m.stride[0]
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(model=networks(), data=st.data())
 def test_the_forward_sweep_holds_the_backward_walk_and_is_equal_in_the_middle(model, data):
     x = torch.ones(1, 1, 23, 29)

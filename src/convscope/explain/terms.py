@@ -1,6 +1,6 @@
 """explain(): one output value as the terms that were combined to make it.
 
-    Legend of shapes: C input channels of the group, K... kernel axes, one or more.
+    Legend of shapes: N pictures, C input channels of the group, S... spatial axes, K... kernel axes.
     x_CK  the patch: what the unit read (0 in padding)      w_CK  the kernel that it was multiplied with
 
 The arithmetic is redone in float64 from the kept tensors and set beside the value that PyTorch computed.
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from convscope.errors import InputError
+from convscope.geometry import Window
 from convscope.graph import Op, Recording
 from convscope.graph.rules import conv_windows, pool_windows
 from convscope.table import Column, Table, number
@@ -24,7 +25,8 @@ class Explanation:
     """One value of one operator, term by term.
 
     `unit` is its index in the output; `origin` the index of the patch's first element on each spatial axis
-    of the operator's input (negative in padding); `inside` is False where the patch lies in padding.
+    of the operator's input (negative in padding); `inside` is False where the patch lies in padding, or, for a
+    transposed convolution, between two inputs.
     A "sum" adds patch x kernel and the bias; a "max" takes the largest element inside.
     """
 
@@ -144,18 +146,28 @@ def explain(recording: Recording, layer: str | int | Op, *, unit: tuple[int, ...
 
 
 def _convolution(recording: Recording, op: Op, unit: tuple[int, ...]) -> Explanation:
-    if op.args["transposed"]:
-        raise InputError(f"explain {op.module or op.name}: transposed convolution has no explanation yet; "
-                         "its input can be explained instead")  # fmt: skip
     sample, channel, *place = unit
-    weight = _numpy(recording, op, "weight")[channel]
-    group = channel // (op.outputs[0].shape[1] // op.args["groups"])
-    x_C = _numpy(recording, op, "input")[sample][group * len(weight) : (group + 1) * len(weight)]
-    starts = [(p * w.stride - w.padding, w.dilation) for p, w in zip(place, conv_windows(op), strict=True)]
-    patch, inside = _gather(x_C, starts, weight.shape[1:])
+    groups, windows = op.args["groups"], conv_windows(op)
+    x_NCS, weight = _numpy(recording, op, "input"), _numpy(recording, op, "weight")
+    size, in_group = op.outputs[0].shape[1] // groups, x_NCS.shape[1] // groups
+    group = channel // size
+    x_CS = x_NCS[sample, group * in_group : (group + 1) * in_group]
+    if op.args["transposed"]:
+        kernel = weight[group * in_group : (group + 1) * in_group, channel % size]
+        taps = [_transposed_taps(p, w) for p, w in zip(place, windows, strict=True)]
+    else:
+        kernel = weight[channel]
+        taps = [p * w.stride - w.padding + w.dilation * np.arange(w.size) for p, w in zip(place, windows, strict=True)]
+    patch, inside = _gather(x_CS, taps)
     bias = 0.0 if op.args["bias"] is None else float(_numpy(recording, op, "bias")[channel])
-    origin = tuple(start for start, _ in starts)
-    return _explained(recording, op, unit, patch=patch, kernel=weight, inside=inside, origin=origin, bias=bias)
+    origin = tuple(int(t.min()) for t in taps)
+    return _explained(recording, op, unit, patch=patch, kernel=kernel, inside=inside, origin=origin, bias=bias)
+
+
+def _transposed_taps(place: int, w: Window) -> np.ndarray:
+    """The input that each kernel element meets; -1 where it falls between two inputs."""
+    steps = place + w.padding - w.dilation * np.arange(w.size)
+    return np.where(steps % w.stride == 0, steps // w.stride, -1)
 
 
 def _linear(recording: Recording, op: Op, unit: tuple[int, ...]) -> Explanation:
@@ -170,11 +182,12 @@ def _linear(recording: Recording, op: Op, unit: tuple[int, ...]) -> Explanation:
 
 def _max_pool(recording: Recording, op: Op, unit: tuple[int, ...]) -> Explanation:
     windows = pool_windows(op)
-    x = _numpy(recording, op, "self")[unit[: -len(windows)]][None]
-    starts = [(p * w.stride - w.padding, w.dilation) for p, w in zip(unit[-len(windows) :], windows, strict=True)]
-    patch, inside = _gather(x, starts, tuple(w.size for w in windows))
+    x_CS = _numpy(recording, op, "self")[unit[: -len(windows)]][None]
+    places = zip(unit[-len(windows) :], windows, strict=True)
+    taps = [p * w.stride - w.padding + w.dilation * np.arange(w.size) for p, w in places]
+    patch, inside = _gather(x_CS, taps)
     told = _explained(recording, op, unit, patch=patch, kernel=np.ones_like(patch), inside=inside)
-    return replace(told, combine="max", origin=tuple(start for start, _ in starts))
+    return replace(told, combine="max", origin=tuple(int(t.min()) for t in taps))
 
 
 def _explained(  # noqa: PLR0913  the fields of an Explanation
@@ -202,15 +215,14 @@ EXPLAINERS: Mapping[str, Explainer] = {
 }
 
 
-def _gather(x_C: np.ndarray, starts: list[tuple[int, int]], kernel: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """The patch of all channels at the window's taps, and which taps lie inside the input."""
-    taps = [start + step * np.arange(k) for (start, step), k in zip(starts, kernel, strict=True)]
-    within = [(t >= 0) & (t < n) for t, n in zip(taps, x_C.shape[1:], strict=True)]
-    clipped = [np.clip(t, 0, n - 1) for t, n in zip(taps, x_C.shape[1:], strict=True)]
-    inside = np.ones((len(x_C), *kernel), bool)
-    for axis, ok in enumerate(within):
-        inside &= ok.reshape([-1 if a == axis + 1 else 1 for a in range(inside.ndim)])
-    return np.where(inside, x_C[(slice(None), *np.ix_(*clipped))], 0.0), inside
+def _gather(x_CS: np.ndarray, taps: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The patch of all channels at the taps of each axis, and which taps lie inside the input."""
+    sizes = x_CS.shape[1:]
+    inside = np.ones((len(x_CS), *map(len, taps)), bool)
+    for axis, (t, n) in enumerate(zip(taps, sizes, strict=True)):
+        inside &= ((t >= 0) & (t < n)).reshape([-1 if a == axis + 1 else 1 for a in range(inside.ndim)])
+    clipped = np.ix_(*(np.clip(t, 0, n - 1) for t, n in zip(taps, sizes, strict=True)))
+    return np.where(inside, x_CS[(slice(None), *clipped)], 0.0), inside
 
 
 def _numpy(recording: Recording, op: Op, arg: str) -> np.ndarray:

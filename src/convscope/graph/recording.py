@@ -66,7 +66,8 @@ class Recording:
 
     `params` holds every parameter and buffer of the model, used or not, shared ones once; `trainable` the ids
     of those that take gradients. `tensors` maps ids to tensors: constants always, and whatever the operators
-    chosen by `keep` read and made; `kept` holds the ids of what these made. `notes` says aloud what a reader should know.
+    chosen by `keep` read and made; `kept` holds the ids of what these made. `notes` says aloud what a reader
+    should know.
     """
 
     ops: tuple[Op, ...]

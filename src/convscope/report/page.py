@@ -14,7 +14,6 @@ from convscope.data import ImageSet
 from convscope.evaluate import Measured
 from convscope.explain import Explanation, FeatureMap, explain, feature_maps
 from convscope.explain.pictures import colour, data_uri, grid
-from convscope.explain.terms import EXPLAINERS
 from convscope.files import write_whole
 from convscope.graph import Op, Recording, record
 from convscope.inspect import Summary, summarize
@@ -93,11 +92,6 @@ def _explained(recording: Recording) -> Explanation:
     values = recording.tensors[op.outputs[0].id][0]
     place = np.unravel_index(int(values.argmax()), values.shape)
     return explain(recording, op, unit=(0, *(int(i) for i in place)))
-
-
-def _is_convolution(op: Op) -> bool:
-    known = op.target.rpartition(".")[0] in EXPLAINERS
-    return known and op.name == "convolution" and not op.args["transposed"]
 
 
 def _matrix(measured: Measured) -> list[dict[str, Any]]:
