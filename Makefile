@@ -42,7 +42,7 @@ docs: $(VENV)/.installed-dev
 	@echo "open site/index.html"
 
 bench: $(VENV)/.installed-dev
-	@for script in bench/*.py; do echo "== $$script"; $(BIN)/python -P "$$script"; done
+	@for script in bench/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
 
 clean:
 	rm -rf site build dist .coverage .coverage.* .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,4 +1,4 @@
-"""The effect of the tuned start: `python -P bench/start.py [--rounds 5] [--batch 16]`.
+"""The effect of the tuned start: `python bench/start.py [--rounds 5] [--batch 16]`.
 
 Each round starts one process a side, one after the other, so that a slow minute of the machine hits both; the
 ratio is taken inside a round. Each process runs resnet18 on 224x224 images and gives its median.
@@ -42,7 +42,7 @@ def forward(batch: int, repeats: int) -> float:
 
 def side(name: str, batch: int) -> float:
     """The same, in a process of its own."""
-    command = [sys.executable, "-P", __file__, "--child", "--batch", str(batch)]
+    command = [sys.executable, __file__, "--child", "--batch", str(batch)]
     return json.loads(subprocess.run(command, env=os.environ | SIDES[name], check=True, capture_output=True).stdout)
 
 

@@ -202,7 +202,8 @@ def train(
 
     flags = {"task": task, "data": data, "model": model, "epochs": epochs, "batch_size": batch_size}
     flags |= {"lr": lr, "seed": seed, "device": device}
-    run = train(resolve(flags, set or (), file=config), out=out, resume=resume, override=override)
+    settings = resolve(flags, set or (), file=config, defaults=machine.training_defaults())
+    run = train(settings, out=out, resume=resume, override=override)
     last = run.metrics()[-1]
     shown = Table(tuple(Column(k, k.replace("_", " ")) for k in last), (last,), title=str(run.folder))
     _print(shown, data={"run": str(run.folder), "last_epoch": last}, json=json)

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from convscope import machine
 from convscope.evaluate import evaluate_run
 from convscope.report import write_report
 from convscope.runs import resolve
@@ -19,7 +20,8 @@ def run_demo(out: Path, *, epochs: int, seed: int) -> Iterator[str]:
     folder = _free(out)
     begun = time.perf_counter()
     yield f"training LeNet5 on 1,293 real handwritten digits, {epochs} epochs, into {folder}/"
-    run = train(resolve({"epochs": epochs, "seed": seed}), out=folder)
+    settings = resolve({"epochs": epochs, "seed": seed}, defaults=machine.training_defaults())
+    run = train(settings, out=folder)
     seconds = time.perf_counter() - begun
     measured = evaluate_run(folder)
     report = write_report(folder, measured)

@@ -68,6 +68,15 @@ def tune(on: bool | None = None) -> Settings:
     return _chosen
 
 
+def training_defaults() -> dict[str, bool]:
+    """The settings of training that the tuned start chooses, in the words of the run's configuration.
+
+    >>> training_defaults().keys()
+    dict_keys(['channels_last'])
+    """
+    return {"channels_last": tune().memory_format == "channels_last"}
+
+
 def best_device(wanted: str = "auto") -> torch.device:
     """The device to compute on: `"auto"` is the GPU if there is one; any other name is taken at its word.
 

@@ -146,3 +146,18 @@ def test_a_model_that_raises_names_the_module_and_the_shapes():
         record(LeNet5(), torch.zeros(1, 3, 32, 32))
     assert str(error.value).startswith("features.C1 raised RuntimeError")
     assert "on input 1x3x32x32; check the input's shape" in str(error.value)
+
+
+@pytest.mark.parametrize("name", sorted(MODELS.keys() - {"branching"}))
+@pytest.mark.parametrize("training", [False, True])
+def test_meta_tensors_and_real_ones_give_the_same_recording(name, training):
+    make, shape = MODELS[name]
+    model, x = make().train(training), torch.rand(2, *shape)
+    meta, real = record(model, x), record(model, x, keep=lambda op: False)
+    assert meta.notes == real.notes == ()
+
+    def seen(recording):
+        return [(op.target, op.module, op.inputs, op.outputs[:1]) for op in recording.ops]
+
+    assert seen(meta) == seen(real)
+    assert (meta.inputs, meta.outputs, meta.params) == (real.inputs, real.outputs, real.params)

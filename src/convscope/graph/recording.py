@@ -52,7 +52,7 @@ class Op:
     @property
     def inputs(self) -> tuple[Value, ...]:
         """The values among the arguments, in their order."""
-        return tuple(_values(tuple(self.args.values())))
+        return tuple(_values((*self.args.values(),)))
 
     @property
     def name(self) -> str:
@@ -143,8 +143,9 @@ def replay(recording: Recording, model: nn.Module, *example: Any) -> tuple[Tenso
 class _Recorder(TorchDispatchMode):
     """Sees every operator below autograd, and keeps each tensor alive so that no id is used twice."""
 
-    def __init__(self, keep: Callable[[Op], bool] | None) -> None:
+    def __init__(self, keep: Callable[[Op], bool] | None, *, meta: bool) -> None:
         super().__init__()
+        self._meta = meta
         self.ops: list[Op] = []
         self.modules: list[str] = []
         self.tensors: dict[int, Tensor] = {}
@@ -170,7 +171,7 @@ class _Recorder(TorchDispatchMode):
         read = list(_tensors((args, kwargs))) if self._keep else []
         if func._schema.is_mutable:
             read = [t.clone() for t in read]
-        result = func(*args, **kwargs)
+        result = _shortcut(func, args) or self._call(func, args, kwargs)
         module = self.modules[-1] if self.modules else ""
         outputs = tuple(self.value(t, Role.ACTIVATION, module) for t in _tensors(result))
         op = Op(len(self.ops), str(func), module, bound, outputs)
@@ -189,6 +190,16 @@ class _Recorder(TorchDispatchMode):
             self.tensors[known.id] = tensor.detach()
         return known
 
+    def _call(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """The operator's result; on meta tensors, the model's own constants are taken there too."""
+        try:
+            return func(*args, **kwargs)
+        except RuntimeError:
+            if not self._meta or func._schema.is_mutable:
+                raise
+            there = [_map(given, lambda t: t.to("meta")) for given in (args, kwargs)]
+            return func(*there[0], **there[1])
+
     def _bind(self, arg: Any) -> Any:
         if isinstance(arg, Tensor):
             return self.lookup(arg)
@@ -200,7 +211,7 @@ class _Recorder(TorchDispatchMode):
 def _run(
     model: nn.Module, example: Any, *, meta: bool, keep: Callable[[Op], bool] | None = None, notes: tuple[str, ...] = ()
 ) -> Recording:
-    recorder = _Recorder(keep)
+    recorder = _Recorder(keep, meta=meta)
     parameters = dict(model.named_parameters())
     state: dict[str, Tensor] = parameters | dict(model.named_buffers())
     if meta:
@@ -266,6 +277,13 @@ def _pop(stack: list[str]) -> None:
     stack.pop()
 
 
+def _shortcut(func: Any, args: Any) -> tuple[Tensor, Tensor, Tensor] | None:
+    """What normalisation by running statistics gives on meta tensors, where PyTorch takes long to work it out."""
+    if func is not torch.ops.aten.native_batch_norm.default or not args[0].is_meta or args[5]:
+        return None
+    return torch.empty_like(args[0]), args[0].new_empty(0), args[0].new_empty(0)
+
+
 @cache
 def _schema(func: Any) -> tuple[tuple[str, ...], dict[str, Any]]:
     arguments = func._schema.arguments
@@ -293,11 +311,11 @@ def _swap(arg: Any, tensors: Mapping[int, Tensor], device: torch.device) -> Any:
     return arg
 
 
-def _values(tree: Any) -> Iterator[Value]:
-    if isinstance(tree, Value):
-        yield tree
-    elif isinstance(tree, tuple):
-        for item in tree:
+def _values(items: tuple[Any, ...]) -> Iterator[Value]:
+    for item in items:
+        if isinstance(item, Value):
+            yield item
+        elif isinstance(item, tuple):
             yield from _values(item)
 
 

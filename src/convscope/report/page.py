@@ -15,7 +15,7 @@ from convscope.evaluate import Measured
 from convscope.explain import Explanation, FeatureMap, explain, feature_maps
 from convscope.explain.pictures import colour, data_uri, grid
 from convscope.files import write_whole
-from convscope.graph import Op, Recording, record
+from convscope.graph import Recording, record
 from convscope.inspect import Summary, summarize
 from convscope.report.curves import curves_svg
 from convscope.table import number
@@ -84,11 +84,9 @@ def _clearest(measured: Measured) -> int:
 
 
 def _explained(recording: Recording) -> Explanation:
-    """The largest value of the deepest explainable map of more than one place: what the network saw most of."""
-    maps = [op for op in recording.ops if _is_convolution(op)] or [
-        op for op in recording.ops if op.name in ("addmm", "mm")
-    ]
-    op = maps[-1]
+    """The largest value of the last convolution: what the network saw most of."""
+    named = {name: [op for op in recording.ops if op.name == name] for name in ("convolution", "addmm")}
+    op = (named["convolution"] or named["addmm"])[-1]
     values = recording.tensors[op.outputs[0].id][0]
     place = np.unravel_index(int(values.argmax()), values.shape)
     return explain(recording, op, unit=(0, *(int(i) for i in place)))

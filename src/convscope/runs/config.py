@@ -42,9 +42,15 @@ class TrainConfig(BaseModel):
 
 
 def resolve(
-    flags: Mapping[str, Any] | None = None, sets: Sequence[str] = (), *, file: Path | str | None = None
+    flags: Mapping[str, Any] | None = None,
+    sets: Sequence[str] = (),
+    *,
+    file: Path | str | None = None,
+    defaults: Mapping[str, Any] | None = None,
 ) -> TrainConfig:
     """The settings by precedence: flags that are not None, then `key=value` of `sets`, then `file`, then defaults.
+
+    `defaults` are those of this machine, such as its memory format, in place of the model's own.
 
     Raises: ConfigError in one sentence that says where the wrong setting came from.
 
@@ -54,7 +60,11 @@ def resolve(
     values: dict[str, Any] = {}
     origin: dict[str, str] = {}
     given = {key: value for key, value in (flags or {}).items() if value is not None}
-    layers = [(str(file), read_toml(file) if file is not None else {}), ("--set", dict(map(_pair, sets)))]
+    layers = [
+        ("defaults", dict(defaults or {})),
+        (str(file), read_toml(file) if file is not None else {}),
+        ("--set", dict(map(_pair, sets))),
+    ]
     for where, layer in [*layers, ("options", given)]:
         values |= layer
         origin |= dict.fromkeys(layer, where)

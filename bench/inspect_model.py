@@ -2,8 +2,6 @@
 
 What each gives: convscope shapes, parameters, MACs and receptive fields; torchinfo shapes, parameters and
 multiply-adds; FlopCounterMode (on meta tensors) floating-point operations alone.
-
-Run it as `python -m bench.inspect`: as a plain script its name would hide the standard library's `inspect`.
 """
 
 import statistics

@@ -1,0 +1,418 @@
+"""Training: it learns, it stops and resumes bit for bit, and it says what is wrong."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from convscope import data, models
+from convscope import train as training
+from convscope.data.augment import draws, order
+from convscope.errors import CheckpointError, ConfigError, ConvscopeError, DataError, InputError, ModelError, RunError
+from convscope.evaluate import evaluate
+from convscope.runs import TrainConfig, load_run_model, open_run
+from convscope.runs import folder as runs
+from convscope.train import Interrupted, learning_rate, train
+
+QUICK = TrainConfig(epochs=2, batch_size=256, num_threads=1, device="cpu")
+
+
+def _weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def _same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_the_defaults_learn_the_digits(tmp_path: Path) -> None:
+    run = train(TrainConfig(), out=tmp_path, progress=False)
+    result = evaluate(load_run_model(tmp_path)[0], data.digits().test)
+    assert result.accuracy >= 0.99
+    rows = run.metrics()
+    assert [row["epoch"] for row in rows] == list(range(1, 61))
+    assert {type(v) for row in rows for v in row.values()} <= {int, float}
+    assert set(rows[0]) == {
+        *("epoch", "step", "train_loss", "train_accuracy", "val_loss", "val_accuracy"),
+        *("lr", "images_per_second", "seconds"),
+    }
+
+
+def test_training_is_the_loop_that_it_says_it_is(tmp_path: Path) -> None:
+    """Oracle: the recipe written out with torch alone."""
+    config = QUICK.model_copy(update={"optimizer": "sgd", "lr": 0.05})
+    rows = train(config, out=tmp_path, progress=False).metrics()
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model, images = models.build("LeNet5", num_classes=10).train(), data.digits().train
+    optimizer = torch.optim.SGD(model.parameters(), lr=1, momentum=0.9, nesterov=True, weight_decay=0.01)
+    losses: list[float] = []
+    for epoch in range(2):
+        numbers = draws(1293, seed=0, epoch=epoch)
+        for at, batch in enumerate(order(1293, seed=0, epoch=epoch).tensor_split(6)):
+            done = (epoch + (at + 0.5) / 6) / 2
+            optimizer.param_groups[0]["lr"] = (
+                0.05 * done / 0.1 if done < 0.1 else 0.025 * (1 + math.cos(math.pi * (done - 0.1) / 0.9))
+            )
+            x, y = images.batch(batch, draws=numbers)
+            loss = nn.functional.cross_entropy(model(x), y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses += [loss.item()] * len(batch)
+    torch.set_num_threads(before)
+    wanted = model.state_dict()
+    for key, value in _weights(tmp_path).items():
+        torch.testing.assert_close(value, wanted[key], rtol=1e-4, atol=1e-5)
+    assert rows[1]["train_loss"] == pytest.approx(sum(losses[1293:]) / 1293, rel=1e-4)
+    assert evaluate(load_run_model(tmp_path)[0], data.digits().val).accuracy == pytest.approx(rows[1]["val_accuracy"])
+
+
+def test_learning_rate_rises_then_falls_to_zero() -> None:
+    config = TrainConfig(lr=0.5, warmup=0.2)
+    rates = [learning_rate(config, done=i / 1000) for i in range(1001)]
+    assert max(rates) == rates[200] == 0.5
+    assert rates[:201] == sorted(rates[:201])
+    assert rates[200:] == sorted(rates[200:], reverse=True)
+    assert abs(rates[-1]) < 1e-12
+    assert learning_rate(TrainConfig(lr=0.5, warmup=0), done=0) == 0.5
+
+
+def test_the_callers_random_state_and_threads_are_untouched(tmp_path: Path) -> None:
+    before, threads = torch.get_rng_state(), torch.get_num_threads()
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    train(QUICK, out=tmp_path, progress=False)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.get_num_threads() == threads
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
+
+
+@pytest.mark.parametrize("changed", [{"precision": "bfloat16"}, {"channels_last": True, "augment": "none"}])
+def test_other_precisions_and_formats_train(tmp_path: Path, changed: dict[str, Any]) -> None:
+    rows = train(QUICK.model_copy(update={**changed, "epochs": 8}), out=tmp_path, progress=False).metrics()
+    assert rows[-1]["train_loss"] < 0.7 * rows[0]["train_loss"]
+    assert all(value.dtype == torch.float32 for value in _weights(tmp_path).values())
+
+
+def test_a_run_in_a_thread_trains(tmp_path: Path) -> None:
+    thread = threading.Thread(target=train, args=(QUICK,), kwargs={"out": tmp_path, "progress": False})
+    thread.start()
+    thread.join()
+    assert len(open_run(tmp_path).metrics()) == 2
+
+
+def test_progress_is_a_line_an_epoch_on_stderr(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train(QUICK, out=tmp_path)
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert [line.split("  ")[0] for line in said.err.splitlines()] == ["epoch 1/2", "epoch 2/2"]
+
+
+class _Terminal:
+    """Standard error that says it is a terminal."""
+
+    encoding = "utf-8"
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def isatty(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        self.text += text
+        return len(text)
+
+    def flush(self) -> None: ...
+
+
+def test_progress_is_a_bar_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", terminal := _Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "200")
+    train(QUICK, out=tmp_path)
+    assert "epoch 2/2" in terminal.text
+    assert "━" in terminal.text
+
+
+class _Poisoned(nn.Module):
+    """LeNet5 whose logits are NaN at its seventh training step, or whose weight is."""
+
+    def __init__(self, num_classes: int, *, weight: bool = False) -> None:
+        super().__init__()
+        self.input_shape = (1, 32, 32)
+        self.net, self.steps, self.weight = models.LeNet5(num_classes), 0, weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.steps += self.training
+        if self.training and self.steps == 7 and not self.weight:
+            return self.net(x) * math.nan
+        return self.net(x)
+
+
+def test_nan_stops_at_its_step_names_the_samples_and_keeps_the_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "build", lambda spec, num_classes: _Poisoned(num_classes))
+    with pytest.raises(RunError) as caught:
+        train(QUICK.model_copy(update={"save_every_steps": 5}), out=tmp_path, progress=False)
+    samples = order(1293, seed=0, epoch=1).tensor_split(6)[0].tolist()
+    assert str(caught.value) == (
+        f"train: the loss became nan at epoch 2, step 7, on the training samples {', '.join(map(str, samples))}; "
+        f"the last good checkpoint was kept in {tmp_path}; use a smaller lr, or nan=skip"
+    )
+    state = runs.load_checkpoint(tmp_path)
+    assert state is not None
+    assert state["step"] == 5
+    assert all(value.isfinite().all() for value in state["model"].values())
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_nan_can_be_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "build", lambda spec, num_classes: _Poisoned(num_classes))
+    rows = train(QUICK.model_copy(update={"nan": "skip"}), out=tmp_path, progress=False).metrics()
+    assert rows[1]["step"] == 12
+    assert math.isfinite(rows[1]["train_loss"])
+    assert all(value.isfinite().all() for value in _weights(tmp_path).values())
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
+    config = QUICK.model_copy(update={"optimizer": "sgd", "lr": 1e30, "nan": "skip", "epochs": 1})
+    with pytest.raises(RunError, match="weights became NaN or infinite by step 6"):
+        train(config, out=tmp_path, progress=False)
+    assert not runs.is_begun(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "said"),
+    [
+        ({"model": "LeNet6"}, ModelError, "did you mean 'LeNet5'"),
+        ({"data": "digit"}, DataError, "did you mean 'digits'"),
+        ({"model": "torch.nn:Identity"}, ModelError, "cannot be made|gives|logits"),
+    ],
+)
+def test_what_does_not_serve_is_refused_first(
+    tmp_path: Path, changed: dict[str, Any], error: type[ConvscopeError], said: str
+) -> None:
+    with pytest.raises(error, match=said):
+        train(QUICK.model_copy(update=changed), out=tmp_path, progress=False)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_a_gpu_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="PyTorch sees no CUDA device; use cpu or auto"):
+        train(QUICK.model_copy(update={"device": "cuda"}), out=tmp_path)
+
+
+def test_a_network_that_does_not_fit_the_data_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "build", lambda spec, num_classes: models.LeNet5(7))
+    with pytest.raises(ModelError, match="gives 1x7 for one picture, but 1x10 logits are needed"):
+        train(QUICK, out=tmp_path)
+    monkeypatch.setattr(models, "input_shape", lambda model, spec: (3, 20, 20))
+    with pytest.raises(ModelError, match="does not take pictures of 1x3x20x20"):
+        train(QUICK, out=tmp_path)
+
+
+def test_memory_that_runs_out_is_told_with_the_batch_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    monkeypatch.setattr(training._Training, "_step", exhausted)
+    with pytest.raises(RunError, match="memory ran out with batch_size 256; use a smaller one"):
+        train(QUICK, out=tmp_path, progress=False)
+
+
+def test_outputs_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match="is a file, but a folder is needed"):
+        train(QUICK, out=tmp_path / "file")
+    with pytest.raises(InputError, match="lies below a file"):
+        train(QUICK, out=tmp_path / "file" / "run")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_held_folder_is_refused(tmp_path: Path) -> None:
+    with runs.locked(tmp_path), pytest.raises(InputError, match="another run is writing there"):
+        train(QUICK, out=tmp_path)
+
+
+def test_a_folder_with_a_run_is_not_written_over(tmp_path: Path) -> None:
+    train(QUICK, out=tmp_path, progress=False)
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    with pytest.raises(InputError, match="already holds a run; resume it"):
+        train(QUICK, out=tmp_path)
+    with pytest.raises(InputError) as caught:
+        train(QUICK.model_copy(update={"lr": 0.5, "model": "ConvNet3"}), out=tmp_path, resume=True)
+    assert str(caught.value) == (
+        f"{tmp_path}: the run began with other settings (model was 'LeNet5' and is 'ConvNet3', "
+        "lr was 0.003 and is 0.5); take those, or override"
+    )
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_override_goes_on_with_other_settings(tmp_path: Path) -> None:
+    train(QUICK, out=tmp_path, progress=False)
+    first = _weights(tmp_path)
+    longer = QUICK.model_copy(update={"epochs": 3, "batch_size": 100, "optimizer": "sgd"})
+    run = train(longer, out=tmp_path, resume=True, override=True, progress=False)
+    assert [row["step"] for row in run.metrics()] == [6, 12, 25]
+    assert open_run(tmp_path).config == longer
+    assert not _same(first, _weights(tmp_path))
+    with pytest.raises(CheckpointError, match="holds weights of another network"):
+        train(longer.model_copy(update={"model": "ConvNet3"}), out=tmp_path, resume=True, override=True)
+
+
+def test_resuming_nothing_or_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="holds no run"):
+        train(QUICK, out=tmp_path, resume=True)
+    train(QUICK, out=tmp_path, progress=False)
+    (tmp_path / "last.ckpt").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"last\.ckpt: is empty \(0 bytes\); last-1\.ckpt is missing"):
+        train(QUICK, out=tmp_path, resume=True)
+
+
+def test_a_second_signal_stops_at_once() -> None:
+    with training._signals() as stop, pytest.raises(Interrupted, match="at once") as caught:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.number == signal.SIGINT
+        signal.raise_signal(signal.SIGINT)
+    assert caught.value.exit_code == 130
+
+
+SCRIPT = '''
+"""Train in forked children that are stopped in many ways, and resume each until it is done."""
+import json, os, random, signal, sys, time
+from pathlib import Path
+from convscope.errors import ConvscopeError
+from convscope.runs.config import TrainConfig
+from convscope.train import train
+import lightning_fabric, torchmetrics.classification, sklearn.model_selection, sklearn.datasets, safetensors.torch
+
+root = Path(sys.argv[1])
+config = TrainConfig(model="dropping:net", epochs=4, batch_size=128, save_every_steps=3, num_threads=1, device="cpu")
+
+
+def child(out, resume, kill_at=0):
+    pid = os.fork()
+    if pid:
+        return pid
+    count, replace = 0, os.replace
+    def counted(*args):
+        nonlocal count
+        count += 1
+        if count == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return replace(*args)
+    os.replace = counted
+    try:
+        train(config, out=out, resume=resume, progress=False)
+        os._exit(0)
+    except ConvscopeError as error:
+        print(error, file=sys.stderr)
+        os._exit(error.exit_code)
+    except BaseException:
+        import traceback; traceback.print_exc(); os._exit(99)
+
+
+def ended(pid):
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def begun(out):
+    return (out / "manifest.json").exists()
+
+
+def signalled(out, number):
+    """Send a signal once the first checkpoint lies there; the exit code."""
+    pid = child(out, begun(out))
+    while not (out / "last.ckpt").exists():
+        time.sleep(0.001)
+    os.kill(pid, number)
+    return ended(pid)
+
+
+told = {"plain": ended(child(root / "plain", False)), "saving": [], "random": []}
+for kill_at in range(1, 17):  # just before each file takes its name
+    told["saving"].append(ended(child(root / "saving", begun(root / "saving"), kill_at)))
+told["saving_end"] = ended(child(root / "saving", True))
+rng = random.Random(4)
+for _ in range(40):
+    pid = child(root / "random", begun(root / "random"))
+    time.sleep(rng.uniform(0.02, 0.35))
+    os.kill(pid, signal.SIGKILL)
+    told["random"].append(ended(pid))
+    if told["random"][-1] == 0:
+        break
+told["random_end"] = ended(child(root / "random", True))
+for name in ("SIGTERM", "SIGINT"):
+    told[name] = signalled(root / name, getattr(signal, name))
+    told[name + "_end"] = ended(child(root / name, True))
+print(json.dumps(told))
+'''
+NET = """
+from torch import nn
+def net(num_classes):
+    model = nn.Sequential(nn.Conv2d(1, 8, 5, stride=2), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.3),
+                          nn.Flatten(), nn.Linear(8 * 14 * 14, num_classes))
+    model.input_shape = (1, 32, 32)
+    return model
+"""
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """Runs that were stopped and resumed to their end, beside one that was not."""
+    root = tmp_path_factory.mktemp("stopped")
+    (root / "dropping.py").write_text(NET)
+    environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", SCRIPT, str(root)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return root, json.loads(done.stdout)
+
+
+def _logged(folder: Path) -> list[dict[str, Any]]:
+    return [
+        {k: v for k, v in row.items() if k not in ("seconds", "images_per_second")}
+        for row in open_run(folder).metrics()
+    ]
+
+
+@pytest.mark.parametrize("name", ["saving", "random", "SIGTERM", "SIGINT"])
+def test_a_stopped_and_resumed_run_ends_bit_for_bit_as_the_undisturbed_one(
+    stopped: tuple[Path, dict[str, Any]], name: str
+) -> None:
+    root, told = stopped
+    assert told["plain"] == told[f"{name}_end"] == 0
+    assert _same(_weights(root / "plain"), _weights(root / name))
+    plain, other = (runs.load_checkpoint(root / at) for at in ("plain", name))
+    assert plain is not None
+    assert other is not None
+    for key, state in plain["optimizer"]["state"].items():
+        assert _same(state, other["optimizer"]["state"][key])
+    assert _logged(root / "plain") == _logged(root / name)
+    assert [row["step"] for row in _logged(root / name)] == [11, 22, 33, 44]
+    left = {p.name for p in (root / name).iterdir() if p.suffix != ".part"}
+    assert left == {
+        *("config.toml", "manifest.json", "metrics.jsonl", "run.lock"),
+        *("last.ckpt", "last-1.ckpt", "model.safetensors"),
+    }
+
+
+def test_the_runs_were_really_stopped(stopped: tuple[Path, dict[str, Any]]) -> None:
+    _, told = stopped
+    assert told["saving"] == [-signal.SIGKILL] * 16
+    assert told["random"].count(-signal.SIGKILL) >= 3
+    assert set(told["random"]) <= {0, -signal.SIGKILL}
+    assert (told["SIGTERM"], told["SIGINT"]) == (143, 130)
