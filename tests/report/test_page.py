@@ -97,3 +97,15 @@ def test_class_names_are_shown_as_text(written, tmp_path):
     assert "<img src=x" not in html
     assert "&lt;img src=x onerror=alert(1)&gt;" in html
     assert report.path.exists()
+
+
+@pytest.mark.browser
+def test_the_box_lies_where_the_receptive_field_says(page, written):
+    told = written[0].explanation
+    row, column = (2 * i for i in told.unit[2:])  # C3 of LeNet5: 14x14 px, 2 px apart, no padding
+    picture = page.locator(".field img").bounding_box()
+    box = page.locator(".field span").bounding_box()
+    px = (picture["width"] - 2) / 32
+    assert box["x"] - picture["x"] == pytest.approx(column * px, abs=2)
+    assert box["y"] - picture["y"] == pytest.approx(row * px, abs=2)
+    assert box["width"] == pytest.approx(14 * px, abs=3)

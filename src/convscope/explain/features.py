@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isqrt
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from convscope.explain.pictures import grid, save_png
 from convscope.files import write_whole
@@ -22,6 +24,14 @@ class FeatureMap:
     def name(self) -> str:
         """The layer's module path, or the operator where no module ran it."""
         return self.op.module or self.op.name
+
+    def picture(self) -> Image.Image:
+        """The maps side by side; a flat layer's values row by row in a block as square as their number allows."""
+        if self.maps.shape[:2] != (1, 1):
+            return grid(self.maps, title=self.name)
+        size = self.maps.size
+        rows = max(r for r in range(1, isqrt(size) + 1) if size % r == 0)
+        return grid(self.maps.reshape(1, rows, -1), title=f"{self.name}, {size} values row by row", scale=14)
 
 
 def feature_maps(recording: Recording, *, sample: int = 0) -> tuple[FeatureMap, ...]:
@@ -48,7 +58,7 @@ def save_maps(maps: Sequence[FeatureMap], folder: Path) -> tuple[Path, ...]:
     Raises: RunError if the disk refuses.
     """
     names = [f"{i:03d}-{m.name}-{m.op.name}" for i, m in enumerate(maps)]
-    pictures = [save_png(grid(m.maps, title=m.name), folder / f"{n}.png") for n, m in zip(names, maps, strict=True)]
+    pictures = [save_png(m.picture(), folder / f"{n}.png") for n, m in zip(names, maps, strict=True)]
     values = {n: m.maps for n, m in zip(names, maps, strict=True)}
     numbers = write_whole(folder / "features.npz", lambda file: np.savez_compressed(file, **values))  # pyright: ignore[reportArgumentType]
     return (*pictures, numbers)

@@ -13,10 +13,10 @@ from convscope import __version__
 from convscope.data import ImageSet
 from convscope.evaluate import Measured
 from convscope.explain import Explanation, FeatureMap, explain, feature_maps
-from convscope.explain.pictures import colour, data_uri, grid
+from convscope.explain.pictures import Scale, data_uri
 from convscope.files import write_whole
 from convscope.graph import Recording, record
-from convscope.inspect import Summary, summarize
+from convscope.inspect import Summary, receptive_field, summarize
 from convscope.report.curves import curves_svg
 from convscope.table import number
 
@@ -58,6 +58,7 @@ def write_report(folder: Path | str, measured: Measured) -> Report:
         maps=[_drawn(m) for m in feature_maps(recording)],
         told=told,
         terms=_terms(told),
+        place=_place(recording, told),
     )  # fmt: skip
     return Report(write_whole(Path(folder) / "report.html", page), summary, told)
 
@@ -74,7 +75,7 @@ def _sample(images: ImageSet, index: int) -> dict[str, Any]:
 
 
 def _drawn(layer: FeatureMap) -> dict[str, Any]:
-    return {"name": layer.name, "op": layer.op.name, "uri": data_uri(grid(layer.maps, title=layer.name))}
+    return {"name": layer.name, "op": layer.op.name, "uri": data_uri(layer.picture()), "wide": len(layer.maps) > 8}
 
 
 def _clearest(measured: Measured) -> int:
@@ -90,6 +91,21 @@ def _explained(recording: Recording) -> Explanation:
     values = recording.tensors[op.outputs[0].id][0]
     place = np.unravel_index(int(values.argmax()), values.shape)
     return explain(recording, op, unit=(0, *(int(i) for i in place)))
+
+
+def _place(recording: Recording, told: Explanation) -> dict[str, Any]:
+    """The receptive field of the explained value on the picture, in px and in % of it; {} if it has none."""
+    box = receptive_field(recording, told.op, unit=told.unit)
+    height, width = recording.inputs[0].shape[2:]
+    if box is None:
+        return {}
+    (top, bottom), (left, right) = box[2:]
+    return {
+        "rows": (top, bottom), "columns": (left, right),
+        "top": 100 * max(top, 0) / height, "left": 100 * max(left, 0) / width,
+        "height": 100 * (min(bottom + 1, height) - max(top, 0)) / height,
+        "width": 100 * (min(right + 1, width) - max(left, 0)) / width,
+    }  # fmt: skip
 
 
 def _matrix(measured: Measured) -> list[dict[str, Any]]:
@@ -131,7 +147,7 @@ def _terms(told: Explanation) -> list[dict[str, Any]]:
     blocks = []
     for name, values in (("patch", told.x_CK), ("kernel", told.w_CK), ("products", told.products)):
         shown = np.atleast_2d(values[strongest])
-        colours = colour(shown, limit=float(np.abs(values).max()) or 1.0)
+        colours = Scale(float(np.abs(values).max()), signed=True).paint(shown)
         inside = np.atleast_2d(told.inside[strongest])
         cells = [
             [{"text": f"{v:.2f}".replace("-", "\N{MINUS SIGN}"), "rgb": c.tolist(), "inside": bool(i)}
