@@ -18,7 +18,7 @@ from torch import nn
 from convscope import data, models
 from convscope import train as training
 from convscope.data.augment import draws, order
-from convscope.errors import CheckpointError, ConfigError, ConvscopeError, DataError, InputError, ModelError, RunError
+from convscope.errors import CheckpointError, ConvscopeError, DataError, InputError, ModelError, RunError
 from convscope.evaluate import evaluate
 from convscope.runs import TrainConfig, load_run_model, open_run
 from convscope.runs import folder as runs
@@ -219,7 +219,7 @@ def test_what_does_not_serve_is_refused_first(
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 def test_a_gpu_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="PyTorch sees no CUDA device; use cpu or auto"):
+    with pytest.raises(InputError, match="is not on this machine; use auto or one of cpu"):
         train(QUICK.model_copy(update={"device": "cuda"}), out=tmp_path)
 
 

@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from convscope import data, files, models
+from convscope import data, files, machine, models
 from convscope.data.augment import draws, order
 from convscope.data.sets import Splits
-from convscope.errors import ConfigError, InputError, ModelError, RunError
+from convscope.errors import InputError, ModelError, RunError
 from convscope.runs import folder as runs
 from convscope.runs.config import TrainConfig, differences
 from convscope.runs.folder import Run
@@ -52,7 +52,7 @@ def train(
     Raises: InputError if the folder, the settings, the model or the data do not serve; RunError if the loss is
     not finite or memory runs out; Interrupted after SIGINT or SIGTERM.
     """
-    device = _device(config)
+    device = machine.best_device(config.device).type
     folder = files.writable_folder(out)
     with ExitStack() as stack:
         stack.enter_context(runs.locked(folder))
@@ -253,12 +253,6 @@ def _before(folder: Path, config: TrainConfig, *, resume: bool, override: bool) 
         raise InputError(f"{folder}: the run began with other settings ({listed}); take those, or override")
     before = runs.load_checkpoint(folder)
     return before and before | {"optimizer_name": run.config.optimizer}
-
-
-def _device(config: TrainConfig) -> str:
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("config: 'device' is 'cuda', but PyTorch sees no CUDA device; use cpu or auto")
-    return ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
 
 
 def _data(model: nn.Module, config: TrainConfig) -> Splits:
