@@ -106,7 +106,7 @@ def test_the_field_of_a_unit_is_the_hull_of_the_gradients_support(model, data):
         strides_leave_no_gap = all(
             getattr(m, "stride", 1) in (1, (1, 1)) or _size(m) >= _stride(m) for m in model.modules()
         )
-        if strides_leave_no_gap:
+        if strides_leave_no_gap and clipped == list(box[2:]):  # no padding is read, that of maps in between included
             assert clipped == found
 
 
