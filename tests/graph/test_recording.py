@@ -81,8 +81,9 @@ def test_recording_changes_nothing_of_the_model_or_the_world(keep):
 
 def test_meta_is_tried_first_and_real_tensors_are_said_aloud():
     assert record(LeNet5(), torch.zeros(1, 1, 32, 32)).notes == ()
-    (note,) = record(Branching(), torch.ones(2)).notes
-    assert note.startswith("recorded on real tensors, since meta tensors raised")
+    fallen_back, escaped = record(Branching(), torch.ones(2)).notes
+    assert fallen_back.startswith("recorded on real tensors, since meta tensors raised")
+    assert escaped == "1 values became Python numbers (.item()): what depends on them is not followed"
 
 
 def test_shared_parameters_stand_once_and_a_module_called_twice_is_two_operators():
@@ -161,3 +162,23 @@ def test_meta_tensors_and_real_ones_give_the_same_recording(name, training):
 
     assert seen(meta) == seen(real)
     assert (meta.inputs, meta.outputs, meta.params) == (real.inputs, real.outputs, real.params)
+
+
+class Remembering(nn.Module):
+    """Keeps what it made in an attribute, as detectors keep their anchors."""
+
+    def __init__(self):
+        super().__init__()
+        self.anchors = None
+
+    def forward(self, x):
+        if self.anchors is None:
+            self.anchors = torch.ones(2, device=x.device)
+        return x + self.anchors
+
+
+def test_what_a_model_remembers_from_the_pass_is_forgotten_again():
+    model = Remembering()
+    record(model, torch.zeros(2))
+    assert model.anchors is None
+    assert model(torch.zeros(2)).tolist() == [1.0, 1.0]

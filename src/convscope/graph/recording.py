@@ -132,8 +132,8 @@ def replay(recording: Recording, model: nn.Module, *example: Any) -> tuple[Tenso
     device = next((t.device for t in _tensors(example)), torch.device("cpu"))
     with torch.no_grad():
         for op in recording.ops:
-            packet, overload = op.target.split(".")[1:]
-            function = getattr(getattr(torch.ops.aten, packet), overload)
+            namespace, packet, overload = op.target.split(".")
+            function = getattr(getattr(getattr(torch.ops, namespace), packet), overload)
             args = {k: _swap(v, tensors, device) for k, v in op.args.items()}
             made = list(_tensors(_call(function, args)))
             tensors |= {v.id: t for v, t in zip(op.outputs, made, strict=True)}
@@ -231,6 +231,9 @@ def _run(
         outputs = tuple(recorder.lookup(t) for t in _tensors(result))
     trainable = frozenset(v.id for v in params if v.name in parameters and parameters[v.name].requires_grad)
     ops, kept = _used(recorder.ops, outputs), frozenset(recorder.kept)
+    escaped = sum(op.name == "_local_scalar_dense" for op in ops)
+    if escaped:
+        notes += (f"{escaped} values became Python numbers (.item()): what depends on them is not followed",)
     return Recording(ops, inputs, outputs, params, trainable, recorder.tensors, kept, notes)
 
 
@@ -243,17 +246,21 @@ def _used(ops: list[Op], outputs: tuple[Value, ...]) -> tuple[Op, ...]:
 
 @contextmanager
 def _unchanged(model: nn.Module, example: Any, meta: bool) -> Iterator[None]:
-    """Random state, buffers and inputs as they were, and attention without its fused shortcut."""
+    """Random state, attributes, buffers and inputs as they were, and attention without its fused shortcut."""
     mha = torch.backends.mha
     fast = mha.get_fastpath_enabled()
     kept = [] if meta else [*model.buffers(), *_tensors(example)]
     before = [t.detach().clone() for t in kept]
+    attributes = [(m, dict(m.__dict__)) for m in model.modules()]
     mha.set_fastpath_enabled(False)
     try:
         with torch.random.fork_rng():
             yield
     finally:
         mha.set_fastpath_enabled(fast)
+        for module, old in attributes:  # such as anchors that a detector remembers
+            module.__dict__.clear()
+            module.__dict__.update(old)
         with torch.no_grad():
             for tensor, old in zip(kept, before, strict=True):
                 if not torch.equal(tensor, old):

@@ -76,14 +76,12 @@ def receptive_field(
     """
     boxes: dict[int, Box] = {op.outputs[0].id: tuple((i, i) for i in unit)}
     for earlier in reversed(recording.ops[: op.index + 1]):
-        box = next((boxes[v.id] for v in earlier.outputs if v.id in boxes), None)
-        if box is None:
-            continue
-        for value in earlier.inputs:
-            read = reads(earlier, box, value, rules=rules)
-            if read is not None:
-                known = boxes.get(value.id)
-                boxes[value.id] = (known and _hull([known, read])) or read
+        wanted = [(k, boxes[v.id]) for k, v in enumerate(_distinct(earlier, rules)) if v.id in boxes]
+        for value in earlier.inputs if wanted else ():
+            found = [reads(earlier, box, value, k=k, rules=rules) for k, box in wanted]
+            hull = _hull([box for box in (*found, boxes.get(value.id)) if box is not None])
+            if hull is not None:
+                boxes[value.id] = hull
     return boxes.get(recording.inputs[0].id)
 
 
@@ -93,27 +91,40 @@ def fields(recording: Recording, *, rules: Mapping[str, OpRule] = RULES) -> dict
     found = {source.id: _identity(source)}
     for op in recording.ops:
         inputs = [v for v in op.inputs if v.id in found]
-        if inputs and op.outputs:
-            field = _field(op, inputs, found, rules)
-            found |= {out.id: field for out in op.outputs if out.shape == op.outputs[0].shape}
+        for k, out in enumerate(_distinct(op, rules) if inputs else ()):
+            field = None if 0 in out.shape else _field(op, inputs, found, k=k, rules=rules)
+            if field is not None:
+                found[out.id] = field
     return found
 
 
-def _field(op: Op, inputs: list[Value], found: Mapping[int, Field], rules: Mapping[str, OpRule]) -> Field:
-    rule, out = rule_of(op, rules=rules), op.outputs[0]
+def _distinct(op: Op, rules: Mapping[str, OpRule]) -> tuple[Value, ...]:
+    """The outputs that are asked about: the first alone (others are its by-products), unless each reads its own."""
+    rule = rule_of(op, rules=rules)
+    return op.outputs if rule is None or rule.each else op.outputs[:1]
+
+
+def _field(
+    op: Op, inputs: list[Value], found: Mapping[int, Field], *, k: int, rules: Mapping[str, OpRule]
+) -> Field | None:
+    rule, out = rule_of(op, rules=rules), op.outputs[k]
     if rule and rule.reads is same_place and len(inputs) == 1 and inputs[0].shape == out.shape:
         return found[inputs[0].id]
 
     def at(units: Box) -> Box | None:
-        return _hull([found[v.id].at(box) for v in inputs if (box := reads(op, units, v, rules=rules)) is not None])
+        return _hull(
+            [found[v.id].at(box) for v in inputs if (box := reads(op, units, v, k=k, rules=rules)) is not None]
+        )
 
     def begins(units: Box) -> tuple[Fraction | int, ...] | None:
-        lines = [found[v.id].line(box) for v in inputs if (box := reads(op, units, v, rules=rules)) is not None]
+        lines = [found[v.id].line(box) for v in inputs if (box := reads(op, units, v, k=k, rules=rules)) is not None]
         return tuple(min(lo for lo, _ in axis) for axis in zip(*lines, strict=True)) if lines else None
 
     anchor = tuple(n // 2 for n in out.shape)
-    everything = at(whole(out)) or found[inputs[0].id].everything
-    periods = [_period(op, axis) for axis in range(len(anchor))]
+    everything = at(whole(out))
+    if everything is None:  # no element of the input matters
+        return None
+    periods = [_period(op, out, axis) for axis in range(len(anchor))]
     box, start = at(_unit(anchor)), begins(_unit(anchor))
     moved = [begins(_unit(anchor, axis, period)) for axis, period in enumerate(periods)]
     still: Slopes = tuple(() for _ in everything)
@@ -181,13 +192,15 @@ def _ratio(distance: Fraction | int, units: int) -> Fraction | int:
     return step.numerator if step.denominator == 1 else step
 
 
-def _period(op: Op, axis: int) -> int:
+def _period(op: Op, out: Value, axis: int) -> int:
     """Units after which an up-sampling operator repeats its pattern along an axis; 1 for all others."""
-    ratios = [op.outputs[0].shape[axis] // v.shape[axis] for v in op.inputs[:1] if axis < len(v.shape)]
-    stride = op.args.get("stride") if op.args.get("transposed") else None
-    if stride and axis >= 2:
+    if axis < 2:
+        return 1
+    if op.args.get("transposed"):
+        stride = op.args["stride"]
         return stride[axis - 2] if len(stride) > 1 else stride[0]
-    return max(1, *ratios) if ratios and axis >= 2 else 1
+    n = out.shape[axis] // max(1, op.inputs[0].shape[axis]) if axis < len(op.inputs[0].shape) else 1
+    return max(1, n)
 
 
 def _unit(place: tuple[int, ...], axis: int = 0, step: int = 0) -> Box:

@@ -1,0 +1,324 @@
+"""Which elements of an input a box of an operator's output reads: one function a way of reading.
+
+Each is given the operator, a box of its k-th output, and the input Value asked about; a box has one interval per
+axis, both ends included, and may reach outside (padding). None: it reads no element.
+"""
+
+from collections.abc import Iterator
+from fractions import Fraction
+from math import ceil, floor
+
+from convscope.geometry import Interval, Window, transposed_reads
+from convscope.geometry import reads as window_reads
+from convscope.graph.recording import Op, Value
+
+Box = tuple[Interval, ...]
+
+
+def whole(value: Value) -> Box:
+    """The box of every element."""
+    return tuple((0, n - 1) for n in value.shape)
+
+
+def same_place(op: Op, box: Box, value: Value, k: int = 0) -> Box:
+    """An elementwise operator reads what it writes; an axis of length 1 is broadcast."""
+    extra = len(box) - len(value.shape)
+    pairs = zip(box[extra:], value.shape, op.outputs[k].shape[extra:], strict=True)
+    return tuple((0, 0) if n == 1 and out != 1 else interval for interval, n, out in pairs)
+
+
+def everything(op: Op, box: Box, value: Value, k: int = 0) -> Box:
+    """Each output reads the whole input."""
+    return whole(value)
+
+
+def conv_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box | None:
+    """Same image, the channels of the group, the window along each spatial axis."""
+    x, out, groups = op.args["input"], op.outputs[k], op.args["groups"]
+    if value != x:
+        return whole(value)
+    step = transposed_reads if op.args["transposed"] else window_reads
+    spatial = [step(lo, hi, w) for (lo, hi), w in zip(box[2:], conv_windows(op), strict=True)]
+    if any(s is None for s in spatial):
+        return None
+    out_group, in_group = out.shape[1] // groups, x.shape[1] // groups
+    channels = (box[1][0] // out_group * in_group, (box[1][1] // out_group + 1) * in_group - 1)
+    return (box[0], channels, *(s for s in spatial if s is not None))
+
+
+def conv_windows(op: Op) -> tuple[Window, ...]:
+    """The window of a convolution along each spatial axis."""
+    sizes = op.args["weight"].shape[2:]
+    columns = (_per_axis(op.args[k], len(sizes)) for k in ("stride", "padding", "dilation"))
+    return tuple(Window(*w) for w in zip(sizes, *columns, strict=True))
+
+
+def pool_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box:
+    """Same channels, the window along each spatial axis."""
+    windows = pool_windows(op)
+    spatial = (window_reads(lo, hi, w) for (lo, hi), w in zip(box[-len(windows) :], windows, strict=True))
+    return (*box[: -len(windows)], *spatial)
+
+
+def pool_windows(op: Op) -> tuple[Window, ...]:
+    """The window of a pooling along each spatial axis; without a stride it moves by its own size."""
+    ndim = len(op.outputs[0].shape) - 2 if len(op.outputs[0].shape) > 2 else 1
+    sizes = _per_axis(op.args["kernel_size"], ndim)
+    strides = _per_axis(op.args["stride"] or sizes, ndim)
+    rest = (_per_axis(op.args["padding"], ndim), _per_axis(op.args.get("dilation", 1), ndim))
+    return tuple(Window(*w) for w in zip(sizes, strides, *rest, strict=True))
+
+
+def adaptive_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box:
+    """Adaptive pooling divides the axis: output i of m reads floor(i n / m) to ceil((i + 1) n / m) - 1."""
+    ndim = len(op.args["output_size"])
+    sizes = zip(box[-ndim:], value.shape[-ndim:], op.outputs[k].shape[-ndim:], strict=True)
+    return (*box[:-ndim], *((lo * n // m, -(-(hi + 1) * n // m) - 1) for (lo, hi), n, m in sizes))
+
+
+def reduced_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box:
+    """A reduction reads its axes whole and keeps its place along the others."""
+    dims = (
+        {d % len(value.shape) for d in _tuple(op.args["dim"])} if op.args.get("dim") else set(range(len(value.shape)))
+    )
+    rest = iter(box)
+    keep = op.args.get("keepdim", False)
+    result = []
+    for axis, n in enumerate(value.shape):
+        if axis in dims:
+            result.append((0, n - 1))
+            if keep:
+                next(rest)
+        else:
+            result.append(next(rest))
+    return tuple(result)
+
+
+def along_dim_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box:
+    """A softmax reads its whole axis, in its own place along the others."""
+    dim = op.args["dim"] % len(box)
+    return tuple((0, n - 1) if axis == dim else box[axis] for axis, n in enumerate(value.shape))
+
+
+def reshape_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box:
+    """The smallest box that holds the elements: they keep their order, not their axes."""
+    out = op.outputs[k].shape
+    first = last = 0
+    for (lo, hi), n in zip(box, out, strict=True):
+        first, last = first * n + min(max(lo, 0), n - 1), last * n + min(max(hi, 0), n - 1)
+    if first == last:
+        return tuple((i, i) for i in _place(first, value.shape))
+    a, b = _place(first, value.shape), _place(last, value.shape)
+    split = next((i for i, (p, q) in enumerate(zip(a, b, strict=True)) if p != q), len(a))
+    tail = value.shape[split + 1 :]
+    kept = _kept_axes(out, value.shape)
+    hull = (*((p, p) for p in a[:split]), (a[split], b[split]), *((0, n - 1) for n in tail))
+    return tuple(box[kept[i]] if i in kept else interval for i, interval in enumerate(hull))
+
+
+def permuted_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box:
+    """Axes change places."""
+    ndim = len(value.shape)
+    if op.name == "permute":
+        order = [d % ndim for d in op.args["dims"]]
+    else:
+        order = list(range(ndim))
+        a, b = (op.args.get("dim0", 0) % ndim, op.args.get("dim1", 1) % ndim) if ndim > 1 else (0, 0)
+        order[a], order[b] = order[b], order[a]
+    result: list[Interval] = [(0, 0)] * ndim
+    for axis, source in enumerate(order):
+        result[source] = box[axis]
+    return tuple(result)
+
+
+def cat_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box | None:
+    """The part of the joined axis that came from this input, if the box meets it."""
+    dim = op.args["dim"] % len(box)
+    start = 0
+    for part in op.args["tensors"]:
+        if part == value:
+            lo, hi = box[dim][0] - start, box[dim][1] - start
+            if hi < 0 or lo >= part.shape[dim]:
+                return None
+            return (*box[:dim], (max(lo, 0), min(hi, part.shape[dim] - 1)), *box[dim + 1 :])
+        start += part.shape[dim]
+    return None
+
+
+def matmul_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box:
+    """A row of the left factor, a column of the right one, or the added bias in its place."""
+    left, right = factors(op)
+    if value == left:
+        return (*box[:-1], (0, left.shape[-1] - 1))
+    if value == right:
+        return (*box[:-2], (0, right.shape[-2] - 1), box[-1])
+    return same_place(op, box, value)
+
+
+def nothing(op: Op, box: Box, value: Value, k: int = 0) -> None:
+    """The values of the input do not matter."""
+    return
+
+
+def trailing_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box:
+    """A layer normalisation reads its last axes whole, in its own place along the others."""
+    first = len(box) - len(op.args["normalized_shape"])
+    return (*box[:first], *whole(value)[first:]) if value == op.args["input"] else whole(value)
+
+
+def group_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box:
+    """A group normalisation reads the channels of its group, everywhere."""
+    if value != op.args["input"]:
+        return whole(value)
+    size = op.args["C"] // op.args["group"]
+    return (box[0], (box[1][0] // size * size, box[1][1] // size * size + size - 1), *whole(value)[2:])
+
+
+def split_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box:
+    """The part that became the k-th output."""
+    dim = op.args["dim"] % len(value.shape)
+    if op.name == "unbind":
+        return (*box[:dim], (k, k), *box[dim:])
+    start = sum(part.shape[dim] for part in op.outputs[:k])
+    return (*box[:dim], (box[dim][0] + start, box[dim][1] + start), *box[dim + 1 :])
+
+
+def slice_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box:
+    """Every step-th place along one axis, from the start on."""
+    dim, step = op.args["dim"] % len(box), op.args["step"]
+    n, start = value.shape[dim], op.args["start"] or 0
+    start = max(0, min(n, start + n if start < 0 else start))
+    return (*box[:dim], (start + box[dim][0] * step, start + box[dim][1] * step), *box[dim + 1 :])
+
+
+def select_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box:
+    """One place along an axis, which is gone from the output."""
+    dim = op.args["dim"] % len(value.shape)
+    place = op.args["index"] % value.shape[dim]
+    return (*box[:dim], (place, place), *box[dim:])
+
+
+def stack_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box | None:
+    """All of an input that the box meets along the new axis."""
+    dim = op.args["dim"] % len(box)
+    places = [i for i, part in enumerate(op.args["tensors"]) if part == value]
+    met = any(box[dim][0] <= i <= box[dim][1] for i in places)
+    return (*box[:dim], *box[dim + 1 :]) if met else None
+
+
+def pad_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box:
+    """The same place, counted from where the padding ends; what lies outside is padding."""
+    pads = op.args["pad"]
+    before = [
+        pads[2 * (len(box) - 1 - axis)] if len(box) - 1 - axis < len(pads) // 2 else 0 for axis in range(len(box))
+    ]
+    return tuple((lo - p, hi - p) for (lo, hi), p in zip(box, before, strict=True))
+
+
+def reflected_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box:
+    """The hull of the places in the mirror of the border."""
+    pads = op.args["padding"]
+    axes = []
+    for axis, ((lo, hi), n) in enumerate(zip(box, value.shape, strict=True)):
+        back = len(box) - 1 - axis
+        before = pads[2 * back] if back < len(pads) // 2 else 0
+        places = [abs(i - before) for i in range(max(lo, 0), min(hi, op.outputs[k].shape[axis] - 1) + 1)] or [0]
+        places = [min(i, 2 * (n - 1) - i) for i in places]
+        axes.append((min(places), max(places)))
+    return tuple(axes)
+
+
+def rolled_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box:
+    """The place before the shift; the whole axis where the box meets the seam."""
+    axes = list(box)
+    for shift, dim in zip(_tuple(op.args["shifts"]), _tuple(op.args["dims"]), strict=True):
+        axis, n = dim % len(box), value.shape[dim]
+        lo, hi = (i - shift for i in axes[axis])
+        axes[axis] = (lo % n, hi % n) if lo // n == hi // n else (0, n - 1)
+    return tuple(axes)
+
+
+def restride_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box:
+    """A change of memory layout alone keeps every place; anything else may read everything."""
+    return box if op.outputs[k].shape == value.shape else whole(value)
+
+
+def nearest_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box:
+    """Output i of m shows input floor(i n / m)."""
+    scaled = (
+        tuple(min(max(floor(i * step), 0), n - 1) for i in ends) for ends, n, step in _scaled_axes(op, box, value, k)
+    )
+    return (*box[:2], *((lo, hi) for lo, hi in scaled))
+
+
+def bilinear_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box:
+    """Each output mixes the two inputs about its place, or shows one where it lies on it."""
+    corners = op.args["align_corners"]
+    axes = []
+    for (lo, hi), n, step in _scaled_axes(op, box, value, k, corners=corners):
+        first, last = (i * step if corners else max(step * (2 * i + 1) / 2 - Fraction(1, 2), 0) for i in (lo, hi))
+        axes.append((min(max(floor(first), 0), n - 1), min(max(ceil(last), 0), n - 1)))
+    return (*box[:2], *axes)
+
+
+def attention_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box:
+    """A row of the queries, in its own picture and head; of keys and values every row."""
+    if value == op.args["query"]:
+        return (*box[:-1], (0, value.shape[-1] - 1))
+    if value == op.args["value"]:
+        return (*box[:-2], (0, value.shape[-2] - 1), box[-1])
+    return (*box[:-2], *whole(value)[-2:]) if value == op.args["key"] else whole(value)
+
+
+def factors(op: Op) -> tuple[Value, Value]:
+    """The two matrices that a product multiplies."""
+    names = ("mat1", "mat2") if "mat1" in op.args else ("self", "mat2")
+    return op.args[names[0]], op.args[names[1]]
+
+
+def _tuple(value: int | tuple[int, ...]) -> tuple[int, ...]:
+    return (value,) if isinstance(value, int) else tuple(value)
+
+
+def _per_axis(value: int | tuple[int, ...], ndim: int) -> tuple[int, ...]:
+    values = _tuple(value)
+    return values * ndim if len(values) == 1 else values
+
+
+def _place(flat: int, shape: tuple[int, ...]) -> tuple[int, ...]:
+    place = []
+    for n in reversed(shape):
+        flat, rest = divmod(flat, n)
+        place.append(rest)
+    return tuple(reversed(place))
+
+
+def _kept_axes(out: tuple[int, ...], into: tuple[int, ...]) -> dict[int, int]:
+    """Input axes that a reshape leaves as they are: input axis -> output axis."""
+    kept = {}
+    o = i = 0
+    while o < len(out) and i < len(into):
+        if out[o] == into[i]:
+            kept[i] = o
+            o, i = o + 1, i + 1
+            continue
+        left, right = out[o], into[i]
+        o, i = o + 1, i + 1
+        while left != right:
+            if left < right:
+                left, o = left * out[o], o + 1
+            else:
+                right, i = right * into[i], i + 1
+    return kept
+
+
+def _scaled_axes(
+    op: Op, box: Box, value: Value, k: int, *, corners: bool = False
+) -> Iterator[tuple[Interval, int, Fraction]]:
+    """For each spatial axis: the interval, the input's length, and the step of the input for a step of the output."""
+    scales = [op.args.get(name) for name in ("scales_h", "scales_w")]
+    for interval, n, m, scale in zip(box[2:], value.shape[2:], op.outputs[k].shape[2:], scales, strict=True):
+        if corners:
+            yield interval, n, Fraction(n - 1, m - 1) if m > 1 else Fraction(0)
+        else:
+            yield interval, n, 1 / Fraction(scale) if scale else Fraction(n, m)
