@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -64,6 +65,11 @@ BAD = {
     "model without a known input": (["inspect", "torch.nn:Identity"], "give --input CxHxW"),
     "misspelt layer": (["explain", "LeNet5", "digits:0", "--layer", "C33", "--unit", "0,0,0,0"], "did you mean"),
     "unit outside": (["explain", "LeNet5", "digits:0", "--layer", "C3", "--unit", "0,16,0,0"], "use 0..0, 0..15"),
+    "no unit": (["explain", "LeNet5", "digits:0", "--layer", "C3"], "give --layer and --unit, or --first-nan"),
+    "tree too deep": (
+        ["explain", "LeNet5", "digits:0", "--layer", "C3", "--unit", "0,0,0,0", "--depth", "201"],
+        "trace: depth is 201; use 1 to 200",
+    ),
     "digit that is not there": (["predict", "LeNet5", "digits:360"], "digits:0 to digits:359"),
     "run that is none": (["evaluate", "."], "holds no run"),
     "misspelt setting": (["train", "classify", "--set", "epoch=3"], "did you mean 'epochs'?"),
@@ -179,6 +185,37 @@ def test_explain_adds_up(call):
     assert code == 0
     assert sum(np.ravel(data["products"])) + data["bias"] == pytest.approx(data["model_value"], abs=1e-5)
     assert "the model says" in call("explain", "LeNet5", "digits:0", "--layer", "C3", "--unit", "0,5,3,4")[1]
+
+
+def test_explain_follows_a_value_down_to_the_pixels(call):
+    words = ["explain", "LeNet5", "digits:0", "--layer", "C3", "--unit", "0,5,3,4", "--depth", "9"]
+    code, out, _ = call(*words, "--breadth", "2", "--json")
+    tree = json.loads(out)
+    assert code == 0
+    assert (tree["op"], tree["unit"], len(tree["terms"])) == ("convolution", [0, 5, 3, 4], 2)
+    code, out, _ = call(*words)
+    lines = out.splitlines()
+    assert code == 0
+    assert lines[0].startswith("features.C3[0, 5, 3, 4] = ")
+    assert any(": input[0, 0, " in line for line in lines)
+
+
+class Log(torch.nn.Module):
+    def forward(self, x):
+        return x.log()
+
+
+def broken():
+    """A network that takes the logarithm of zero."""
+    return torch.nn.Sequential(torch.nn.ReLU(), Log())
+
+
+def test_explain_finds_the_first_nan(call):
+    assert call("explain", "LeNet5", "digits:0", "--first-nan")[1] == "no NaN, no infinity\n"
+    code, out, _ = call("explain", f"{__name__}:broken", "digits:0", "--input", "1x8x8", "--first-nan")
+    assert (code, out) == (0, "the first NaN or infinity comes from operator 1: log in 1\n")
+    data = json.loads(call("explain", f"{__name__}:broken", "digits:0", "--input", "1x8x8", "--first-nan", "--json")[1])
+    assert data == {"op": "log", "layer": "1", "index": 1}
 
 
 def test_env_says_what_was_tuned(call):

@@ -167,16 +167,39 @@ def features(
 def explain(
     model: Model,
     image: Image,
-    layer: Annotated[str, typer.Option(help="Which layer: C3, features.C3, or an operator's number.")],
-    unit: Annotated[str, typer.Option(help="Which value: sample,channel,row,column, such as 0,5,3,4.")],
+    layer: Annotated[str | None, typer.Option(help="Which layer: C3, features.C3, or an operator's number.")] = None,
+    unit: Annotated[str | None, typer.Option(help="Which value: sample,channel,row,column, such as 0,5,3,4.")] = None,
+    depth: Annotated[
+        int | None, typer.Option(help="Follow the largest terms so many operators down to the pixels.", min=1)
+    ] = None,
+    breadth: Annotated[int, typer.Option(help="How many terms of each value --depth follows.", min=1)] = 3,
+    first_nan: Annotated[bool, typer.Option("--first-nan", help="Find the operator that made the first NaN.")] = False,
     input: Input = None,
     json: Json = False,
 ) -> None:
     """Show the terms that were combined to make one value of a layer."""
-    from convscope.explain import explain
+    from convscope.explain import explain, trace
 
-    told = explain(_recorded(model, image, [layer], input), layer, unit=_numbers(unit, ",", option="--unit"))
+    if first_nan:
+        _print_first_nan(_recorded(model, image, None, input), json=json)
+        return
+    if layer is None or unit is None:
+        raise InputError("explain: which value is not said; give --layer and --unit, or --first-nan")
+    recording = _recorded(model, image, None if depth else [layer], input)
+    at = _numbers(unit, ",", option="--unit")
+    told: Any = explain(recording, layer, unit=at)
+    if depth:
+        told = trace(recording, layer, unit=at, depth=depth, breadth=breadth)
     _print(told, data=told.data(), json=json)
+
+
+def _print_first_nan(recording: Any, *, json: bool) -> None:
+    from convscope.explain import first_nan
+
+    op = first_nan(recording)
+    data = {"op": op and op.name, "layer": op and op.module, "index": op and op.index}
+    found = f"the first NaN or infinity comes from operator {op.index}: {op.name}" if op else "no NaN, no infinity"
+    _print(f"{found} in {op.module}" if op and op.module else found, data=data, json=json)
 
 
 @app.command()

@@ -243,3 +243,8 @@ def test_a_grouped_convolution_reads_the_channels_of_its_group(groups):
     unit = ((0, 0), (5, 5), (0, 0), (0, 0))
     size = 4 // groups
     assert reads(op, unit, op.inputs[0])[1] == (5 // (8 // groups) * size, 5 // (8 // groups) * size + size - 1)
+
+
+def test_pooling_of_a_picture_without_a_batch_axis():
+    op = record(nn.AvgPool2d(2), torch.zeros(3, 6, 8)).ops[-1]
+    assert reads(op, ((1, 1), (2, 2), (3, 3)), op.inputs[0]) == ((1, 1), (4, 5), (6, 7))

@@ -62,7 +62,7 @@ def pool_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box:
 
 def pool_windows(op: Op) -> tuple[Window, ...]:
     """The window of a pooling along each spatial axis; without a stride it moves by its own size."""
-    ndim = len(op.outputs[0].shape) - 2 if len(op.outputs[0].shape) > 2 else 1
+    ndim = 3 if "3d" in op.target else 2 if "2d" in op.target else 1
     sizes = _per_axis(op.args["kernel_size"], ndim)
     strides = _per_axis(op.args["stride"] or sizes, ndim)
     rest = (_per_axis(op.args["padding"], ndim), _per_axis(op.args.get("dilation", 1), ndim))
