@@ -74,6 +74,11 @@ BAD = {
     "run that is none": (["evaluate", "."], "holds no run"),
     "misspelt setting": (["train", "classify", "--set", "epoch=3"], "did you mean 'epochs'?"),
     "misspelt task": (["train", "clasify"], "task"),
+    "empty kernel": (["convolve", "--kernel", ""], "convscope: "),
+    "number beyond all size": (["convolve", "--stride", "99999999999999999999"], "holds a number above"),
+    "axis of no elements": (["inspect", "LeNet5", "--input", "1x0x32"], "has an axis of no elements"),
+    "input that is no picture": (["features", "LeNet5", "flower", "--input", "3x32"], "which is no picture"),
+    "no name at all": (["inspect", ""], "no such name"),
     "misspelt verb": (["inspct", "LeNet5"], "inspct"),
     "missing argument": (["inspect"], "MODEL"),
 }  # fmt: skip
@@ -240,6 +245,40 @@ def test_a_run_is_trained_measured_used_and_refused_a_second_time(call, tmp_path
     code, _, err = call("train", "classify", "--epochs", 1, "--out", folder)
     assert code == 2
     assert "resume" in err
+
+
+def test_resuming_keeps_the_runs_own_settings(call, tmp_path):
+    folder = tmp_path / "run"
+    call("train", "classify", "--epochs", 1, "--lr", 0.001, "--out", folder)
+    code, out, err = call("train", "classify", "--out", folder, "--resume", "--json")
+    assert (code, json.loads(out)["last_epoch"]["epoch"]) == (0, 1)
+    code, out, err = call("train", "classify", "--out", folder, "--resume", "--epochs", 2)
+    assert code == 2
+    assert "epochs was 1 and is 2" in err
+
+
+def test_a_damaged_log_is_one_sentence(call, tmp_path):
+    call("train", "classify", "--epochs", 1, "--out", tmp_path / "run")
+    with (tmp_path / "run" / "metrics.jsonl").open("a") as log:
+        log.write('{"epoch":')
+    code, _, err = call("evaluate", tmp_path / "run")
+    assert code == 2
+    assert "metrics.jsonl: is damaged" in err
+
+
+def test_a_run_remembers_the_shape_of_its_pictures(call, tmp_path, monkeypatch):
+    """A network that does not say what it takes is trained on 224x224, and used on that without being told."""
+    monkeypatch.chdir(tmp_path)
+    Path("tiny.py").write_text(
+        "from torch import nn\ndef net(num_classes):\n"
+        "    return nn.Sequential(nn.AvgPool2d(28), nn.Conv2d(3, num_classes, 8), nn.Flatten())\n"
+    )
+    one = ["--epochs", 1, "--set", "augment=none"]
+    assert call("train", "classify", "--model", "tiny:net", *one, "--out", "run")[0] == 0
+    assert call("predict", "run", "digits:0", "--json")[0] == 0
+    code, _, err = call("evaluate", "run")
+    assert (code, "wrote" in err) == (0, True)
+    assert "turned, shifted and scaled" not in Path("run/report.html").read_text()
 
 
 def test_a_damaged_checkpoint_is_one_sentence(call, tmp_path):

@@ -28,6 +28,8 @@ Model = Annotated[str, typer.Argument(help="Which network.", metavar="MODEL")]
 Image = Annotated[str, typer.Argument(help="Which picture.", metavar="IMAGE")]
 Json = Annotated[bool, typer.Option("--json", help="Print data as JSON on stdout.")]
 Input = Annotated[str | None, typer.Option("--input", help="Input shape, where the network does not say: 3x224x224.")]
+MOST = 2**31 - 1  # of any size, stride or index on the command line
+
 Out = Annotated[Path, typer.Option(help="Where to write.")]
 
 
@@ -119,13 +121,14 @@ def convolve(
 
     shared: dict[str, Any] = {"stride": _pair(stride), "padding": _pair(padding), "dilation": _pair(dilation)}
     size: Any = _pair(kernel_size)
-    by_hand = kernel or ("sobel-x" if not out_channels else None)
-    layers = [ConvSpec(kernel=by_hand, channels=channels, **shared)] if by_hand else []  # pyright: ignore[reportArgumentType]
+    by_hand = "sobel-x" if kernel is None and not out_channels else kernel
+    layers = [ConvSpec(kernel=by_hand, channels=channels, **shared)] if by_hand is not None else []  # pyright: ignore[reportArgumentType]
     layers += [ConvSpec(out_channels=n, kernel_size=size, **shared) for n in out_channels or ()]
     target = _target(out)
     done = convolve(open_picture(image), layers, seed=seed)
     _drawn(save_png(grid(done.output[0].numpy(), title=f"{image}: {done.steps[-1].name}"), target))
-    _print(done.table(), data={"layers": list(done.table().rows), "picture": str(out)}, json=json)
+    table = done.table()
+    _print(table, data={"layers": table.rows, "picture": str(out)}, json=json)
 
 
 @app.command()
@@ -187,9 +190,10 @@ def explain(
         raise InputError("explain: which value is not said; give --layer and --unit, or --first-nan")
     recording = _recorded(model, image, None if depth else [layer], input)
     at = _numbers(unit, ",", option="--unit")
-    told: Any = explain(recording, layer, unit=at)
     if depth:
-        told = trace(recording, layer, unit=at, depth=depth, breadth=breadth)
+        told: Any = trace(recording, layer, unit=at, depth=depth, breadth=breadth)
+    else:
+        told = explain(recording, layer, unit=at)
     _print(told, data=told.data(), json=json)
 
 
@@ -219,13 +223,14 @@ def train(
     override: Annotated[bool, typer.Option("--override", help="Resume although settings differ.")] = False,
     json: Json = False,
 ) -> None:
-    """Train a network; leaves a run folder that every other command takes as MODEL."""
-    from convscope.runs import resolve
+    """Train a network; leaves a run folder that every other command takes as MODEL. --resume keeps its settings."""
+    from convscope.runs import open_run, resolve
     from convscope.train import train
 
     flags = {"task": task, "data": data, "model": model, "epochs": epochs, "batch_size": batch_size}
     flags |= {"lr": lr, "seed": seed, "device": device}
-    settings = resolve(flags, set or (), file=config, defaults=machine.training_defaults())
+    defaults = open_run(out).config.model_dump() if resume else machine.training_defaults()
+    settings = resolve(flags, set or (), file=config, defaults=defaults)
     run = train(settings, out=out, resume=resume, override=override)
     last = run.metrics()[-1]
     shown = Table(tuple(Column(k, k.replace("_", " ")) for k in last), (last,), title=str(run.folder))
@@ -325,7 +330,10 @@ def _folder(path: Path) -> Path:
 
 
 def _shape(text: str | None) -> tuple[int, ...] | None:
-    return None if text is None else _numbers(text, "x", option="--input")
+    shape = None if text is None else _numbers(text, "x", option="--input")
+    if shape and 0 in shape:
+        raise InputError(f"--input: {text!r} has an axis of no elements; use 1 or more")
+    return shape
 
 
 def _pair(text: str) -> int | tuple[int, ...]:
@@ -339,7 +347,10 @@ def _numbers(text: str, separator: str, *, option: str) -> tuple[int, ...]:
     parts = text.split(separator)
     if not all(p.strip().isdecimal() for p in parts):
         raise InputError(f"{option}: {text!r} is not whole numbers with {separator!r} between them")
-    return tuple(int(p) for p in parts)
+    numbers = tuple(int(p) for p in parts)
+    if max(numbers) > MOST:
+        raise InputError(f"{option}: {text!r} holds a number above {MOST:,}; use a smaller one")
+    return numbers
 
 
 if __name__ == "__main__":

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from convscope import machine
+from convscope.data import digits
 from convscope.evaluate import evaluate_run
 from convscope.report import write_report
 from convscope.runs import resolve
-from convscope.runs.folder import is_begun
+from convscope.runs.folder import MODEL, is_begun
 from convscope.train import train
 
 
@@ -19,7 +20,7 @@ def run_demo(out: Path, *, epochs: int, seed: int) -> Iterator[str]:
     """
     folder = _free(out)
     begun = time.perf_counter()
-    yield f"training LeNet5 on 1,293 real handwritten digits, {epochs} epochs, into {folder}/"
+    yield f"training LeNet5 on {len(digits().train):,} real handwritten digits, {epochs} epochs, into {folder}/"
     settings = resolve({"epochs": epochs, "seed": seed}, defaults=machine.training_defaults())
     run = train(settings, out=folder)
     seconds = time.perf_counter() - begun
@@ -28,7 +29,7 @@ def run_demo(out: Path, *, epochs: int, seed: int) -> Iterator[str]:
     yield f"trained in {seconds:.0f} s\n\n{measured.evaluation.table().notes[0]}\n"
     yield str(report.summary.table(title="LeNet5, layer by layer"))
     yield f"\nOne value of C3, from its products:\n\n{report.explanation}\n"
-    yield "made:\n" + "\n".join(f"  {path}" for path in (report.path, folder / "model.safetensors", run.folder))
+    yield "made:\n" + "\n".join(f"  {path}" for path in (report.path, folder / MODEL, run.folder))
     yield (
         "next:\n"
         f"  open {report.path} in a browser\n"

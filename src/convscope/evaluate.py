@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convscope import data as datasets
-from convscope import models
 from convscope.data.sets import ImageSet
 from convscope.errors import DataError, ModelError
 from convscope.runs import Run, open_run
@@ -85,9 +84,10 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Measured:
-    """A run, the pictures that it was measured on, and the result."""
+    """A run and its network, the pictures that it was measured on, and the result."""
 
     run: Run
+    model: nn.Module
     images: ImageSet
     evaluation: Evaluation
 
@@ -99,13 +99,12 @@ def evaluate_run(folder: Path | str, *, data: str | None = None) -> Measured:
     """
     run = open_run(folder)
     model = run.model()
-    shape = models.input_shape(model, run.config.model) or (3, 224, 224)
-    images = datasets.load(data or run.config.data, shape=shape, seed=run.config.seed).test
+    images = datasets.load(data or run.config.data, shape=run.shape, seed=run.config.seed).test
     if images.classes != run.classes:
         raise DataError(f"data {data or run.config.data!r}: has classes {', '.join(images.classes[:8])}, but {folder} "
                         f"learnt {', '.join(run.classes[:8])}; give data with those classes")  # fmt: skip
     images = replace(images, normalisation=run.normalisation)
-    return Measured(run, images, evaluate(model, images))
+    return Measured(run, model, images, evaluate(model, images))
 
 
 def evaluate(model: nn.Module, images: ImageSet, *, batch_size: int = 256) -> Evaluation:

@@ -1,6 +1,6 @@
 """The machine: the tuned start, the device to use, and what `convscope env` tells.
 
-The tuned start is chosen once, before the first large allocation, and changes speed alone:
+The tuned start is chosen once, before the first large allocation, for the sake of speed:
 
 - allocator: glibc gives every large block back to the system when it is freed, and the next one is paid for page by
   page; told to hold what is freed, it serves activations from memory that is warm.

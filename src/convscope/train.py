@@ -22,6 +22,8 @@ from convscope import data, files, machine, models
 from convscope.data.augment import draws, order
 from convscope.data.sets import Splits
 from convscope.errors import InputError, ModelError, RunError
+from convscope.graph import record
+from convscope.inspect import summarize
 from convscope.runs import folder as runs
 from convscope.runs.config import TrainConfig, differences
 from convscope.runs.folder import Run
@@ -30,7 +32,7 @@ from convscope.tasks import TASKS, Task
 
 SECONDS_BETWEEN_SAVES = 10.0
 VAL_BATCH = 256
-SMALL_WORK = 2e8  # operations of a forward pass; below it threads wait for each other longer than they work
+SMALL_WORK = 1e8  # MACs of a forward pass; below it threads wait for each other longer than they work
 PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed"}
 
 
@@ -103,7 +105,7 @@ class _Training:
         self.task: Task = TASKS[config.task](len(classes))
         work = _check_fits(self.model, self.splits) * config.batch_size
         self.num_threads = config.num_threads or (1 if work < SMALL_WORK else 0)
-        self.about = Run(folder, config, classes, self.splits.train.normalisation)
+        self.about = Run(folder, config, classes, self.splits.train.shape, self.splits.train.normalisation)
         self.num_batches = -(-len(self.splits.train) // config.batch_size)
         self.epoch = self.batch = self.step = 0
         self.elapsed = 0.0  # seconds of the epoch that is under way
@@ -260,21 +262,15 @@ def _data(model: nn.Module, config: TrainConfig) -> Splits:
     return data.load(config.data, shape=shape, seed=config.seed)
 
 
-@torch.no_grad()
 def _check_fits(model: nn.Module, splits: Splits) -> int:
-    """The floating-point operations of one picture, once it is known that the network takes it."""
-    from torch.utils.flop_counter import FlopCounterMode
-
+    """The MACs of one picture, once it is known that the network takes it and gives a logit for each class."""
     x, _ = splits.val.batch(torch.tensor([0]))
-    wanted = (1, len(splits.train.classes))
-    try:
-        with FlopCounterMode(display=False) as counter:
-            found = tuple(model.eval()(x).shape)
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise ModelError(f"model: does not take pictures of {_by(x.shape)} ({str(error).splitlines()[0]})") from error
+    recording = record(model, x)
+    found, wanted = tuple(v.shape for v in recording.outputs), ((1, len(splits.train.classes)),)
     if found != wanted:
-        raise ModelError(f"model: gives {_by(found)} for one picture, but {_by(wanted)} logits are needed")
-    return counter.get_total_flops()
+        given = ", ".join(map(_by, found))
+        raise ModelError(f"model: gives {given} for one picture, but {_by(wanted[0])} logits are needed")
+    return summarize(recording).total.macs
 
 
 def _by(shape: tuple[int, ...]) -> str:

@@ -136,6 +136,12 @@ def test_layers_are_found_by_index_path_and_end_of_path():
         assert words in str(error.value)
 
 
+def test_a_module_called_by_a_number_comes_before_the_operator_of_that_number():
+    recording = record(nn.Sequential(nn.Linear(2, 2), nn.ReLU()), torch.zeros(1, 2))
+    assert recording.find("1").name == "relu"
+    assert recording.find(1).name == recording.ops[1].name != "relu"
+
+
 def test_an_end_that_fits_several_modules_is_refused():
     recording = record(torchvision.models.resnet18().eval(), torch.zeros(1, 3, 32, 32))
     with pytest.raises(InputError, match="give the whole path"):

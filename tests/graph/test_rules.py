@@ -6,6 +6,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 
+from convscope import receptive_field
 from convscope.graph import RULES, reads, record, rule_of
 
 
@@ -248,3 +249,33 @@ def test_a_grouped_convolution_reads_the_channels_of_its_group(groups):
 def test_pooling_of_a_picture_without_a_batch_axis():
     op = record(nn.AvgPool2d(2), torch.zeros(3, 6, 8)).ops[-1]
     assert reads(op, ((1, 1), (2, 2), (3, 3)), op.inputs[0]) == ((1, 1), (4, 5), (6, 7))
+
+
+TWICE = {
+    "cat": (lambda x: torch.cat([x, x + 0], 1), lambda x: torch.cat([x, x], 1), (4, 5), (1, 7)),
+    "mm": (lambda x: torch.mm(x, x + 0), lambda x: torch.mm(x, x), (5, 5), (1, 3)),
+    "attention": (
+        lambda x: F.scaled_dot_product_attention(x, x + 0, x * 1),
+        lambda x: F.scaled_dot_product_attention(x, x, x),
+        (1, 2, 5, 4),
+        (0, 1, 2, 3),
+    ),
+    "stack": (lambda x: torch.stack([x, x + 0]), lambda x: torch.stack([x, x]), (4, 5), (1, 2, 3)),
+}
+
+
+@pytest.mark.parametrize("name", TWICE)
+def test_a_value_that_plays_several_parts_is_read_for_each(name):
+    """The same as if a copy of it played the others."""
+    apart, together, shape, unit = TWICE[name]
+    x = torch.rand(shape)
+    boxes = []
+    for function in (apart, together):
+        recording = record(Call(function), x, keep=lambda op: False)
+        boxes.append(receptive_field(recording, recording.ops[-1], unit=unit))
+    assert boxes[0] == boxes[1]
+
+
+def test_a_roll_of_all_axes_as_one_may_read_everything():
+    op = record(Call(lambda x: torch.ops.aten.roll(x, [1], [])), torch.zeros(2, 3)).ops[-1]
+    assert reads(op, ((0, 0), (0, 0)), op.inputs[0]) == ((0, 1), (0, 2))

@@ -64,9 +64,14 @@ def test_features_and_head_are_upstream_and_downstream():
         ("torch.nn:NoSuch", "no function of that name"),
         ("builtins:dict", "gave a dict, but a torch.nn.Module is needed"),
         ("torch.nn:Linear", "cannot be made with no arguments"),
+        ("raising:make", "cannot be made with no arguments (ValueError: no weights today)"),
+        ("broken:make", "cannot be imported"),
     ],
 )
-def test_a_wrong_model_is_one_sentence_with_a_remedy(spec, words):
+def test_a_wrong_model_is_one_sentence_with_a_remedy(spec, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "raising.py").write_text("def make():\n    raise ValueError('no weights today')\n")
+    (tmp_path / "broken.py").write_text("def make(:\n")
     with pytest.raises(ModelError) as error:
         build(spec)
     assert words in str(error.value)

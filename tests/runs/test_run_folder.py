@@ -24,7 +24,7 @@ CLASSES = tuple("0123456789")
 @pytest.fixture
 def run(tmp_path: Path) -> runs.Run:
     """A finished run with two checkpoints."""
-    run = runs.Run(tmp_path, CONFIG, CLASSES, Normalisation((0.3,), (0.4,)))
+    run = runs.Run(tmp_path, CONFIG, CLASSES, (1, 32, 32), Normalisation((0.3,), (0.4,)))
     torch.manual_seed(5)
     runs.start(run)
     for step in (1, 2, 3):

@@ -4,7 +4,7 @@ Each is given the operator, a box of its k-th output, and the input Value asked 
 axis, both ends included, and may reach outside (padding). None: it reads no element.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from math import ceil, floor
 
@@ -18,6 +18,12 @@ Box = tuple[Interval, ...]
 def whole(value: Value) -> Box:
     """The box of every element."""
     return tuple((0, n - 1) for n in value.shape)
+
+
+def hull(boxes: Iterable[Box]) -> Box | None:
+    """The smallest box that holds them all; None of none."""
+    axes = list(zip(*boxes, strict=True))
+    return tuple((min(p for p, _ in axis), max(q for _, q in axis)) for axis in axes) if axes else None
 
 
 def same_place(op: Op, box: Box, value: Value, k: int = 0) -> Box:
@@ -132,27 +138,28 @@ def permuted_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box:
 
 
 def cat_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box | None:
-    """The part of the joined axis that came from this input, if the box meets it."""
+    """The parts of the joined axis that came from this input, where the box meets them."""
     dim = op.args["dim"] % len(box)
-    start = 0
+    start, met = 0, []
     for part in op.args["tensors"]:
-        if part == value:
-            lo, hi = box[dim][0] - start, box[dim][1] - start
-            if hi < 0 or lo >= part.shape[dim]:
-                return None
-            return (*box[:dim], (max(lo, 0), min(hi, part.shape[dim] - 1)), *box[dim + 1 :])
-        start += part.shape[dim]
-    return None
+        lo, hi = box[dim][0] - start, box[dim][1] - start
+        if part == value and hi >= 0 and lo < part.shape[dim]:
+            met.append((*box[:dim], (max(lo, 0), min(hi, part.shape[dim] - 1)), *box[dim + 1 :]))
+        start += part.shape[dim] if len(part.shape) == len(box) else 0  # an empty vector may be joined to anything
+    return hull(met)
 
 
-def matmul_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box:
-    """A row of the left factor, a column of the right one, or the added bias in its place."""
+def matmul_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box | None:
+    """A row of the left factor, a column of the right one, the added bias in its place; all that the value is."""
     left, right = factors(op)
+    roles = []
     if value == left:
-        return (*box[:-1], (0, left.shape[-1] - 1))
+        roles.append((*box[:-1], (0, left.shape[-1] - 1)))
     if value == right:
-        return (*box[:-2], (0, right.shape[-2] - 1), box[-1])
-    return same_place(op, box, value)
+        roles.append((*box[:-2], (0, right.shape[-2] - 1), box[-1]))
+    if value == op.args.get("self") and left != op.args["self"]:
+        roles.append(same_place(op, box, value))
+    return hull(roles)
 
 
 def nothing(op: Op, box: Box, value: Value, k: int = 0) -> None:
@@ -230,6 +237,8 @@ def reflected_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box:
 
 def rolled_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box:
     """The place before the shift; the whole axis where the box meets the seam."""
+    if not op.args["dims"]:  # rolled as one long vector
+        return whole(value)
     axes = list(box)
     for shift, dim in zip(_tuple(op.args["shifts"]), _tuple(op.args["dims"]), strict=True):
         axis, n = dim % len(box), value.shape[dim]
@@ -245,10 +254,10 @@ def restride_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box:
 
 def nearest_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box:
     """Output i of m shows input floor(i n / m)."""
-    scaled = (
-        tuple(min(max(floor(i * step), 0), n - 1) for i in ends) for ends, n, step in _scaled_axes(op, box, value, k)
-    )
-    return (*box[:2], *((lo, hi) for lo, hi in scaled))
+    axes = []
+    for (lo, hi), n, step in _scaled_axes(op, box, value, k):
+        axes.append((min(max(floor(lo * step), 0), n - 1), min(max(floor(hi * step), 0), n - 1)))
+    return (*box[:2], *axes)
 
 
 def bilinear_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box:
@@ -261,13 +270,12 @@ def bilinear_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box:
     return (*box[:2], *axes)
 
 
-def attention_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box:
-    """A row of the queries, in its own picture and head; of keys and values every row."""
-    if value == op.args["query"]:
-        return (*box[:-1], (0, value.shape[-1] - 1))
-    if value == op.args["value"]:
-        return (*box[:-2], (0, value.shape[-2] - 1), box[-1])
-    return (*box[:-2], *whole(value)[-2:]) if value == op.args["key"] else whole(value)
+def attention_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box | None:
+    """A row of the queries, in its own picture and head; of keys and values every row; all that the value is."""
+    last, rows = (0, value.shape[-1] - 1), (0, value.shape[-2] - 1)
+    parts = {"query": (*box[:-1], last), "key": (*box[:-2], rows, last), "value": (*box[:-2], rows, box[-1])}
+    roles = [read for name, read in parts.items() if value == op.args[name]]
+    return hull(roles) if roles else whole(value)
 
 
 def factors(op: Op) -> tuple[Value, Value]:

@@ -80,16 +80,16 @@ class Recording:
     notes: tuple[str, ...] = ()
 
     def find(self, layer: str | int) -> Op:
-        """The operator of a layer: by its index, its module path, or the end of that path ("C3").
+        """The operator of a layer: by its module path, the end of that path ("C3"), or the operator's index.
 
         A module that ran several operators answers with the last one.
         Raises: InputError with the nearest name if there is none, or with the candidates if there are several.
         """
-        if isinstance(layer, int) or layer.isdecimal():
+        paths = list(dict.fromkeys(op.module for op in self.ops if op.module))
+        if isinstance(layer, int) or (layer.isdecimal() and layer not in paths):
             if 0 <= int(layer) < len(self.ops):
                 return self.ops[int(layer)]
             raise InputError(f"layer {layer}: the recording has operators 0 to {len(self.ops) - 1}; choose one of them")
-        paths = list(dict.fromkeys(op.module for op in self.ops if op.module))
         found = [p for p in paths if p == layer] or [p for p in paths if p.endswith(f".{layer}")]
         if len(found) > 1:
             raise InputError(f"layer {layer!r}: several modules end so: {', '.join(found)}; give the whole path")
@@ -275,13 +275,9 @@ def _module_paths(model: nn.Module, stack: list[str]) -> Iterator[None]:
             if path:
                 before = module.register_forward_pre_hook(lambda *_, path=path: stack.append(path))
                 hooks.callback(before.remove)
-                after = module.register_forward_hook(lambda *_: _pop(stack))
+                after = module.register_forward_hook(lambda *_: stack.pop() and None)
                 hooks.callback(after.remove)
         yield
-
-
-def _pop(stack: list[str]) -> None:
-    stack.pop()
 
 
 def _shortcut(func: Any, args: Any) -> tuple[Tensor, Tensor, Tensor] | None:

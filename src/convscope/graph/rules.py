@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from math import prod
 
 from convscope.graph import reading
-from convscope.graph.reading import Box, conv_windows, factors, pool_windows, same_place, whole
+from convscope.graph.reading import Box, conv_windows, factors, hull, pool_windows, same_place, whole
 from convscope.graph.recording import Op, Value
 
-__all__ = ["RULES", "Box", "OpRule", "conv_windows", "pool_windows", "reads", "rule_of", "same_place", "whole"]
+__all__ = ["RULES", "Box", "OpRule", "conv_windows", "hull", "pool_windows", "reads", "rule_of", "same_place", "whole"]
 
 Reads = Callable[[Op, Box, Value, int], Box | None]
 

@@ -1,7 +1,8 @@
 """Receptive fields: which part of the network's input an output can depend on, on any graph.
 
-`receptive_field` walks backwards from one unit and is exact to the interval. `fields` answers for every
-operator in one forward sweep: the box of the middle unit, and how it moves when the unit moves.
+`receptive_field` walks backwards from one unit: its interval is exact where no padding is read, and a bound
+elsewhere. `fields` answers for every operator in one forward sweep: the box of the middle unit, and how it moves
+when the unit moves.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,7 +12,7 @@ from math import ceil, floor
 
 from convscope.geometry import Interval
 from convscope.graph import RULES, Box, Op, OpRule, Recording, Value, reads, rule_of
-from convscope.graph.rules import same_place, whole
+from convscope.graph.rules import hull, same_place, whole
 
 Slopes = tuple[tuple[tuple[int, Fraction | int], ...], ...]  # for each input axis: (output axis, step), zeros left out
 
@@ -79,9 +80,9 @@ def receptive_field(
         wanted = [(k, boxes[v.id]) for k, v in enumerate(_distinct(earlier, rules)) if v.id in boxes]
         for value in earlier.inputs if wanted else ():
             found = [reads(earlier, box, value, k=k, rules=rules) for k, box in wanted]
-            hull = _hull([box for box in (*found, boxes.get(value.id)) if box is not None])
-            if hull is not None:
-                boxes[value.id] = hull
+            joined = hull([box for box in (*found, boxes.get(value.id)) if box is not None])
+            if joined is not None:
+                boxes[value.id] = joined
     return boxes.get(recording.inputs[0].id)
 
 
@@ -112,9 +113,7 @@ def _field(
         return found[inputs[0].id]
 
     def at(units: Box) -> Box | None:
-        return _hull(
-            [found[v.id].at(box) for v in inputs if (box := reads(op, units, v, k=k, rules=rules)) is not None]
-        )
+        return hull([found[v.id].at(box) for v in inputs if (box := reads(op, units, v, k=k, rules=rules)) is not None])
 
     def begins(units: Box) -> tuple[Fraction | int, ...] | None:
         lines = [found[v.id].line(box) for v in inputs if (box := reads(op, units, v, k=k, rules=rules)) is not None]
@@ -205,12 +204,3 @@ def _period(op: Op, out: Value, axis: int) -> int:
 
 def _unit(place: tuple[int, ...], axis: int = 0, step: int = 0) -> Box:
     return tuple((i + step, i + step) if k == axis else (i, i) for k, i in enumerate(place))
-
-
-def _hull(boxes: list[Box]) -> Box | None:
-    """The smallest box that holds them all; None of none."""
-    return (
-        tuple((min(p for p, _ in axis), max(q for _, q in axis)) for axis in zip(*boxes, strict=True))
-        if boxes
-        else None
-    )

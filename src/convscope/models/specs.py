@@ -58,8 +58,9 @@ def input_shape(model: nn.Module, spec: str = "") -> tuple[int, ...] | None:
 def _make(spec: str, make: Callable[..., Any], options: dict[str, Any]) -> Any:
     try:
         return make(**options)
-    except TypeError as error:
-        raise ModelError(f"model {spec!r}: cannot be made with {options or 'no arguments'}: {error}") from error
+    except Exception as error:  # whatever somebody's function raises is theirs, and said as theirs
+        given = options or "no arguments"
+        raise ModelError(f"model {spec!r}: cannot be made with {given} ({type(error).__name__}: {error})") from error
 
 
 def _pick(name: str, table: Mapping[str, Callable[..., nn.Module]]) -> Callable[..., nn.Module]:
@@ -99,8 +100,8 @@ def _function(module: str, name: str) -> Callable[..., Any]:
         sys.path.insert(0, here)
     try:
         found = getattr(importlib.import_module(module), name, None)
-    except ImportError as error:
-        raise ModelError(f"model '{module}:{name}': the module cannot be imported ({error}); check its name") from error
+    except Exception as error:  # an import runs the module's own code
+        raise ModelError(f"model '{module}:{name}': the module cannot be imported ({error}); check it") from error
     if not callable(found):
         raise ModelError(f"model '{module}:{name}': the module has no function of that name; check its spelling")
     return found

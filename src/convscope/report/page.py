@@ -18,7 +18,6 @@ from convscope.files import write_whole
 from convscope.graph import Recording, record
 from convscope.inspect import Summary, receptive_field, summarize
 from convscope.report.curves import curves_svg
-from convscope.table import number
 
 THUMBNAILS = 6  # wrong pictures shown in one cell of the confusion matrix; the rest are counted
 
@@ -29,7 +28,7 @@ class Report:
 
     path: Path
     summary: Summary
-    explanation: Explanation
+    explanation: Explanation | None
 
 
 def write_report(folder: Path | str, measured: Measured) -> Report:
@@ -39,34 +38,27 @@ def write_report(folder: Path | str, measured: Measured) -> Report:
     Raises: RunError if the disk refuses.
     """
     run, images = measured.run, measured.images
-    model = run.model()
     sample = _clearest(measured)
     x, _ = images.batch(torch.tensor([sample]))
-    recording = record(model, x, keep=lambda op: True)
+    recording = record(measured.model, x, keep=lambda op: True)
     summary = summarize(recording)
     told = _explained(recording)
-    page = _environment().get_template("template.html").render(
+    templates = Environment(loader=PackageLoader("convscope.report", "."), autoescape=True, undefined=StrictUndefined)
+    page = templates.get_template("template.html").render(
         version=__version__,
         run=run,
         measured=measured,
         total=summary.total,
-        rows=run.metrics(),
         curves=curves_svg(run.metrics()),
         matrix=_matrix(measured),
         layers=summary.table().html(),
         sample=_sample(images, sample),
         maps=[_drawn(m) for m in feature_maps(recording)],
         told=told,
-        terms=_terms(told),
-        place=_place(recording, told),
+        terms=_terms(told) if told else [],
+        place=_place(recording, told) if told else {},
     )  # fmt: skip
     return Report(write_whole(Path(folder) / "report.html", page), summary, told)
-
-
-def _environment() -> Environment:
-    environment = Environment(loader=PackageLoader("convscope.report", "."), autoescape=True, undefined=StrictUndefined)
-    environment.filters["num"] = number
-    return environment
 
 
 def _sample(images: ImageSet, index: int) -> dict[str, Any]:
@@ -84,10 +76,13 @@ def _clearest(measured: Measured) -> int:
     return next((i for i in range(len(measured.images)) if i not in wrong), 0)
 
 
-def _explained(recording: Recording) -> Explanation:
-    """The largest value of the last convolution: what the network saw most of."""
-    named = {name: [op for op in recording.ops if op.name == name] for name in ("convolution", "addmm")}
-    op = (named["convolution"] or named["addmm"])[-1]
+def _explained(recording: Recording) -> Explanation | None:
+    """The largest value of the last convolution (or matrix product): what the network saw most of."""
+    named = {name: [op for op in recording.ops if op.name == name] for name in ("convolution", "addmm", "mm")}
+    found = named["convolution"] or named["addmm"] or named["mm"]
+    if not found:
+        return None
+    op = found[-1]
     values = recording.tensors[op.outputs[0].id][0]
     place = np.unravel_index(int(values.argmax()), values.shape)
     return explain(recording, op, unit=(0, *(int(i) for i in place)))

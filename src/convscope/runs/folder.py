@@ -1,7 +1,7 @@
 """A run folder: what a training run leaves on disk, and how it is read back.
 
     config.toml         the settings
-    manifest.json       classes, normalisation, and the SHA-256 of every file that may be loaded
+    manifest.json       classes, picture shape, normalisation, and the SHA-256 of every file that may be loaded
     metrics.jsonl       one line an epoch
     model.safetensors   the weights to use: those of the last step
     last.ckpt           weights, optimiser and position, to resume from
@@ -38,11 +38,12 @@ KEPT_DIGESTS = 64  # of each kind of file; at most three are on disk at once
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run folder's facts; the weights are read by `model()`."""
+    """A run folder's facts; `shape` is (C, H, W) of its pictures. The weights are read by `model()`."""
 
     folder: Path
     config: TrainConfig
     classes: tuple[str, ...]
+    shape: tuple[int, ...]
     normalisation: Normalisation
 
     def model(self) -> nn.Module:
@@ -65,9 +66,15 @@ class Run:
         return model.eval()
 
     def metrics(self) -> list[dict[str, Any]]:
-        """What was logged, one dict an epoch."""
+        """What was logged, one dict an epoch.
+
+        Raises: CheckpointError if a line is no JSON.
+        """
         path = self.folder / METRICS
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+        try:
+            return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+        except ValueError as error:
+            raise CheckpointError(f"{path}: is damaged ({error}); remove the line that is cut") from None
 
 
 def open_run(folder: Path | str) -> Run:
@@ -81,7 +88,8 @@ def open_run(folder: Path | str) -> Run:
     facts = _manifest(folder)
     try:
         normalisation = Normalisation(*map(tuple, facts["normalisation"]))
-        return Run(folder, resolve(file=folder / CONFIG), tuple(facts["classes"]), normalisation)
+        config = resolve(file=folder / CONFIG)
+        return Run(folder, config, tuple(facts["classes"]), tuple(facts["shape"]), normalisation)
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{folder / MANIFEST}: is damaged ({error!r}); restore it or train again") from None
 
@@ -116,7 +124,8 @@ def start(run: Run) -> None:
     files.write_whole(run.folder / CONFIG, to_toml(run.config))
     normalisation = [list(run.normalisation.mean), list(run.normalisation.std)]
     known = _manifest(run.folder)["sha256"] if (run.folder / MANIFEST).is_file() else {}
-    facts = {"format": 1, "classes": list(run.classes), "normalisation": normalisation, "sha256": known}
+    facts = {"format": 1, "classes": list(run.classes), "shape": list(run.shape)}
+    facts |= {"normalisation": normalisation, "sha256": known}
     files.write_whole(run.folder / MANIFEST, json.dumps(facts, indent=1))
 
 

@@ -45,7 +45,13 @@ class LoadedModel:
         return tuple(map(str, range(outputs[0].shape[1])))
 
     def prepare(self, picture: Picture) -> tuple[Tensor, tuple[str, ...]]:
-        """The picture as the network's input 1xCxHxW, normalised, and a sentence for each thing done to it."""
+        """The picture as the network's input 1xCxHxW, normalised, and a sentence for each thing done to it.
+
+        Raises: ModelError if the network does not take pictures; ImageError if this one cannot be brought to it.
+        """
+        if len(self.shape) != 3:
+            shape = "x".join(map(str, self.shape))
+            raise ModelError(f"model {self.spec!r}: takes {shape}, which is no picture; give --input CxHxW")
         channels, *size = self.shape
         fitted = to_channels(picture, channels)
         x, notes = torch.from_numpy(fitted.pixels), list(fitted.notes)
@@ -63,19 +69,14 @@ def load_model(spec: str, *, shape: tuple[int, ...] | None = None) -> LoadedMode
     >>> load_model("LeNet5").shape
     (1, 32, 32)
     """
-    if Path(spec).is_dir():
+    if spec not in MODELS and spec and Path(spec).is_dir():
         run = open_run(spec)
-        model = run.model()
-        known = shape or input_shape(model, run.config.model)
-        return LoadedModel(spec, model, _known(spec, known), run.normalisation, run.classes, trained=True)
+        return LoadedModel(spec, run.model(), shape or run.shape, run.normalisation, run.classes, trained=True)
     model = build(spec)
-    return LoadedModel(spec, model, _known(spec, shape or input_shape(model, spec)), _normalisation(model, spec))
-
-
-def _known(spec: str, shape: tuple[int, ...] | None) -> tuple[int, ...]:
-    if shape is None:
+    known = shape or input_shape(model, spec)
+    if known is None:
         raise ModelError(f"model {spec!r}: does not say what input it takes; give --input CxHxW, such as 3x224x224")
-    return shape
+    return LoadedModel(spec, model, known, _normalisation(model, spec))
 
 
 def _normalisation(model: nn.Module, spec: str) -> Normalisation:
