@@ -1,0 +1,79 @@
+"""The command line: each command parses, calls and prints. torch is not imported before a command needs it."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from convscope import __version__, machine
+from convscope.cli import learn, look, start
+from convscope.cli.common import say
+from convscope.errors import ConvscopeError
+
+app = typer.Typer(
+    name="convscope",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Build, see, train and speed up convolutional neural networks.",
+    epilog="MODEL is LeNet5, ConvNet3, torchvision:NAME, timm:NAME, package.module:function, or a run folder. "
+    "IMAGE is a file, digits:N (a handwritten test digit), flower or china (photographs).",
+)
+
+VERBS = (
+    start.demo,
+    look.convolve,
+    look.inspect,
+    look.features,
+    look.explain,
+    learn.train,
+    learn.evaluate,
+    learn.predict,
+    start.env,
+)
+
+
+def main() -> None:
+    """Run the command line; bad input exits with 2, failed work with 1, both with one sentence."""
+    debug = "--debug" in sys.argv
+    try:
+        app([a for a in sys.argv[1:] if a != "--debug"])
+    except (KeyboardInterrupt, Exception) as error:
+        if debug:
+            raise
+        sys.exit(_said(error))
+
+
+def _said(error: BaseException) -> int:
+    """Print what went wrong in one sentence; the exit code."""
+    if isinstance(error, BrokenPipeError):  # whoever read our output has stopped
+        sys.stderr.close()
+        return 1
+    if isinstance(error, KeyboardInterrupt):
+        say("stopped")
+        return 130
+    if isinstance(error, ConvscopeError):
+        say(f"convscope: {error}")
+        return error.exit_code
+    say(f"convscope: internal error: {type(error).__name__}: {error} (--debug shows where; please report it)")
+    return 1
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"convscope {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _start(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    machine.tune()
+
+
+for _verb in VERBS:
+    app.command()(_verb)

@@ -1,0 +1,97 @@
+"""What verbs share: their arguments, what they print, and how text becomes sizes."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from convscope.errors import InputError
+from convscope.table import to_json
+
+if TYPE_CHECKING:
+    from convscope.graph import Op
+
+Model = Annotated[str, typer.Argument(help="Which network.", metavar="MODEL")]
+Image = Annotated[str, typer.Argument(help="Which picture.", metavar="IMAGE")]
+Json = Annotated[bool, typer.Option("--json", help="Print data as JSON on stdout.")]
+Input = Annotated[str | None, typer.Option("--input", help="Input shape, where the network does not say: 3x224x224.")]
+Out = Annotated[Path, typer.Option(help="Where to write.")]
+
+MOST = 2**31 - 1  # of any size, stride or index on the command line
+
+
+def recorded(model: str, image: str, layers: Iterable[str] | None, input: str | None) -> Any:
+    """The model's recording on a picture, with the tensors of the layers (all, if None) kept."""
+    from convscope.data.named import open_picture
+    from convscope.graph import record
+    from convscope.runs.loaded import load_model
+
+    loaded = load_model(model, shape=parse_shape(input))
+    warn_if_untrained(loaded)
+    x, notes = loaded.prepare(open_picture(image))
+    say(*notes)
+    if layers is None:
+        return record(loaded.model, x, keep=lambda op: True)
+    plan = record(loaded.model, x)
+    wanted = {(op.module, op.name) for op in (plan.find(layer) for layer in layers)}
+
+    def keep(op: "Op") -> bool:
+        return (op.module, op.name) in wanted
+
+    return record(loaded.model, x, keep=keep)
+
+
+def warn_if_untrained(loaded: Any) -> None:
+    if not loaded.trained:
+        say(f"{loaded.spec} has fresh random weights; give a run folder to see a trained network")
+
+
+def show(shown: Any, *, data: Any, json: bool) -> None:
+    typer.echo(to_json(data) if json else str(shown))
+
+
+def say(*messages: str) -> None:
+    for message in messages:
+        typer.echo(message, err=True)
+
+
+def say_written(path: Path) -> None:
+    say(f"wrote {path}")
+
+
+def target_file(path: Path) -> Path:
+    make_folder(path.parent)
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder, but a file is to be written; give another --out")
+    return path
+
+
+def make_folder(path: Path) -> Path:
+    from convscope.files import writable_folder
+
+    return writable_folder(path)
+
+
+def parse_shape(text: str | None) -> tuple[int, ...] | None:
+    shape = None if text is None else parse_numbers(text, "x", option="--input")
+    if shape and 0 in shape:
+        raise InputError(f"--input: {text!r} has an axis of no elements; use 1 or more")
+    return shape
+
+
+def parse_pair(text: str) -> int | tuple[int, ...]:
+    values = parse_numbers(text, "x", option="a size")
+    if len(values) > 2:
+        raise InputError(f"a size: {text!r} has {len(values)} numbers; give one, or height x width such as 5x3")
+    return next(iter(values)) if len(values) == 1 else values
+
+
+def parse_numbers(text: str, separator: str, *, option: str) -> tuple[int, ...]:
+    parts = text.split(separator)
+    if not all(p.strip().isdecimal() for p in parts):
+        raise InputError(f"{option}: {text!r} is not whole numbers with {separator!r} between them")
+    numbers = tuple(int(p) for p in parts)
+    if max(numbers) > MOST:
+        raise InputError(f"{option}: {text!r} holds a number above {MOST:,}; use a smaller one")
+    return numbers

@@ -1,0 +1,78 @@
+"""Verbs that train a network and use what was trained."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from convscope import machine
+from convscope.cli.common import Json, Model, Out, say, say_written, show, warn_if_untrained
+from convscope.table import Column, Table
+
+
+def train(
+    task: Annotated[str, typer.Argument(help="What is learnt: classify.", metavar="TASK")],
+    data: Annotated[str | None, typer.Option(help="digits, or a folder of class folders.")] = None,
+    model: Annotated[str | None, typer.Option(help="Which network (LeNet5).")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training pictures (60).")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Pictures a step (64).")] = None,
+    lr: Annotated[float | None, typer.Option(help="Highest learning rate (0.003).")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights, order and augmentation (0).")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda (auto).")] = None,
+    set: Annotated[list[str] | None, typer.Option(help="Any setting: --set weight_decay=0.1; repeat for more.")] = None,
+    config: Annotated[Path | None, typer.Option(help="A TOML file of settings.")] = None,
+    out: Out = Path("runs/classify"),
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
+    override: Annotated[bool, typer.Option("--override", help="Resume although settings differ.")] = False,
+    json: Json = False,
+) -> None:
+    """Train a network; leaves a run folder that every other command takes as MODEL. --resume keeps its settings."""
+    from convscope.runs import open_run, resolve
+    from convscope.train import train
+
+    flags = {"task": task, "data": data, "model": model, "epochs": epochs, "batch_size": batch_size}
+    flags |= {"lr": lr, "seed": seed, "device": device}
+    defaults = open_run(out).config.model_dump() if resume else machine.training_defaults()
+    settings = resolve(flags, set or (), file=config, defaults=defaults)
+    run = train(settings, out=out, resume=resume, override=override)
+    last = run.metrics()[-1]
+    shown = Table(tuple(Column(k, k.replace("_", " ")) for k in last), (last,), title=str(run.folder))
+    show(shown, data={"run": str(run.folder), "last_epoch": last}, json=json)
+    say(f"next: convscope evaluate {run.folder}")
+
+
+def evaluate(
+    run: Annotated[str, typer.Argument(help="A run folder.", metavar="RUN")],
+    data: Annotated[str | None, typer.Option(help="Other data than the run's own test part.")] = None,
+    json: Json = False,
+) -> None:
+    """Measure a trained network on its test pictures, and write report.html into its folder."""
+    from convscope.evaluate import evaluate_run
+    from convscope.report import write_report
+
+    measured = evaluate_run(run, data=data)
+    show(measured.evaluation.table(), data=measured.evaluation.data(), json=json)
+    if data is None:
+        say_written(write_report(run, measured).path)
+
+
+def predict(
+    model: Model,
+    images: Annotated[list[str], typer.Argument(help="Which pictures.", metavar="IMAGE...")],
+    top: Annotated[int, typer.Option(help="How many classes a picture.", min=1)] = 5,
+    json: Json = False,
+) -> None:
+    """Classify pictures: the likeliest classes of each, with their probabilities."""
+    import torch
+
+    from convscope.data.named import open_picture
+    from convscope.predict import predict
+    from convscope.runs.loaded import load_model
+
+    loaded = load_model(model)
+    warn_if_untrained(loaded)
+    prepared = [loaded.prepare(open_picture(i)) for i in images]
+    say(*dict.fromkeys(note for _, notes in prepared for note in notes))
+    x = torch.cat([x for x, _ in prepared])
+    told = predict(loaded.model, x, classes=loaded.class_names(), names=images, top=top)
+    show(told.table(), data=told.data(), json=json)

@@ -1,0 +1,134 @@
+"""Verbs that look at a picture or into a network."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from convscope.cli.common import (
+    Image,
+    Input,
+    Json,
+    Model,
+    Out,
+    make_folder,
+    parse_numbers,
+    parse_pair,
+    parse_shape,
+    recorded,
+    say_written,
+    show,
+    target_file,
+)
+from convscope.errors import InputError
+from convscope.table import Column, Table
+
+
+def convolve(
+    image: Annotated[str, typer.Argument(help="Which picture.", metavar="[IMAGE]")] = "flower",
+    kernel: Annotated[
+        str | None, typer.Option(help='A name (sobel-x if none is given), or rows: "1 0 -1; 2 0 -2; 1 0 -1".')
+    ] = None,
+    channels: Annotated[
+        str, typer.Option(help="A kernel by hand filters `each` channel, or adds them: `sum`.")
+    ] = "each",
+    out_channels: Annotated[list[int] | None, typer.Option(help="Random kernels; repeat for a second layer.")] = None,
+    kernel_size: Annotated[str, typer.Option(help="Of random kernels: 3, or height x width: 5x3.")] = "3",
+    stride: Annotated[str, typer.Option(help="2, or 2x1.")] = "1",
+    padding: Annotated[str, typer.Option(help="1, or 2x1.")] = "0",
+    dilation: Annotated[str, typer.Option(help="2, or 2x1.")] = "1",
+    seed: Annotated[int, typer.Option(help="Of random kernels.", min=0)] = 0,
+    out: Out = Path("convolved.png"),
+    json: Json = False,
+) -> None:
+    """Convolve a picture with a kernel; print the shapes with their formula and draw the feature maps."""
+    from convscope.convolve import ConvSpec, convolve
+    from convscope.data.named import open_picture
+    from convscope.explain.pictures import grid, save_png
+
+    shared: dict[str, Any] = {
+        "stride": parse_pair(stride),
+        "padding": parse_pair(padding),
+        "dilation": parse_pair(dilation),
+    }
+    size: Any = parse_pair(kernel_size)
+    by_hand = "sobel-x" if kernel is None and not out_channels else kernel
+    layers = [ConvSpec(kernel=by_hand, channels=channels, **shared)] if by_hand is not None else []  # pyright: ignore[reportArgumentType]
+    layers += [ConvSpec(out_channels=n, kernel_size=size, **shared) for n in out_channels or ()]
+    target = target_file(out)
+    done = convolve(open_picture(image), layers, seed=seed)
+    say_written(save_png(grid(done.output[0].numpy(), title=f"{image}: {done.steps[-1].name}"), target))
+    table = done.table()
+    show(table, data={"layers": table.rows, "picture": str(out)}, json=json)
+
+
+def inspect(model: Model, input: Input = None, json: Json = False) -> None:
+    """Print every operator of a network: output shape, parameters, MACs, receptive field."""
+    import torch
+
+    from convscope.graph import record
+    from convscope.inspect import summarize
+    from convscope.runs.loaded import load_model
+
+    loaded = load_model(model, shape=parse_shape(input))
+    summary = summarize(record(loaded.model, torch.zeros(1, *loaded.shape)))
+    title = f"{model}, input {'x'.join(map(str, summary.input_shapes[0]))}"
+    show(summary.table(title=title), data={"model": model, **summary.data()}, json=json)
+
+
+def features(
+    model: Model,
+    image: Image,
+    layer: Annotated[list[str] | None, typer.Option(help="Only these layers (C3, features.C3, 4).")] = None,
+    input: Input = None,
+    out: Out = Path("features"),
+    json: Json = False,
+) -> None:
+    """Draw the feature maps of one picture in every layer, and save their numbers."""
+    from convscope.explain import feature_maps, save_maps
+
+    folder = make_folder(out)
+    maps = feature_maps(recorded(model, image, layer, input))
+    files = save_maps(maps, folder)
+    rows = tuple({"layer": m.name, "shape": m.maps.shape, "file": str(f)} for m, f in zip(maps, files, strict=False))
+    table = Table((Column("layer", "layer"), Column("shape", "maps"), Column("file", "picture")), rows)
+    show(table, data={"layers": rows, "values": str(files[-1])}, json=json)
+
+
+def explain(
+    model: Model,
+    image: Image,
+    layer: Annotated[str | None, typer.Option(help="Which layer: C3, features.C3, or an operator's number.")] = None,
+    unit: Annotated[str | None, typer.Option(help="Which value: sample,channel,row,column, such as 0,5,3,4.")] = None,
+    depth: Annotated[
+        int | None, typer.Option(help="Follow the largest terms so many operators down to the pixels.", min=1)
+    ] = None,
+    breadth: Annotated[int, typer.Option(help="How many terms of each value --depth follows.", min=1)] = 3,
+    first_nan: Annotated[bool, typer.Option("--first-nan", help="Find the operator that made the first NaN.")] = False,
+    input: Input = None,
+    json: Json = False,
+) -> None:
+    """Show the terms that were combined to make one value of a layer."""
+    from convscope.explain import explain, trace
+
+    if first_nan:
+        _print_first_nan(recorded(model, image, None, input), json=json)
+        return
+    if layer is None or unit is None:
+        raise InputError("explain: which value is not said; give --layer and --unit, or --first-nan")
+    recording = recorded(model, image, None if depth else [layer], input)
+    at = parse_numbers(unit, ",", option="--unit")
+    if depth:
+        told: Any = trace(recording, layer, unit=at, depth=depth, breadth=breadth)
+    else:
+        told = explain(recording, layer, unit=at)
+    show(told, data=told.data(), json=json)
+
+
+def _print_first_nan(recording: Any, *, json: bool) -> None:
+    from convscope.explain import first_nan
+
+    op = first_nan(recording)
+    data = {"op": op and op.name, "layer": op and op.module, "index": op and op.index}
+    found = f"the first NaN or infinity comes from operator {op.index}: {op.name}" if op else "no NaN, no infinity"
+    show(f"{found} in {op.module}" if op and op.module else found, data=data, json=json)
