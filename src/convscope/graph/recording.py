@@ -132,12 +132,25 @@ def replay(recording: Recording, model: nn.Module, *example: Any) -> tuple[Tenso
     device = next((t.device for t in _tensors(example)), torch.device("cpu"))
     with torch.no_grad():
         for op in recording.ops:
-            namespace, packet, overload = op.target.split(".")
-            function = getattr(getattr(getattr(torch.ops, namespace), packet), overload)
-            args = {k: _swap(v, tensors, device) for k, v in op.args.items()}
-            made = list(_tensors(_call(function, args)))
+            made = list(_tensors(call_of(op, tensors, device=device)()))
             tensors |= {v.id: t for v, t in zip(op.outputs, made, strict=True)}
     return tuple(tensors[v.id] for v in recording.outputs)
+
+
+def call_of(op: Op, tensors: Mapping[int, Tensor], *, device: torch.device | None = None) -> Callable[[], Any]:
+    """The operator as a call without arguments: on `tensors` (by the ids of Values), made on `device`."""
+    function = function_of(op.target)
+    args = {k: _swap(v, tensors, device or torch.device("cpu")) for k, v in op.args.items()}
+    positional = [args[a.name] for a in function._schema.arguments if not a.kwarg_only]
+    named = {a.name: args[a.name] for a in function._schema.arguments if a.kwarg_only}
+    return lambda: function(*positional, **named)
+
+
+@cache
+def function_of(target: str) -> Any:
+    """The overload of `torch.ops` by its name, such as `aten.add.Tensor`."""
+    namespace, packet, overload = target.split(".")
+    return getattr(getattr(getattr(torch.ops, namespace), packet), overload)
 
 
 class _Recorder(TorchDispatchMode):
@@ -297,11 +310,6 @@ def _named(func: Any, args: Any, kwargs: Any) -> dict[str, Any]:
     names, defaults = _schema(func)
     given = dict(zip(names, args, strict=False)) | kwargs
     return {n: given[n] if n in given else defaults.get(n) for n in names}
-
-
-def _call(function: Any, args: dict[str, Any]) -> Any:
-    positional = [args[a.name] for a in function._schema.arguments if not a.kwarg_only]
-    return function(*positional, **{a.name: args[a.name] for a in function._schema.arguments if a.kwarg_only})
 
 
 def _swap(arg: Any, tensors: Mapping[int, Tensor], device: torch.device) -> Any:

@@ -1,0 +1,177 @@
+"""profile(): each operator's time inside the network and alone, beside the least that the machine allows.
+
+Inside the network, a dispatch mode holds the stopwatch: what Python spends around an operator is not the
+operator's. Alone, an operator is run again and again on the tensors that it met, with warm caches.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from convscope.clock import Limits, Timing, measure
+from convscope.graph import RULES, Op, OpRule, Recording, Value, call_of, is_in_place, moved_bytes, record, rule_of
+
+
+@dataclass(frozen=True, slots=True)
+class TimedOp:
+    """One operator on the clock.
+
+    Units: `inside` and `alone` are seconds a run (`alone` None where it was not asked for); `macs` None without a
+    rule; `bytes` what it reads and writes; `least` the seconds that the machine's limit allows, and `bound` what
+    sets it: "arithmetic", "memory" or "call".
+    """
+
+    op: Op
+    inside: Timing
+    alone: Timing | None
+    macs: int | None
+    bytes: int
+    least: float
+    bound: str
+
+    @property
+    def share_of_limit(self) -> float:
+        """The least time over the time inside the network: 1 is as fast as the machine allows."""
+        return self.least / self.inside.median if self.inside.median else 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """The answer of `profile`: operators in the order in which they ran, and the network as a whole.
+
+    `whole` is timed without the stopwatch, in the same rounds; `rest` is what it has beyond the operators' sum:
+    Python, modules, hooks. Units: seconds.
+    """
+
+    ops: tuple[TimedOp, ...]
+    whole: Timing
+    limits: Limits
+    notes: tuple[str, ...] = ()
+
+    @property
+    def inside(self) -> float:
+        """The operators' times inside the network, added."""
+        return sum(t.inside.median for t in self.ops)
+
+    @property
+    def rest(self) -> float:
+        """What the whole network takes beyond its operators."""
+        return self.whole.median - self.inside
+
+    @property
+    def least(self) -> float:
+        """The least that the machine allows for the operators, one after the other."""
+        return sum(t.least for t in self.ops)
+
+
+def profile(
+    model: nn.Module,
+    *example: Any,
+    limits: Limits,
+    rounds: int = 10,
+    alone: bool = True,
+    rules: Mapping[str, OpRule] = RULES,
+) -> Profile:
+    """Time every operator of `model(*example)`, in evaluation mode and without gradients.
+
+    rounds: how often the whole network runs with and without the stopwatch, in turn. alone: time each operator by
+    itself as well; operators that agree in everything but values are timed once.
+    Raises: ModelError if the forward pass raises.
+    """
+    recording = record(model, *example, keep=lambda op: True)
+    whole, laps = _rounds(model, example, recording, rounds)
+    by_itself = dict(_alone(recording)) if alone else {}
+    timed = []
+    for op in recording.ops:
+        rule, moved = rule_of(op, rules=rules), moved_bytes(op)
+        macs = rule.macs(op) if rule else None
+        dtype = op.outputs[0].dtype if op.outputs else torch.float32
+        work: dict[str, Any] = {"macs": macs or 0, "bytes": moved, "dtype": _counted(dtype, limits)}
+        least, bound = limits.least_seconds(**work), limits.bound(**work)
+        timed.append(TimedOp(op, laps[op.index], by_itself.get(op.index), macs, moved, least, bound))
+    return Profile(tuple(timed), whole, limits, recording.notes)
+
+
+def _counted(dtype: torch.dtype, limits: Limits) -> str:
+    """The dtype whose arithmetic limit holds: where its own was not measured, that of float32."""
+    name = str(dtype).removeprefix("torch.")
+    return name if name in limits.macs else "float32"
+
+
+class _Stopwatch(TorchDispatchMode):
+    """Takes each operator's time, in the order in which they run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.laps: list[tuple[str, float]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        start = perf_counter()
+        result = func(*args, **(kwargs or {}))
+        self.laps.append((str(func), perf_counter() - start))
+        return result
+
+
+def _rounds(model: nn.Module, example: Any, recording: Recording, rounds: int) -> tuple[Timing, dict[int, Timing]]:
+    """The whole network without the stopwatch and each operator with it, in turn."""
+    whole: list[float] = []
+    laps: dict[int, list[float]] = {op.index: [] for op in recording.ops}
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # as in the recording
+    try:
+        with torch.no_grad():
+            model(*example)
+            for _ in range(rounds):
+                start = perf_counter()
+                model(*example)
+                whole.append(perf_counter() - start)
+                with _Stopwatch() as watch:
+                    model(*example)
+                for index, seconds in _matched(recording, watch.laps):
+                    laps[index].append(seconds)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+    return Timing(tuple(whole)), {index: Timing(tuple(seconds)) for index, seconds in laps.items()}
+
+
+def _matched(recording: Recording, laps: list[tuple[str, float]]) -> Iterator[tuple[int, float]]:
+    """Laps of recorded operators: both are in the order of running, and the recording left some out."""
+    remaining = iter(laps)
+    for op in recording.ops:
+        for target, seconds in remaining:
+            if target == op.target:
+                yield op.index, seconds
+                break
+
+
+def _alone(recording: Recording) -> Iterator[tuple[int, Timing]]:
+    """Each operator by itself on the tensors that it met; alike ones are timed once."""
+    known: dict[Any, Timing] = {}
+    with torch.no_grad():
+        for op in recording.ops:
+            alike = _alike(op, recording.tensors)
+            if alike not in known:
+                known[alike] = measure(call_of(op, _own(op, recording.tensors)), at_most=0.3)
+            yield op.index, known[alike]
+
+
+def _own(op: Op, tensors: Mapping[int, Tensor]) -> Mapping[int, Tensor]:
+    """Copies of what an operator in place would change."""
+    return {v.id: tensors[v.id].clone() for v in op.inputs} if is_in_place(op) else tensors
+
+
+def _alike(op: Op, tensors: Mapping[int, Tensor]) -> Any:
+    """What operators must agree in to take the same time: everything but values."""
+    met = tuple((t.shape, t.stride(), t.dtype) for t in (tensors[v.id] for v in op.inputs))
+    return op.target, met, tuple((name, _plain(arg)) for name, arg in op.args.items())
+
+
+def _plain(arg: Any) -> Any:
+    if isinstance(arg, tuple):
+        return tuple(_plain(a) for a in arg)
+    return None if isinstance(arg, Value) else repr(arg)
