@@ -1,8 +1,8 @@
 """advise(): what would make a network faster here, and by how much: measured where one run tells, else predicted."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any
 
@@ -13,6 +13,7 @@ from convscope import machine
 from convscope.clock import compare
 from convscope.graph import Op
 from convscope.profile.measure import Profile, TimedOp
+from convscope.table import Column, Table
 
 NORMS = ("native_batch_norm", "_native_batch_norm_legit_no_training")
 ACTIVATIONS = ("relu", "relu_", "hardtanh", "hardtanh_", "silu", "silu_", "hardswish", "hardswish_", "gelu", "sigmoid")
@@ -25,6 +26,19 @@ class Advice:
     what: str
     gain: float
     how: str
+
+    def data(self) -> dict[str, Any]:
+        """Plain data for JSON; the gain in seconds."""
+        return asdict(self)
+
+
+def table_of(advice: Sequence[Advice], *, whole: float) -> Table:
+    """The advice for people; `whole`: seconds of the network as it is."""
+    columns = (Column("what", "what would help"), Column("gain", "saves", "ms"), Column("share", "of the time"))
+    rows = (
+        {"what": a.what, "gain": a.gain * 1e3, "share": f"{100 * a.gain / whole:.0f} %", "how": a.how} for a in advice
+    )
+    return Table((*columns, Column("how", "known how")), tuple(rows))
 
 
 def advise(profile: Profile, model: nn.Module, *example: Any) -> tuple[Advice, ...]:

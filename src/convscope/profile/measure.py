@@ -15,6 +15,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from convscope.clock import Limits, Timing, measure
 from convscope.graph import RULES, Op, OpRule, Recording, Value, call_of, is_in_place, moved_bytes, record, rule_of
+from convscope.table import Column, Table, number
+
+COLUMNS = (
+    Column("layer", "layer"),
+    Column("op", "operator"),
+    Column("output", "output"),
+    Column("inside", "in the network", "ms"),
+    Column("of_time", "of the time"),
+    Column("alone", "alone", "ms"),
+    Column("least", "at least", "ms"),
+    Column("bound", "set by"),
+    Column("of_limit", "of the limit"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +47,19 @@ class TimedOp:
     least: float
     bound: str
 
-    @property
-    def share_of_limit(self) -> float:
-        """The least time over the time inside the network: 1 is as fast as the machine allows."""
-        return self.least / self.inside.median if self.inside.median else 1.0
+    def data(self) -> dict[str, Any]:
+        """Plain data for JSON. Units: seconds, bytes, MACs."""
+        return {
+            "module": self.op.module,
+            "op": self.op.name,
+            "output_shape": self.op.outputs[0].shape if self.op.outputs else (),
+            "inside": self.inside.data(),
+            "alone": self.alone and self.alone.data(),
+            "macs": self.macs,
+            "bytes": self.bytes,
+            "least": self.least,
+            "bound": self.bound,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +90,52 @@ class Profile:
         """The least that the machine allows for the operators, one after the other."""
         return sum(t.least for t in self.ops)
 
+    def table(self, *, title: str = "", top: int | None = None) -> Table:
+        """The operators that take longest (all, if `top` is None), and the sums. Units: ms."""
+        longest = sorted(self.ops, key=lambda t: -t.inside.median)
+        left_out = longest[top:] if top else []
+        others = f"{len(left_out)} more operators: {number(sum(t.inside.median for t in left_out) * 1e3)} ms"
+        total = {"layer": "operators, added", "inside": self.inside * 1e3, "least": self.least * 1e3}
+        whole = (
+            f"{number(self.whole.median * 1e3)} ms ({number(self.whole.low * 1e3)} to {number(self.whole.high * 1e3)})"
+        )
+        beyond = (
+            f"{number(self.rest * 1e3)} ms beyond them (Python, modules)" if self.rest > 0 else "nothing beyond them"
+        )
+        network = f"the whole network: {whole}, {beyond}"
+        return Table(
+            COLUMNS,
+            tuple(self._row(t) for t in longest[:top]),
+            title=title,
+            total=total | self._shares(self.inside, self.least),
+            notes=(*([others] if left_out else []), network, *self.notes),
+        )
+
+    def data(self) -> dict[str, Any]:
+        """Plain data for JSON. Units: seconds, bytes, MACs."""
+        totals = {"inside": self.inside, "rest": self.rest, "least": self.least}
+        return {
+            "total": {"seconds": self.whole.data(), **totals},
+            "operators": [t.data() for t in self.ops],
+            "limits": self.limits.data(),
+            "notes": list(self.notes),
+        }
+
+    def _row(self, timed: TimedOp) -> dict[str, Any]:
+        return {
+            "layer": timed.op.module or "(model)",
+            "op": timed.op.name,
+            "output": timed.op.outputs[0].shape if timed.op.outputs else (),
+            "inside": timed.inside.median * 1e3,
+            "alone": timed.alone and timed.alone.median * 1e3,
+            "least": timed.least * 1e3,
+            "bound": timed.bound,
+        } | self._shares(timed.inside.median, timed.least)
+
+    def _shares(self, inside: float, least: float) -> dict[str, str]:
+        of_limit = f"{100 * least / inside:.0f} %" if inside else ""
+        return {"of_time": f"{100 * inside / self.inside:.1f} %", "of_limit": of_limit}
+
 
 def profile(
     model: nn.Module,
@@ -77,7 +145,7 @@ def profile(
     alone: bool = True,
     rules: Mapping[str, OpRule] = RULES,
 ) -> Profile:
-    """Time every operator of `model(*example)`, in evaluation mode and without gradients.
+    """Time every operator of `model(*example)` as the model is, without gradients.
 
     rounds: how often the whole network runs with and without the stopwatch, in turn. alone: time each operator by
     itself as well; operators that agree in everything but values are timed once.

@@ -2,16 +2,34 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from convscope.errors import InputError
+from convscope.files import write_whole
 from convscope.profile.measure import Profile, TimedOp
 
 INK, FAINT, LINE = "#1f2933", "#6b7785", "#d5dae1"
 BOUND = {"arithmetic": "#2f6fbf", "memory": "#d9741a", "call": "#9aa5b1"}
 DEPTHS = ("#dbe7f5", "#b9d1ec", "#94b8e0", "#6f9dd2", "#4f83c0")
+
+
+FORMATS = ("png", "svg", "pdf")
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write a figure whole, in the format that the name ends in.
+
+    Raises: InputError if that is none of `FORMATS`.
+    """
+    kind = path.suffix.lower().removeprefix(".")
+    if kind not in FORMATS:
+        raise InputError(f"{path}: a picture of a profile is {', '.join(FORMATS)}; let the name end in one of them")
+    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
+    return write_whole(path, lambda file: figure.savefig(file, format=kind, dpi=144, metadata=metadata))
 
 
 def roofline(profile: Profile) -> Figure:
@@ -34,20 +52,15 @@ def roofline(profile: Profile) -> Figure:
 
 
 def _ceilings(axes: Axes, profile: Profile, intensity: np.ndarray) -> None:
-    x = np.geomspace(intensity.min(initial=0.1) / 2, intensity.max(initial=100) * 2, 200)
+    x = np.geomspace(intensity.min(initial=1) / 2, intensity.max(initial=50) * 2, 200)
     peak = profile.limits.macs["float32"]
     inside, outside = profile.limits.bytes[0], profile.limits.bytes[-1]
     for name, (_, bandwidth) in (("cache", inside), ("memory", outside)):
         axes.plot(x, np.minimum(peak, bandwidth * x), color=FAINT, lw=1, zorder=0)
-        axes.annotate(
-            f"{name}, {bandwidth / 1e9:,.0f} GB/s",
-            (x[4], bandwidth * x[4]),
-            fontsize=8,
-            color=FAINT,
-            ha="left",
-            va="bottom",
-        )
-    axes.annotate(f"{peak / 1e9:,.0f} GMAC/s", (x[-1], peak), fontsize=8, color=FAINT, ha="right", va="bottom")
+        at, words = (x[8], bandwidth * x[8]), f"{name}, {bandwidth / 1e9:,.0f} GB/s"
+        axes.annotate(words, at, (8, -8), textcoords="offset points", fontsize=8, color=FAINT)
+    at, words = (x[-1], peak), f"float32, {peak / 1e9:,.0f} GMAC/s"
+    axes.annotate(words, at, (0, 4), textcoords="offset points", fontsize=8, color=FAINT, ha="right")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +108,7 @@ def flame(profile: Profile) -> Figure:
         if span.seconds * 95 > total * max(2.2, 0.75 * len(span.name)):
             middle = (span.start + span.seconds / 2) * 1e3
             axes.text(middle, -span.depth, span.name, ha="center", va="center", fontsize=8, color=INK, clip_on=True)
-    axes.set(xlim=(0, total * 1e3), yticks=(), xlabel="ms inside the network")
+    axes.set(xlim=(0, total * 1e3), ylim=(-deepest - 0.5, 0.5), yticks=(), xlabel="ms inside the network")
     axes.set_title("where the time goes", loc="left", fontsize=11, color=INK)
     _plain(axes, grid=False)
     return figure
