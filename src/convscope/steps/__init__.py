@@ -1,0 +1,20 @@
+"""A small convolution worked by hand: its steps as numbers, the ways to compute it, and moving pictures of it."""
+
+from convscope.steps.case import Case
+from convscope.steps.storyboard import Frame, Storyboard, frames
+from convscope.steps.way import Stage, Way
+from convscope.steps.ways import WAYS, Comparison, compare, compute, ways_of
+
+__all__ = [
+    "WAYS",
+    "Case",
+    "Comparison",
+    "Frame",
+    "Stage",
+    "Storyboard",
+    "Way",
+    "compare",
+    "compute",
+    "frames",
+    "ways_of",
+]
