@@ -19,6 +19,8 @@ MAX_VALUES = 4096  # of an input, a kernel or an output: what is shown number by
 
 Pair = int | tuple[int, int]
 
+_SPAN = "dilation * (kernel - 1) + 1"
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Case:
@@ -89,16 +91,18 @@ class Case:
         return int(np.prod(self.out_shape)) * self.w[0].size
 
     @property
-    def title(self) -> str:
-        """What this is, with the settings that are not the usual ones."""
+    def settings(self) -> tuple[str, ...]:
+        """The kernel's size, and the settings that are not the usual ones."""
         usual = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "output_padding": (0, 0)}
-        parts = [f"kernel {by(self.w.shape[2:])}"]
-        parts += [
-            f"{n.replace('_', ' ')} {either(getattr(self, n))}" for n, v in usual.items() if getattr(self, n) != v
-        ]
-        parts += [f"groups {self.groups}"] if self.groups > 1 else []
+        changed = [(name, getattr(self, name)) for name, value in usual.items() if getattr(self, name) != value]
+        groups = (f"groups {self.groups}",) if self.groups > 1 else ()
+        return (f"kernel {by(self.w.shape[2:])}", *(f"{n.replace('_', ' ')} {either(v)}" for n, v in changed), *groups)
+
+    @property
+    def title(self) -> str:
+        """What this is, in a line."""
         kind = "transposed convolution" if self.transposed else "convolution"
-        return f"{kind} {sized(self.x.shape)}, {', '.join(parts)}: {sized(self.out_shape)}"
+        return f"{kind} {sized(self.x.shape)}, {', '.join(self.settings)}: {sized(self.out_shape)}"
 
     @property
     def formulas(self) -> tuple[str, ...]:
@@ -179,7 +183,10 @@ def check_shapes(x: Sequence[int], w: Sequence[int]) -> None:
 def _pair(value: Any, name: str, least: int) -> tuple[int, int]:
     pair = tuple(value) if isinstance(value, tuple | list) else (value, value)
     if len(pair) != 2 or not all(isinstance(v, int) and least <= v <= MAX_VALUES for v in pair):
-        raise InputError(f"conv: {name} is {value}; use one int or (rows, columns), each {least} to {MAX_VALUES:,}")
+        told = f"; the output has (n - span + 2*padding) / stride + 1 places, span = {_SPAN}" if least else ""
+        raise InputError(
+            f"conv: {name} is {value}; use {least} to {MAX_VALUES:,}, or as much for rows and columns{told}"
+        )
     return pair[0], pair[1]
 
 
@@ -195,15 +202,29 @@ def _numbers(values: Any, name: str, ndim: int) -> np.ndarray:
     return array
 
 
+def check_groups(channels: int, outputs: int, groups: int) -> None:
+    """Refuse groups that do not divide the channels.
+
+    Raises: InputError that lists the groups which would.
+
+    >>> check_groups(4, 6, 4)
+    Traceback (most recent call last):
+    convscope.errors.InputError: conv: 4 input and 6 output channels do not divide into 4 groups; use groups 1 or 2
+    """
+    if outputs < 1:
+        raise InputError(f"conv: {outputs} output channels are asked for; use 1 or more")
+    if groups < 1 or channels % groups or outputs % groups:
+        both = [str(g) for g in range(1, channels + 1) if channels % g == 0 and outputs % g == 0]
+        listed = " or ".join([", ".join(both[:-1]), both[-1]] if len(both) > 1 else both)
+        raise InputError(
+            f"conv: {channels} input and {outputs} output channels do not divide into {groups} groups; "
+            f"use groups {listed}"
+        )
+
+
 def _check_channels(case: Case) -> None:
     channels, kernels, groups = case.x.shape[0], case.w.shape[0], case.groups
-    outputs = channels if case.transposed else kernels
-    if not isinstance(groups, int) or groups < 1 or channels % groups or outputs % groups:
-        both = [str(g) for g in range(1, channels + 1) if channels % g == 0 and outputs % g == 0]
-        made = "" if case.transposed else f" and {outputs} output channels"
-        raise InputError(
-            f"conv: {channels} input channels{made} do not divide into {groups} groups; use groups {', '.join(both)}"
-        )
+    check_groups(channels, case.w.shape[1] * groups if case.transposed else kernels, groups)
     if case.transposed and kernels != channels:
         raise InputError(f"conv: the kernel's shape {by(case.w.shape)} does not fit {channels} input channels; "
                          f"give {channels}x(outputs / groups)x{by(case.w.shape[2:])}")  # fmt: skip

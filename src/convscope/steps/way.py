@@ -94,7 +94,11 @@ class Way:
         return Table(columns, rows, title=f"{self.name}: {self.case.title}", notes=(self.agreement, self._closing()))
 
     def text(self) -> str:
-        """Every stage with its numbers, the output, and whether PyTorch agrees."""
+        """The case, every stage with its numbers, the output, and whether PyTorch agrees."""
+        return "\n".join([*heading(self.case), "", self.body()])
+
+    def body(self) -> str:
+        """The text without the case."""
         head = f"{self.name}: {TITLES[self.name]}"
         parts = [f"{head}\n{'=' * len(head)}", *(s.text() for s in self.stages)]
         if self.storyboard is not None:
@@ -166,6 +170,11 @@ def _in_rows(parts: Sequence[list[str]]) -> list[str]:
         room -= wide
     lines = [[*beside(*row), ""] for row in rows]
     return [line for row in lines for line in row][:-1]
+
+
+def heading(case: Case) -> list[str]:
+    """The case in two lines: what it is, and why the output has its size."""
+    return [case.title, "size: " + " and ".join(case.formulas)]
 
 
 def _place(axes: Sequence[str], at: Sequence[int], shape: Sequence[int]) -> str:

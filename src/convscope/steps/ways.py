@@ -13,7 +13,7 @@ from convscope.errors import InputError, nearest
 from convscope.layers.matrix import convolution_matrix, im2col
 from convscope.steps.case import Case
 from convscope.steps.storyboard import Storyboard, frames
-from convscope.steps.way import TITLES, Stage, Way
+from convscope.steps.way import TITLES, Stage, Way, heading
 from convscope.steps.winograd import by_winograd
 from convscope.table import Column, Table
 
@@ -214,7 +214,8 @@ class Comparison:
 
     def text(self) -> str:
         """Every way in full, then the table."""
-        return "\n\n\n".join([*(w.text() for w in self.ways), self.table().text()])
+        parts = ["\n".join(heading(self.case)), *(w.body() for w in self.ways), self.table().text()]
+        return "\n\n\n".join(parts)
 
     def data(self) -> dict[str, Any]:
         """Plain data for JSON."""
