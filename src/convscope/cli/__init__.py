@@ -1,7 +1,7 @@
 """The command line: each command parses, calls and prints. torch is not imported before a command needs it."""
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -15,7 +15,7 @@ from convscope.errors import ConvscopeError
 class _InOrder(TyperGroup):
     """Verbs in the order of `VERBS`, those with verbs of their own among the others."""
 
-    def list_commands(self, ctx: typer.Context) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:
         return [verb.info.name or "" if isinstance(verb, typer.Typer) else verb.__name__ for verb in VERBS]
 
 

@@ -54,7 +54,7 @@ class Stage:
     def data(self) -> dict[str, Any]:
         """Plain data for JSON; of complex numbers the real and imaginary parts."""
         values = self.values
-        split = {"real": values.real.tolist(), "imaginary": values.imag.tolist()}
+        split = {"real": np.real(values).tolist(), "imaginary": np.imag(values).tolist()}
         shown = split if np.iscomplexobj(values) else values.tolist()
         return {"name": self.name, "says": self.says, "axes": self.axes, "values": shown}
 
