@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from convscope.errors import InputError
@@ -35,9 +35,9 @@ def cases(draw, *, transposed=False, kernel=pairs):
     stride, dilation = draw(pairs), draw(st.tuples(st.integers(1, 2), st.integers(1, 2)))
     padding = draw(st.tuples(st.integers(0, 2), st.integers(0, 2)))
     extra = tuple(draw(st.integers(0, s - 1)) for s in stride) if transposed else 0
-    settings = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    at = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     try:
-        return Case(x, w, transposed=transposed, output_padding=extra, **settings)
+        return Case(x, w, transposed=transposed, output_padding=extra, **at)
     except InputError as error:
         assume("larger than the padded" not in str(error) and "leaves nothing" not in str(error))
         raise
@@ -183,6 +183,7 @@ def test_a_matrix_that_would_be_huge_is_refused():
         compute(Case(np.ones((1, 40, 40)), np.ones((1, 1, 3, 3))), "matrix")
 
 
+@settings(max_examples=5)
 @given(case=cases())
 def test_all_data_is_json_and_the_text_can_be_read(case):
     told = compare(case)

@@ -21,7 +21,9 @@ def block(name: str, values: np.ndarray, real: np.ndarray | None = None) -> list
     values = np.where(np.abs(values) < 1e-13 * np.abs(values).max(initial=0), 0, values)
     real = np.ones(values.shape, dtype=bool) if real is None else np.atleast_2d(real)
     rows, columns = _shown(len(values), ROWS), _shown(values.shape[1], COLUMNS)
-    cells = [["⋯" if None in (r, c) else figure(complex(values[r, c])) if real[r, c] else "." for c in columns] for r in rows]
+    cells = [
+        ["⋯" if None in (r, c) else figure(complex(values[r, c])) if real[r, c] else "." for c in columns] for r in rows
+    ]
     widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
     lines = ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in cells]
     wide = max(len(name), len(lines[0]))
