@@ -1,21 +1,20 @@
 """Moving pictures: as many frames as steps, the numbers of each on it, and an SVG that is nothing but a picture."""
 
 import re
-from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageColor
 
 from convscope.errors import InputError
+from convscope.explain.pictures import colour_table
 from convscope.steps import Case, Wish, frames, save_movie
-from convscope.steps.raster import draw, fill
+from convscope.steps.raster import draw, fill, on
 from convscope.steps.scene import Box, Words, lay_out
 from convscope.steps.svg import write_svg
 from convscope.steps.text import figure
 
-DOCS = Path(__file__).parents[2] / "docs"
 CASES = {
     "window": Wish(input=(2, 3, 4), stride=2, padding=1, out_channels=2),
     "dilated": Wish(input=(6, 7), dilation=2),
@@ -133,6 +132,20 @@ def test_a_moved_box_ends_each_step_where_its_frame_says():
     assert float(stops[-1][1]) == 100
     for (x, y), (_, _, dx, dy) in zip(box.path, stops, strict=True):
         assert (box.path[-1][0] + float(dx), box.path[-1][1] + float(dy)) == pytest.approx((x, y), abs=1e-2)
+
+
+def luminance(colour) -> float:
+    share = np.array(colour) / 255
+    return float(np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722])
+
+
+@pytest.mark.parametrize("scale", ["diverging", "diverging-dark"])
+def test_numbers_stand_out_from_every_colour_that_a_cell_can_have(scale):
+    """WCAG 2.2 asks for a contrast of 4.5; a cell's colour ends at two thirds of the scale."""
+    for level in range(-11, 12):
+        colour = colour_table(scale)[128 + 8 * level].tolist()
+        low, high = sorted((luminance(colour), luminance(ImageColor.getrgb(on(tuple(colour))))))
+        assert (high + 0.05) / (low + 0.05) >= 4.5
 
 
 def test_what_cannot_be_drawn_is_refused_in_a_sentence(tmp_path):

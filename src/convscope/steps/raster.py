@@ -70,12 +70,12 @@ def on(colour: tuple[int, int, int]) -> str:
     Source: WCAG 2.2, relative luminance and contrast.
 
     >>> on((255, 255, 255)), on((18, 58, 122))
-    ('#1f2933', '#ffffff')
+    ('#000000', '#ffffff')
     """
     share = np.array(colour) / 255
     linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
     luminance = float(linear @ np.array([0.2126, 0.7152, 0.0722]))
-    return INK if (luminance + 0.05) / 0.071 > 1.05 / (luminance + 0.05) else "#ffffff"
+    return "#000000" if (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05) else "#ffffff"
 
 
 def _box(canvas: ImageDraw.ImageDraw, box: Box, frame: int, zoom: int) -> None:
