@@ -70,8 +70,8 @@ BAD = {
         "the kernel of 6 is larger than the padded input 5: (3 - 6 + 2*1) / 1 + 1 is less than 1; use padding 2 or "
         "more, or a kernel of 5 or less"),
     "dilated kernel too large": (["conv", "--dilation", "3"], "with dilation 3 spans 7, which is larger than"),
-    "no stride": (["conv", "--stride", "0"], "stride is 0; use 1 to 4,096"),
-    "no dilation": (["conv", "--dilation", "0"], "dilation is 0; use 1 to 4,096"),
+    "no stride": (["conv", "--stride", "0"], "stride is 0; use 1 to 64"),
+    "no dilation": (["conv", "--dilation", "0"], "dilation is 0; use 1 to 64"),
     "the formula is said": (["conv", "--stride", "0"], "(n - span + 2*padding) / stride + 1"),
     "groups that do not divide": (
         ["conv", "--input", "4x5x5", "--groups", "3"],
@@ -84,7 +84,7 @@ BAD = {
     "kernel of no size": (["conv", "--kernel", "0"], "would be 0 values"),
     "huge": (["conv", "--input", "99999x99999"], "every number is shown"),
     "huge kernel": (["conv", "--kernel", "999999999"], "every number is shown"),
-    "huge padding": (["conv", "--padding", "4000"], "every number is shown"),
+    "huge padding": (["conv", "--padding", "4000"], "padding is 4000; use 0 to 64"),
     "misspelt kernel": (["conv", "--kernel", "sobel"], "did you mean 'sobel-y'?"),
     "misspelt way": (["conv", "--way", "im2cool"], "did you mean 'im2col'?"),
     "winograd of 5x5": (["conv", "--kernel", "5", "--way", "winograd"], "has transforms for 3x3 alone"),

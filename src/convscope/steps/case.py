@@ -16,6 +16,7 @@ from convscope.errors import InputError
 from convscope.geometry import Window, formula, out_size, transposed_out_size
 
 MAX_VALUES = 4096  # of an input, a kernel or an output: what is shown number by number must stay small
+MAX_SETTING = 64  # of a stride, padding or dilation
 
 Pair = int | tuple[int, int]
 
@@ -182,10 +183,10 @@ def check_shapes(x: Sequence[int], w: Sequence[int]) -> None:
 
 def _pair(value: Any, name: str, least: int) -> tuple[int, int]:
     pair = tuple(value) if isinstance(value, tuple | list) else (value, value)
-    if len(pair) != 2 or not all(isinstance(v, int) and least <= v <= MAX_VALUES for v in pair):
+    if len(pair) != 2 or not all(isinstance(v, int) and least <= v <= MAX_SETTING for v in pair):
         told = f"; the output has (n - span + 2*padding) / stride + 1 places, span = {_SPAN}" if least else ""
         raise InputError(
-            f"conv: {name} is {value}; use {least} to {MAX_VALUES:,}, or as much for rows and columns{told}"
+            f"conv: {name} is {value}; use {least} to {MAX_SETTING}, or as much for rows and columns{told}"
         )
     return pair[0], pair[1]
 
