@@ -95,7 +95,7 @@ def features(
     show(table, data={"layers": rows, "values": str(files[-1])}, json=json)
 
 
-def explain(
+def value(
     model: Model,
     image: Image,
     layer: Annotated[str | None, typer.Option(help="Which layer: C3, features.C3, or an operator's number.")] = None,
@@ -108,7 +108,7 @@ def explain(
     input: Input = None,
     json: Json = False,
 ) -> None:
-    """Show the terms that were combined to make one value of a layer."""
+    """Show the terms that were combined to make one value of a layer of MODEL."""
     from convscope.explain import explain, trace
 
     if first_nan:

@@ -18,9 +18,10 @@ from convscope.errors import InputError
 from convscope.files import write_whole
 from convscope.table import MINUS, number
 
-# The colour scales, as anchors at equal steps. The neutral of `diverging` is the page's colour.
+# The colour scales, as anchors at equal steps. The neutral of a diverging one is the page's colour.
 ANCHORS: Mapping[str, tuple[str, ...]] = {
     "diverging": ("#123a7a", "#2f6fbf", "#85b3e4", "#ffffff", "#f6b36b", "#d9741a", "#7f3b06"),
+    "diverging-dark": ("#b9d5f4", "#5c98dc", "#2a5a9c", "#14181f", "#8f4c14", "#dd8430", "#fbd3a2"),
     "sequential": ("#0b1230", "#1b3f77", "#2a7591", "#5fac8d", "#c3d67f", "#fdf7dc"),
 }
 NOT_FINITE = (255, 0, 255)
