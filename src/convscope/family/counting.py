@@ -31,9 +31,9 @@ class Times:
 class Member:
     """One member, and what a recording of it says.
 
-    Units: `macs` of the whole batch; `bytes` of the input, the weights and the output, each counted once, which is the
-    least that must be moved; `work` holds the MACs and bytes of each operator in turn, so that maps between the parts of
-    a stack are counted too; `field` elements of the input that a unit of the output sees at most.
+    Units: `macs` of the whole batch; `bytes` of the input, the weights and the output, each counted once, the least
+    that must be moved; `work` the MACs and bytes of each operator in turn, maps between the parts of a stack included;
+    `field` elements of the input that a unit of the output sees at most.
     """
 
     name: str

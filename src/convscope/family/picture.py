@@ -11,15 +11,14 @@ from matplotlib.figure import Figure
 from convscope.errors import InputError
 from convscope.family.counting import Family
 from convscope.files import write_whole
-from convscope.table import number
 
 PROMISED, DELIVERED = "#85b3e4", "#d9741a"
 _INK, _FAINT, _LINE = "#1f2933", "#6b7785", "#d5dae1"
 
 
 def draw(told: Family) -> Figure:
-    """A bar for each member that has MACs: how many times fewer than the dense convolution; below it, if the family
-    was timed, how many times faster. Beside them the MACs, or the milliseconds.
+    """A bar for each member, on a scale of doublings: how many times fewer MACs than the dense convolution it has; and
+    below that, if the family was timed, how many times faster it is.
     """
     members = [m for m in told.members if m.macs or m.times]
     timed = told.members[0].times is not None
@@ -69,29 +68,21 @@ def _bars(
     known = [(place, v) for place, v in zip(places, values, strict=True) if v]
     axes.barh([p for p, _ in known], [v - 1 for _, v in known], height, left=1, color=colour, label=label)
     for place, v in known:
-        axes.annotate(
-            f"{number(v)}",
-            (v, place),
-            xytext=(4 if v >= 1 else -4, 0),
-            textcoords="offset points",
-            ha="left" if v >= 1 else "right",
-            va="center",
-            fontsize=8.5,
-            color=_INK,
-        )
+        beside = {"xytext": (4, 0), "textcoords": "offset points", "va": "center"}
+        axes.annotate(f"{v:.3g}", (max(v, 1), place), **beside, fontsize=8.5, color=_INK)
 
 
 def _style(axes: Axes, told: Family) -> None:
     axes.set_xscale("log", base=2)
     low, high = axes.get_xlim()
-    axes.set_xlim(min(low, 0.8), high * 1.4)
+    axes.set_xlim(min(low, 0.9), high * 1.3)
+    axes.margins(y=0.02)
     axes.xaxis.set_major_formatter(lambda v, _: f"{v:g}x")
     axes.axvline(1, color=_FAINT, linewidth=1)
     axes.grid(axis="x", color=_LINE, linewidth=0.7)
     axes.set_axisbelow(True)
     axes.tick_params(length=0, labelcolor=_INK)
     axes.spines[:].set_visible(False)
-    axes.set_title(f"Saved against the dense convolution: {told.table().title}", loc="left", fontsize=10.5, color=_INK)
-    axes.legend(loc="lower right", frameon=False)
-    if told.notes:
-        axes.set_xlabel("; ".join(told.notes), fontsize=8.5, color=_FAINT, loc="left")
+    axes.set_title("What each saves against the dense convolution", loc="left", fontsize=12, color=_INK)
+    axes.legend(loc="lower right", frameon=False, labelcolor=_INK)
+    axes.set_xlabel("\n".join([told.table().title, *told.notes]), fontsize=8.5, color=_FAINT, loc="left")

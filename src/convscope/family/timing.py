@@ -43,7 +43,9 @@ def clocked(told: Family, *, rounds: int = 8, at_most: float = 20.0, on: Limits 
     return replace(
         told,
         members=members,
-        notes=(f"medians of {len(forward['dense'].seconds)} rounds, {machine.threads} threads, {layout}, PyTorch eager",),
+        notes=(
+            f"medians of {len(forward['dense'].seconds)} rounds, {machine.threads} threads, {layout}, PyTorch eager",
+        ),
     )
 
 
