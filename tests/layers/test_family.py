@@ -109,6 +109,15 @@ def test_shared_weights_against_one_weight_for_each_pair():
     assert (total.params, total.macs) == (10**12, 10**12)
 
 
+def test_as_many_maps_come_out_as_there_are_kernels_with_the_channels_of_the_input():
+    x = torch.zeros(1, 4, 12, 9)  # RGBA
+    two = nn.Sequential(nn.Conv2d(4, 32, (5, 3)), nn.Conv2d(32, 128, (5, 3)))
+    for layer, shapes in ((nn.Conv2d(4, 1, 3), [(1, 1, 10, 7)]), (two, [(1, 32, 8, 7), (1, 128, 4, 5)])):
+        rows = convscope.summarize(convscope.record(layer, x)).operators
+        assert [row.output_shape for row in rows] == shapes
+    assert [(tuple(c.weight.shape), len(c.bias)) for c in two] == [((32, 4, 5, 3), 32), ((128, 32, 5, 3), 128)]
+
+
 def test_groups_divide_the_cost():
     dense, grouped = (costs(ShuffledGroupConv(8, 8, 3, groups=g, bias=False), 1, 8, 6, 6) for g in (1, 4))
     assert dense == (4 * grouped[0], 4 * grouped[1])
