@@ -18,7 +18,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "convscope"
 SNAPSHOT = ROOT / "tests" / "cli_options.txt"
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FAST = {"env", "inspect", "--help", "--version"}  # documented commands of these are run, others are parsed
 
 MAX_FILE, MAX_FUNCTION = 400, 60

@@ -7,8 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from convscope import __version__, machine
-from convscope.cli import learn, look, speed, start
-from convscope.cli import learn, look, start, steps
+from convscope.cli import learn, look, speed, start, steps
 from convscope.cli.common import say
 from convscope.errors import ConvscopeError
 
@@ -35,6 +34,7 @@ VERBS = (
     start.demo,
     look.convolve,
     look.inspect,
+    look.family,
     look.features,
     steps.explain,
     learn.train,

@@ -60,10 +60,10 @@ def say_written(path: Path) -> None:
     say(f"wrote {path}")
 
 
-def target_file(path: Path) -> Path:
+def target_file(path: Path, option: str = "--out") -> Path:
     make_folder(path.parent)
     if path.is_dir():
-        raise InputError(f"{path}: is a folder, but a file is to be written; give another --out")
+        raise InputError(f"{path}: is a folder, but a file is to be written; give another {option}")
     return path
 
 
@@ -85,6 +85,12 @@ def parse_pair(text: str) -> int | tuple[int, ...]:
     if len(values) > 2:
         raise InputError(f"a size: {text!r} has {len(values)} numbers; give one, or height x width such as 5x3")
     return next(iter(values)) if len(values) == 1 else values
+
+
+def parse_size(text: str, *, option: str) -> int | tuple[int, ...]:
+    """One number for all axes, or one for each."""
+    values = parse_numbers(text, "x", option=option)
+    return values[0] if len(values) == 1 else values
 
 
 def parse_numbers(text: str, separator: str, *, option: str) -> tuple[int, ...]:

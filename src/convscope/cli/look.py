@@ -15,6 +15,7 @@ from convscope.cli.common import (
     parse_numbers,
     parse_pair,
     parse_shape,
+    parse_size,
     recorded,
     say_written,
     show,
@@ -76,6 +77,51 @@ def inspect(model: Model, input: Input = None, json: Json = False) -> None:
     show(summary.table(title=title), data={"model": model, **summary.data()}, json=json)
 
 
+def family(
+    input: Annotated[str | None, typer.Option(help="Channels and size of a map: 128x56x56.")] = None,
+    ndim: Annotated[int | None, typer.Option(help="Spatial axes, where --input does not say.", min=1, max=3)] = None,
+    out_channels: Annotated[int | None, typer.Option(help="As many as the input has, if not given.")] = None,
+    batch: Annotated[int, typer.Option(help="Maps at once.")] = 8,
+    kernel_size: Annotated[str, typer.Option(help="3, or one for each axis: 5x3.")] = "3",
+    stride: Annotated[str, typer.Option(help="2, or 2x1.")] = "1",
+    padding: Annotated[str | None, typer.Option(help="1, or 2x1; half of the kernel, if not given.")] = None,
+    dilation: Annotated[str, typer.Option(help="Of the dilated one.")] = "2",
+    groups: Annotated[int | None, typer.Option(help="Of the grouped ones; up to 4 if not given.")] = None,
+    scale: Annotated[int, typer.Option(help="Stride of the transposed one.")] = 2,
+    output_padding: Annotated[int | None, typer.Option(help="Of the transposed one.")] = None,
+    time: Annotated[bool, typer.Option("--time", help="Measure each on this machine as well.")] = False,
+    plot: Annotated[Path | None, typer.Option(help="Draw the savings: a .png or .svg file.")] = None,
+    json: Json = False,
+) -> None:
+    """Set the convolution family side by side: output, parameters, MACs, field, bytes, and with --time the clock."""
+    from convscope.family import MAPS, Setting, clocked, family
+
+    shape = parse_shape(input) or MAPS[ndim or 2]
+    if ndim not in (None, len(shape) - 1):
+        raise InputError(f"--ndim: is {ndim}, but --input {input} has {len(shape) - 1} spatial axes; give one of them")
+    text = {"kernel_size": kernel_size, "stride": stride, "padding": padding, "dilation": dilation}
+    window: dict[str, Any] = {
+        name: parse_size(value, option=f"--{name.replace('_', '-')}") for name, value in text.items() if value
+    }
+    setting = Setting(
+        in_channels=shape[0],
+        out_channels=shape[0] if out_channels is None else out_channels,
+        size=shape[1:],
+        batch=batch,
+        groups=groups,
+        scale=scale,
+        output_padding=output_padding,
+        **window,
+    )
+    target = _picture_file(plot) if plot else None
+    told = clocked(family(setting)) if time else family(setting)
+    show(told, data=told.data(), json=json)
+    if target:
+        from convscope.family.picture import save_picture
+
+        say_written(save_picture(told, target))
+
+
 def features(
     model: Model,
     image: Image,
@@ -132,3 +178,10 @@ def _print_first_nan(recording: Any, *, json: bool) -> None:
     data = {"op": op and op.name, "layer": op and op.module, "index": op and op.index}
     found = f"the first NaN or infinity comes from operator {op.index}: {op.name}" if op else "no NaN, no infinity"
     show(f"{found} in {op.module}" if op and op.module else found, data=data, json=json)
+
+
+def _picture_file(path: Path) -> Path:
+    from convscope.family.picture import picture_format
+
+    picture_format(path)
+    return target_file(path, "--plot")
