@@ -38,18 +38,18 @@ class View(nn.Module):
         return x.flatten(2).transpose(1, 2).reshape(n, h, w, c).permute(0, 3, 1, 2)
 
 
-def layer(draw, *, up=True, holes=True):
+def layer(draw, *, padded=True):
     size = draw(st.integers(1, 4))
-    stride, dilation = draw(st.integers(1, 2)), draw(st.integers(1, 3 if holes else 1))
-    padding = draw(st.integers(0, size // 2))
-    kinds = ["conv", "max", "mean", "residual", "joined", "view", "pad", *["transposed", "nearest"] * up]
+    stride, dilation = draw(st.integers(1, 2)), draw(st.integers(1, 3))
+    padding = draw(st.integers(0, size // 2 if padded else 0))
+    kinds = ["conv", "max", "mean", "view", "transposed", "nearest", *["residual", "joined", "pad"] * padded]
     match draw(st.sampled_from(kinds)):
         case "conv":
-            return nn.Conv2d(1, 1, size, stride if holes or size > 1 else 1, padding, dilation)
+            return nn.Conv2d(1, 1, size, stride, padding, dilation)
         case "max":
             return nn.MaxPool2d(max(size, 2), stride, padding)
         case "mean":
-            return nn.AvgPool2d(max(size, 2), stride, padding, ceil_mode=draw(st.booleans()))
+            return nn.AvgPool2d(max(size, 2), stride, padding, ceil_mode=padded and draw(st.booleans()))
         case "transposed":
             return nn.ConvTranspose2d(1, 1, size, draw(st.integers(1, 3)), min(padding, 1), dilation=dilation)
         case "nearest":

@@ -24,6 +24,7 @@ VERBS = (
     start.demo,
     look.convolve,
     look.inspect,
+    look.field,
     look.features,
     look.explain,
     learn.train,

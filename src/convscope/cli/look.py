@@ -15,6 +15,7 @@ from convscope.cli.common import (
     parse_numbers,
     parse_pair,
     parse_shape,
+    pictured,
     recorded,
     say_written,
     show,
@@ -74,6 +75,29 @@ def inspect(model: Model, input: Input = None, json: Json = False) -> None:
     summary = summarize(record(loaded.model, torch.zeros(1, *loaded.shape)))
     title = f"{model}, input {'x'.join(map(str, summary.input_shapes[0]))}"
     show(summary.table(title=title), data={"model": model, **summary.data()}, json=json)
+
+
+def field(
+    model: Model,
+    layer: Annotated[str, typer.Option(help="Which layer: C3, features.C3, or an operator's number.")],
+    unit: Annotated[str | None, typer.Option(help="Which place in it: row,column (the middle).")] = None,
+    effective: Annotated[bool, typer.Option("--effective", help="Measure how much each pixel counts.")] = False,
+    image: Annotated[str | None, typer.Option(help="On this picture, instead of a plain canvas and noise.")] = None,
+    input: Input = None,
+    out: Annotated[Path | None, typer.Option(help="Draw it into this PNG file.")] = None,
+    json: Json = False,
+) -> None:
+    """Print what one place of a layer sees of the picture: its receptive field, exact and effective."""
+    from convscope.explain.pictures import save_png
+    from convscope.field import field
+
+    net, x, pixels = pictured(model, image, input)
+    place = parse_numbers(unit, ",", option="--unit") if unit else None
+    samples = (None if image else 16) if effective else 0
+    found = field(net, x, layer=layer, place=place, samples=samples)
+    show(found.table(), data={"model": model, **found.data()}, json=json)
+    if out:
+        say_written(save_png(found.picture(pixels), target_file(out)))
 
 
 def features(

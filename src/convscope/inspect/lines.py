@@ -110,6 +110,25 @@ def reshaped_line(axis: int, out: tuple[int, ...], into: tuple[int, ...]) -> Lin
     return Line(mover, tuple((i, i) for i in range(into[axis]) for _ in range(inner)))
 
 
+def split_line(line: Line, out: tuple[int, ...], into: tuple[int, ...]) -> Line | None:
+    """A line behind a view that cuts its axis in two, where it moves with one of them alone; else None.
+
+    It gives tokens back their rows and columns.
+    """
+    there, here = next((t, h) for t, h in matched(out, into) if line.axis in h)
+    longer = [a for a in there if out[a] > 1]
+    if len(longer) != 2 or prod(into[a] for a in here) != into[line.axis or 0]:
+        return None
+    inner = out[longer[1]]
+    if line.step == 0 and inner % line.period == 0:
+        return Line(longer[1], line.seen)
+    if (period := lcm(line.period, inner)) > LONGEST:
+        return None
+    seen, step = line.longer(period).seen, line.step * (period // line.period)
+    heads = seen[::inner]
+    return Line(longer[0], heads, step) if all(s == heads[i // inner] for i, s in enumerate(seen)) else None
+
+
 def matched(out: tuple[int, ...], into: tuple[int, ...]) -> Iterator[tuple[list[int], list[int]]]:
     """The shortest groups of neighbouring axes that hold as many elements on both sides of a view.
 

@@ -18,6 +18,7 @@ from convscope.geometry import Interval, Window
 from convscope.graph import RULES, Box, Op, Recording, Value, reading, reads, rule_of
 from convscope.graph.rules import Rules, conv_windows, outputs_apart, pool_windows
 from convscope.inspect.lines import matched
+from convscope.inspect.receptive_field import Unit
 
 Product = tuple[np.ndarray, ...]  # one boolean vector an axis
 MOST_PRODUCTS = 12  # beyond it, a union is cut anew into products that do not overlap
@@ -60,11 +61,11 @@ class Reach:
         return reading.hull(tuple(_ends(axis) for axis in each) for each in self.products)
 
 
-def reach(recording: Recording, op: Op, *, unit: tuple[int, ...], source: int = 0, rules: Rules = RULES) -> Reach:
+def reach(recording: Recording, op: Op, *, unit: Unit, source: int = 0, rules: Rules = RULES) -> Reach:
     """The very elements of an input that one unit of an operator's first output depends on.
 
-    unit: an index for every axis of the output. source: which input of the network, by its number.
-    What lies in padding is no element of the input and is left out, in maps in between as well.
+    unit: an index for every axis of the output; None takes all along an axis. source: which input of the network, by
+    its number. What lies in padding is no element of the input and is left out, in maps in between as well.
     Raises: InputError if the unit does not exist.
 
     >>> import torch
@@ -76,7 +77,13 @@ def reach(recording: Recording, op: Op, *, unit: tuple[int, ...], source: int = 
     """
     shape = op.outputs[0].shape
     check_unit(op, unit)
-    wanted = {op.outputs[0].id: [tuple(np.arange(n) == i for i, n in zip(unit, shape, strict=True))]}
+    wanted = {
+        op.outputs[0].id: [
+            tuple(
+                np.arange(n) == i if i is not None else np.ones(n, dtype=bool) for i, n in zip(unit, shape, strict=True)
+            )
+        ]
+    }
     dependent = _dependent(recording, source)
     bounds: list[str] = []
     for earlier in reversed(recording.ops[: op.index + 1]):
@@ -89,12 +96,13 @@ def reach(recording: Recording, op: Op, *, unit: tuple[int, ...], source: int = 
     return Reach(asked.shape, tuple(union(wanted.get(asked.id, ()))), tuple(dict.fromkeys(bounds)))
 
 
-def check_unit(op: Op, unit: tuple[int, ...]) -> None:
+def check_unit(op: Op, unit: Unit) -> None:
     """Raises: InputError if the operator's first output has no such unit."""
     shape = op.outputs[0].shape
-    if len(unit) != len(shape) or not all(0 <= i < n for i, n in zip(unit, shape, strict=False)):
+    if len(unit) != len(shape) or not all(i is None or 0 <= i < n for i, n in zip(unit, shape, strict=False)):
+        asked = ",".join("all" if i is None else str(i) for i in unit)
         ranges = ", ".join(f"0..{n - 1}" for n in shape)
-        raise InputError(f"{op.module or op.name}: there is no unit {','.join(map(str, unit))}; use {ranges}")
+        raise InputError(f"{op.module or op.name}: there is no unit {asked}; use {ranges}")
 
 
 def union(products: Iterable[Product]) -> list[Product]:

@@ -5,6 +5,7 @@
 modules through which a unit sees everything.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -19,10 +20,12 @@ from convscope.inspect.lines import (
     join,
     joined,
     reshaped_line,
+    split_line,
     transposed_line,
     window_line,
 )
 
+Unit = tuple[int | None, ...]  # an index for every axis; None: all along it together
 Lines = tuple[Line, ...]
 MOST_PARTS = 4
 
@@ -92,9 +95,14 @@ class Field:
             return None
         return tuple(max(-line.at(u)[0] for u in _seeing(line)) for line in self.lines)
 
-    def at(self, unit: tuple[int, ...]) -> Box | None:
+    @property
+    def moves_with(self) -> tuple[int, ...]:
+        """The axes of the map along which its units see different places."""
+        return tuple(sorted({line.axis for part in self.parts for line in part if line.axis is not None}))
+
+    def at(self, unit: Unit) -> Box | None:
         """The local field of one unit, an interval for each axis of `axes`; None if it sees nothing."""
-        box = tuple(line.seen[0] if line.axis is None else line.at(unit[line.axis]) for line in self.lines)
+        box = tuple(line.seen[0] if line.axis is None else line.at(unit[line.axis] or 0) for line in self.lines)
         return None if NOTHING in box or any(lo > hi for lo, hi in box) else box
 
 
@@ -117,19 +125,29 @@ def receptive_field(recording: Recording, op: Op, *, unit: tuple[int, ...], rule
 
 def fields(recording: Recording, *, rules: Rules = RULES) -> dict[int, Field]:
     """The field of every value that depends on the first input, by the value's id; cost linear in operators."""
-    source = recording.inputs[0]
-    axes = space(recording)
-    lines = tuple(Line(a, ((0, 0),), 1) for a in axes)
-    found = {source.id: Field(axes, tuple(source.shape[a] for a in axes), (lines,))}
-    for op in recording.ops:
-        inputs = [v for v in op.inputs if v.id in found]
-        for k, out in enumerate(outputs_apart(op, rules=rules) if inputs else ()):
-            parts = [
-                p for v in inputs if (p := _through(op, found[v.id], _Links(op, v, k, rules, alone=len(inputs) == 1)))
-            ]
-            if parts and 0 not in out.shape:
-                found[out.id] = parts[0] if len(parts) == 1 else _joined(parts)
+    found = {recording.inputs[0].id: _identity(recording)}
+    found |= {out.id: field for out, field, _, _ in fields_through(recording, rules=rules)}
     return found
+
+
+def fields_through(
+    recording: Recording, *, rules: Rules = RULES
+) -> Iterator[tuple[Value, Field, Op, list[tuple[Value, Field]]]]:
+    """Each value with its field, the operator that made it, and what it sees through each of the operator's inputs."""
+    found = {recording.inputs[0].id: _identity(recording)}
+    for op in recording.ops:
+        inputs = [v for v in dict.fromkeys(op.inputs) if v.id in found]
+        for k, out in enumerate(outputs_apart(op, rules=rules) if inputs else ()):
+            links = [_Links(op, v, k, rules, alone=len(inputs) == 1) for v in inputs]
+            parts = [(x.value, f) for x in links if (f := _through(op, found[x.value.id], x)) is not None]
+            if parts and 0 not in out.shape:
+                found[out.id] = _joined([f for _, f in parts])
+                yield out, found[out.id], op, parts
+
+
+def _identity(recording: Recording) -> Field:
+    axes, shape = space(recording), recording.inputs[0].shape
+    return Field(axes, tuple(shape[a] for a in axes), (tuple(Line(a, ((0, 0),), 1) for a in axes),))
 
 
 def space(recording: Recording) -> tuple[int, ...]:
@@ -167,11 +185,13 @@ def _moved(line: Line, links: "_Links", n: int) -> Line:
     if link is not None and link.axis is None:
         return Line(None, (line.over(*link.seen[0]),))
     first, last = line.over(0, links.value.shape[line.axis or 0] - 1)
-    return (link and behind(line, link)) or Line(None, ((max(first, 0), min(last, n - 1)),), bound=True)
+    return links.moved(line, link) or Line(None, ((max(first, 0), min(last, n - 1)),), bound=True)
 
 
 def _joined(fields: list[Field]) -> Field:
     """Their parts, those that move together as one."""
+    if len(fields) == 1:
+        return fields[0]
     first, parts = fields[0], list[Lines]()
     for part in dict.fromkeys(p for f in fields for p in f.parts):
         i, together = next(
@@ -228,6 +248,14 @@ class _Links:
         if rule.reads is reading.reshape_reads:
             return reshaped_line(axis, self.out.shape, self.value.shape)
         return self._probed(axis)
+
+    def moved(self, line: Line, link: Line | None) -> Line | None:
+        """The line of the output, from a line of the input and the operator's own."""
+        if link is not None:
+            return behind(line, link)
+        if self.rule is None or self.rule.reads is not reading.reshape_reads:
+            return None
+        return split_line(line, self.out.shape, self.value.shape)
 
     def _beside(self, axis: int) -> Line | None:
         """Along the axis that parts are joined at, only a single part that depends on the input is followed."""
