@@ -17,7 +17,7 @@ from convscope.inspect.effective import whole_unit
 from convscope.table import Column, Table, number
 
 _PAGE = 640  # px that the longer side of a drawing has, about
-_CANVAS, _PADDING, _BOX, _FRAME = (238, 241, 245), (214, 218, 225), "#d9741a", "#6b7785"
+_CANVAS, _PADDING, _SEEN, _BOX, _FRAME = (238, 241, 245), (214, 218, 225), (246, 193, 140), "#d9741a", "#6b7785"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,9 +68,10 @@ class PlaceField:
         }
 
     def picture(self, rows_HWC: np.ndarray | None = None) -> Image.Image:
-        """The field drawn on a picture, or on a plain canvas: what is seen tinted, the local field's box around it.
+        """The field drawn: on a picture, what is not seen pales; on a plain canvas, what is seen is tinted.
 
-        Shapes: rows_HWC as the network's input, values 0 to 1, or None. One pixel of the input is a square of several.
+        Shapes: rows_HWC as the network's input, values 0 to 1, or None. The local field's box is
+        framed; a pixel of the input is a square of several.
         """
         height, width = self.shape
         box = self.box or ((0, height - 1), (0, width - 1))
@@ -93,16 +94,15 @@ class PlaceField:
         """The picture's part of the page."""
         if self.effective is not None:
             return colour(self.effective.map_HW)
-        base = np.full((*self.shape, 3), _CANVAS, dtype=np.float64)
-        if rows_HWC is not None:
-            base[:] = 255 * rows_HWC[..., :3]
         seen = self.mask()
         if self.box and self.field.global_through:  # everything is seen: what is shown is the local part
-            rows, columns = (
-                (np.arange(n) >= lo) & (np.arange(n) <= hi) for (lo, hi), n in zip(self.box, self.shape, strict=True)
-            )
+            pairs = zip(self.box, self.shape, strict=True)
+            rows, columns = ((np.arange(n) >= lo) & (np.arange(n) <= hi) for (lo, hi), n in pairs)
             seen = np.outer(rows, columns)
-        base[seen] = 0.55 * base[seen] + 0.45 * np.array([246, 160, 80])
+        if rows_HWC is None:
+            return np.where(seen[..., None], np.array(_SEEN, dtype=np.uint8), np.array(_CANVAS, dtype=np.uint8))
+        base = 255 * rows_HWC.astype(np.float64)
+        base[~seen] = 0.3 * base[~seen] + 0.7 * np.array(_CANVAS)
         return np.rint(base).astype(np.uint8)
 
     def _facts(self) -> dict[str, Any]:
