@@ -1,5 +1,7 @@
 """Misaligned branches against the centre of gravity that a gradient has."""
 
+import copy
+
 import pytest
 import torch
 from networks import Branches
@@ -56,7 +58,7 @@ def test_planted(name):
 @pytest.mark.parametrize("name", [n for n in PLANTED if "stride" not in n])
 def test_the_centres_of_the_gradients_lie_as_far_apart(name):
     model, apart = PLANTED[name]
-    model = model.double()
+    model = copy.deepcopy(model).double()
     for p in model.parameters():
         p.data = torch.ones_like(p)
     x = torch.ones(1, 1, 33, 33, dtype=torch.float64) if "shortcut" in name else torch.ones(1, 1, 32, 32).double()

@@ -30,7 +30,8 @@ class Bottleneck(nn.Module):
 def slim_resnet50():
     blocks = [(3, 2), (4, 2), (6, 2), (3, 1)]
     units = [Bottleneck(stride if i == n - 1 else 1) for n, stride in blocks for i in range(n)]
-    return nn.Sequential(nn.Conv2d(1, 1, 7, 2, 3), nn.AvgPool2d(3, 2, 1), *units)
+    pool = (nn.ZeroPad2d((0, 1, 0, 1)), nn.AvgPool2d(3, 2))  # SAME on an even axis: all padding behind
+    return nn.Sequential(nn.Conv2d(1, 1, 7, 2, 3), *pool, *units)
 
 
 def slim_alexnet():

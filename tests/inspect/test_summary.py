@@ -99,3 +99,13 @@ def test_data_is_what_json_readers_expect():
     assert {"module", "op", "output_shape", "params", "macs", "receptive_field"} <= first.keys()
     local = {"size": [7, 7], "stride": [2, 2], "padding": [3, 3]}
     assert first["receptive_field"] == local | {"global_through": [], "bound": False, "phases": False}
+
+
+def test_the_table_says_that_phases_differ_and_what_is_a_bound():
+    up = nn.Sequential(nn.ConvTranspose2d(1, 1, 3, 2))
+    text = str(summarize(record(up, torch.zeros(1, 1, 4, 4))))
+    assert "2x2" in text
+    assert "their largest receptive field" in text
+    odd = str(summarize(record(Odd(), torch.zeros(1, 4))))
+    assert "≤ 4" in odd
+    assert "units may see less" in odd

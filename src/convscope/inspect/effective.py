@@ -137,7 +137,7 @@ def _energy(model: nn.Module, x: Tensor, layer: str, unit: Unit, draw: torch.Gen
 
     handle = model.get_submodule(layer).register_forward_hook(take)
     try:
-        with _untouched(model) as state, torch.inference_mode(False), torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad(), _untouched(model) as state:
             asked = x.detach().clone().requires_grad_()
             torch.func.functional_call(model, state, (asked.clone(),))  # the copy may be changed in place
             gradient = (

@@ -69,7 +69,7 @@ class Summary:
             tuple(_row(o) for o in self.operators if o.receptive_field or o.params or o.macs),
             title=title,
             total={"name": "total", "params": self.total.params, "macs": macs},
-            notes=(*unknown, *self.notes),
+            notes=(*unknown, *_field_notes(self.operators), *self.notes),
         )
 
     def data(self) -> dict[str, Any]:
@@ -172,6 +172,16 @@ def _row(o: Operator) -> dict[str, Any]:
         "field": _seen(field) if field else None,
         "stride": field.get("stride"),
     }
+
+
+def _field_notes(operators: tuple[Operator, ...]) -> tuple[str, ...]:
+    """What must be said of the receptive fields."""
+    known = [o.receptive_field for o in operators if o.receptive_field]
+    notes = {
+        "phases": "behind an up-sampling the units of a map differ: shown is their largest receptive field",
+        "bound": "≤: units may see less, for an operator moves them in a way that is not followed",
+    }
+    return tuple(text for key, text in notes.items() if any(field[key] for field in known))
 
 
 def _seen(field: dict[str, Any]) -> str:
