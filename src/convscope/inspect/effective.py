@@ -82,7 +82,8 @@ def effective_field(
     >>> found.theoretical, round(found.share, 2)
     (289, 0.19)
     """
-    recording = record(model, example[:1])
+    with torch.inference_mode(False):  # where composite operators would be recorded whole
+        recording = record(model, example[:1])
     op = recording.find(layer)
     if not op.module:
         raise InputError(f"layer {layer!r}: ran in no module, so that its gradient cannot be taken; name a module")

@@ -121,12 +121,21 @@ def split_line(line: Line, out: tuple[int, ...], into: tuple[int, ...]) -> Line 
         return None
     inner = out[longer[1]]
     if line.step == 0 and inner % line.period == 0:
-        return Line(longer[1], line.seen)
+        return Line(longer[1], *_unrolled(line.seen))
     if (period := lcm(line.period, inner)) > LONGEST:
         return None
     seen, step = line.longer(period).seen, line.step * (period // line.period)
     heads = seen[::inner]
     return Line(longer[0], heads, step) if all(s == heads[i // inner] for i, s in enumerate(seen)) else None
+
+
+def _unrolled(seen: tuple[Interval, ...]) -> tuple[tuple[Interval, ...], int]:
+    """The shortest pattern and its step that go through the intervals of one round, so that they go on at its ends."""
+    for period in range(1, len(seen) // 2 + 1):
+        step = seen[period][0] - seen[0][0]
+        if all(hi == (lo[0] + step, lo[1] + step) for lo, hi in zip(seen, seen[period:], strict=False)):
+            return seen[:period], step
+    return seen, 0
 
 
 def matched(out: tuple[int, ...], into: tuple[int, ...]) -> Iterator[tuple[list[int], list[int]]]:

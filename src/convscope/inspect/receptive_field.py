@@ -306,7 +306,7 @@ class _Links:
         if period > LONGEST:
             return None
         first = m // 2 // period * period
-        if first + period > m and m > period:
+        if first + period >= m and first >= period:  # the unit a period behind must exist
             first -= period
         seen = [self._interval(axis, mover, u) for u in range(first, first + period + 1)]
         if any(s is None for s in seen):
