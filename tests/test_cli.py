@@ -70,6 +70,8 @@ BAD = {
         ["explain", "LeNet5", "digits:0", "--layer", "C3", "--unit", "0,0,0,0", "--depth", "201"],
         "trace: depth is 201; use 1 to 200",
     ),
+    "field of no layer": (["field", "LeNet5", "--layer", "C33"], "did you mean"),
+    "field of a place outside": (["field", "LeNet5", "--layer", "C3", "--unit", "0,10"], "there is no unit 0,all,0,10"),
     "digit that is not there": (["predict", "LeNet5", "digits:360"], "digits:0 to digits:359"),
     "run that is none": (["evaluate", "."], "holds no run"),
     "misspelt setting": (["train", "classify", "--set", "epoch=3"], "did you mean 'epochs'?"),

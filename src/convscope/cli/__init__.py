@@ -35,6 +35,7 @@ VERBS = (
     look.convolve,
     look.inspect,
     look.family,
+    look.field,
     look.features,
     steps.explain,
     learn.train,

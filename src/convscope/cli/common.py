@@ -42,6 +42,25 @@ def recorded(model: str, image: str, layers: Iterable[str] | None, input: str | 
     return record(loaded.model, x, keep=keep)
 
 
+def pictured(model: str, image: str | None, input: str | None) -> tuple[Any, Any, Any]:
+    """The network, its input, and the pixels behind it, HxWx3 from 0 to 1; zeros and None if no picture is given."""
+    import torch
+
+    from convscope.data.folder import resize
+    from convscope.data.images import to_channels
+    from convscope.data.named import open_picture
+    from convscope.runs.loaded import load_model
+
+    loaded = load_model(model, shape=parse_shape(input))
+    if image is None:
+        return loaded.model, torch.zeros(1, *loaded.shape), None
+    picture = open_picture(image)
+    x, notes = loaded.prepare(picture)
+    say(*notes)
+    pixels = torch.from_numpy(to_channels(picture, 3).pixels)
+    return loaded.model, x, resize(pixels, size=x.shape[2:]).movedim(0, -1).numpy()
+
+
 def warn_if_untrained(loaded: Any) -> None:
     if not loaded.trained:
         say(f"{loaded.spec} has fresh random weights; give a run folder to see a trained network")

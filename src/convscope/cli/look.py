@@ -16,6 +16,7 @@ from convscope.cli.common import (
     parse_pair,
     parse_shape,
     parse_size,
+    pictured,
     recorded,
     say_written,
     show,
@@ -120,6 +121,29 @@ def family(
         from convscope.family.picture import save_picture
 
         say_written(save_picture(told, target))
+
+
+def field(
+    model: Model,
+    layer: Annotated[str, typer.Option(help="Which layer: C3, features.C3, or an operator's number.")],
+    unit: Annotated[str | None, typer.Option(help="Which place in it: row,column (the middle).")] = None,
+    effective: Annotated[bool, typer.Option("--effective", help="Measure how much each pixel counts.")] = False,
+    image: Annotated[str | None, typer.Option(help="On this picture, instead of a plain canvas and noise.")] = None,
+    input: Input = None,
+    out: Annotated[Path | None, typer.Option(help="Draw it into this PNG file.")] = None,
+    json: Json = False,
+) -> None:
+    """Print what one place of a layer sees of the picture: its receptive field, exact and effective."""
+    from convscope.explain.pictures import save_png
+    from convscope.field import field
+
+    net, x, pixels = pictured(model, image, input)
+    place = parse_numbers(unit, ",", option="--unit") if unit else None
+    samples = (None if image else 16) if effective else 0
+    found = field(net, x, layer=layer, place=place, samples=samples)
+    show(found.table(), data={"model": model, **found.data()}, json=json)
+    if out:
+        say_written(save_png(found.picture(pixels), target_file(out)))
 
 
 def features(

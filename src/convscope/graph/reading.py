@@ -173,6 +173,13 @@ def trailing_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box:
     return (*box[:first], *whole(value)[first:]) if value == op.args["input"] else whole(value)
 
 
+def batch_norm_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box:
+    """Its own place; with the statistics of the batch (training, instance normalisation) its channel, everywhere."""
+    if value != op.args["input"]:
+        return whole(value)
+    return (whole(value)[0], box[1], *whole(value)[2:]) if op.args["training"] else box
+
+
 def group_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box:
     """A group normalisation reads the channels of its group, everywhere."""
     if value != op.args["input"]:

@@ -12,7 +12,10 @@ from convscope.graph import reading
 from convscope.graph.reading import Box, conv_windows, factors, hull, pool_windows, same_place, whole
 from convscope.graph.recording import Op, Value
 
-__all__ = ["RULES", "Box", "OpRule", "conv_windows", "hull", "pool_windows", "reads", "rule_of", "same_place", "whole"]
+__all__ = [
+    "RULES", "Box", "OpRule", "Rules", "conv_windows", "hull", "outputs_apart", "pool_windows", "reads", "rule_of",
+    "same_place", "whole",
+]  # fmt: skip
 
 Reads = Callable[[Op, Box, Value, int], Box | None]
 
@@ -54,14 +57,15 @@ class OpRule:
     each: bool = False
 
 
+Rules = Mapping[str, OpRule]
+
 _ELEMENTWISE = [
     "add", "add_", "sub", "sub_", "mul", "mul_", "div", "div_", "neg", "abs", "exp", "log", "sqrt", "rsqrt", "pow",
     "relu", "relu_", "leaky_relu", "elu", "gelu", "silu", "silu_", "sigmoid", "tanh", "hardtanh", "hardtanh_",
     "hardswish", "hardswish_", "hardsigmoid", "clamp", "clamp_", "minimum", "maximum", "clone", "detach", "alias",
     "leaky_relu_", "clamp_min", "clamp_max", "addcmul", "masked_fill", "where", "eq", "ne", "lt", "gt", "bitwise_not",
     "le", "ge", "bitwise_and", "bitwise_or", "floor", "ceil", "round", "log2", "remainder", "lift_fresh",
-    "sin", "cos", "_to_copy", "expand", "copy_", "native_dropout", "native_batch_norm",
-    "_native_batch_norm_legit_no_training",
+    "sin", "cos", "_to_copy", "expand", "copy_", "native_dropout", "_native_batch_norm_legit_no_training",
 ]  # fmt: skip
 
 _MADE_FROM_NOTHING = [
@@ -71,7 +75,7 @@ _MADE_FROM_NOTHING = [
 
 _READ_ANYWHERE = ["index", "index_put_", "nonzero", "topk", "sort", "repeat"]
 
-RULES: Mapping[str, OpRule] = {
+RULES: Rules = {
     **{f"aten.{name}": OpRule() for name in _ELEMENTWISE},
     **{f"aten.{name}": OpRule(reads=reading.nothing) for name in _MADE_FROM_NOTHING},
     **{f"aten.{name}": OpRule(reads=reading.everything) for name in _READ_ANYWHERE},
@@ -88,6 +92,7 @@ RULES: Mapping[str, OpRule] = {
     "aten.sum": OpRule(reads=reading.reduced_reads),
     "aten.amax": OpRule(reads=reading.reduced_reads),
     "aten.linalg_vector_norm": OpRule(reads=reading.reduced_reads),
+    "aten.native_batch_norm": OpRule(reads=reading.batch_norm_reads),
     "aten.native_layer_norm": OpRule(reads=reading.trailing_reads),
     "aten.native_group_norm": OpRule(reads=reading.group_reads, uniform=False),
     "aten._softmax": OpRule(reads=reading.along_dim_reads),
@@ -118,12 +123,18 @@ RULES: Mapping[str, OpRule] = {
 }
 
 
-def rule_of(op: Op, *, rules: Mapping[str, OpRule] = RULES) -> OpRule | None:
+def rule_of(op: Op, *, rules: Rules = RULES) -> OpRule | None:
     """The operator's rule: that of its overload if there is one, else of its family; None if unknown."""
     return rules.get(op.target) or rules.get(op.target.rpartition(".")[0])
 
 
-def reads(op: Op, box: Box, value: Value, *, k: int = 0, rules: Mapping[str, OpRule] = RULES) -> Box | None:
+def reads(op: Op, box: Box, value: Value, *, k: int = 0, rules: Rules = RULES) -> Box | None:
     """What a box of the operator's k-th output reads of an input; an unknown operator may read everything."""
     rule = rule_of(op, rules=rules)
     return rule.reads(op, box, value, k) if rule else whole(value)
+
+
+def outputs_apart(op: Op, *, rules: Rules = RULES) -> tuple[Value, ...]:
+    """The outputs that are asked about: the first alone (others are its by-products), unless each reads its own."""
+    rule = rule_of(op, rules=rules)
+    return op.outputs if rule is None or rule.each else op.outputs[:1]

@@ -26,8 +26,9 @@ class Operator:
     """One row: an operator, what it makes, what it costs, what it sees.
 
     `params` are credited to the first operator that reads them. `macs` is None where no rule is known.
-    `receptive_field` is None where the output does not depend on the first input; `global_through` names the
-    operators through which it came to depend on the whole of it.
+    `receptive_field` is None where the output does not depend on the first input. Its `size`, `stride` and `padding`
+    are those of the local field, None where there is none; `global_through` names the modules through which every unit
+    also sees the whole input. `phases`: the size is the largest of several (up-sampling); `bound`: it may be smaller.
     """
 
     index: int
@@ -68,7 +69,7 @@ class Summary:
             tuple(_row(o) for o in self.operators if o.receptive_field or o.params or o.macs),
             title=title,
             total={"name": "total", "params": self.total.params, "macs": macs},
-            notes=(*unknown, *self.notes),
+            notes=(*unknown, *_field_notes(self.operators), *self.notes),
         )
 
     def data(self) -> dict[str, Any]:
@@ -90,10 +91,8 @@ def summarize(recording: Recording, *, rules: Mapping[str, OpRule] = RULES) -> S
     """
     field_of = fields(recording, rules=rules) if recording.inputs else {}
     spent = _spent(recording)
-    through = _global_through(recording, field_of)
     operators = tuple(
-        _operator(op, sum(prod(v.shape) for v in spent.get(op.index, ())), field_of, through, recording.inputs, rules)
-        for op in recording.ops
+        _operator(op, sum(prod(v.shape) for v in spent.get(op.index, ())), field_of, rules) for op in recording.ops
     )
     parameters = [v for v in recording.params if v.role is Role.PARAMETER]
     read = {v.id for values in spent.values() for v in values}
@@ -129,54 +128,33 @@ def _spent(recording: Recording) -> dict[int, list[Value]]:
     return spent
 
 
-def _global_through(recording: Recording, field_of: Mapping[int, Field]) -> dict[int, tuple[str, ...]]:
-    """For each value that depends on the whole input: the modules (or operators) where that came to be."""
-    through: dict[int, tuple[str, ...]] = {}
-    for op in recording.ops:
-        names = tuple(dict.fromkeys(n for v in op.inputs for n in through.get(v.id, ())))
-        field = field_of.get(op.outputs[0].id) if op.outputs else None
-        if not names and field and _stands_still(field, recording.inputs[0].shape):
-            names = (op.module or op.name,)
-        through |= {v.id: names for v in op.outputs}
-    return through
-
-
 def _operator(
     op: Op,
     params: int,
     field_of: Mapping[int, Field],
-    through: Mapping[int, tuple[str, ...]],
-    inputs: tuple[Value, ...],
     rules: Mapping[str, OpRule],
 ) -> Operator:
     rule = rule_of(op, rules=rules)
     out = op.outputs[0] if op.outputs else None
     field = field_of.get(out.id) if out else None
-    shown = _shown(field, inputs[0].shape) | {"global_through": through[out.id]} if out and field else None
+    shown = _shown(field) if field else None
     return Operator(
         op.index, op.module, op.name, out.shape if out else (), params, rule.macs(op) if rule else None, shown
     )
 
 
-def _spatial(shape: tuple[int, ...]) -> slice:
-    return slice(2, None) if len(shape) > 2 else slice(1, None)
-
-
-def _stands_still(field: Field, source: tuple[int, ...]) -> bool:
-    """Whether every unit depends on the same part of the input, and that part is all of it."""
-    axes = _spatial(source)
-    covers = all(lo <= 0 and hi >= n - 1 for (lo, hi), n in zip(field.box[axes], source[axes], strict=True))
-    still = not any(field.stride[axes]) if field.affine else field.box[axes] == field.everything[axes]
-    return covers and still
-
-
-def _shown(field: Field, source: tuple[int, ...]) -> dict[str, Any]:
-    axes = _spatial(source)
-    shown: dict[str, Any] = {"size": field.size[axes], "stride": None, "padding": None}
-    if field.affine:
-        shown["stride"] = tuple(_plain(s) for s in field.stride[axes])
-        shown["padding"] = tuple(_plain(p) for p in field.padding[axes])
-    return shown
+def _shown(field: Field) -> dict[str, Any]:
+    """Its numbers; of the local field None where there is none, or where they are no numbers of all units."""
+    local = field.is_local
+    stride, padding = (field.stride, field.padding) if local else (None, None)
+    return {
+        "size": field.size if local else None,
+        "stride": stride and tuple(map(_plain, stride)),
+        "padding": padding,
+        "global_through": field.global_through,
+        "bound": field.is_bound,
+        "phases": field.has_phases,
+    }
 
 
 def _plain(value: Fraction | int) -> int | float:
@@ -191,6 +169,23 @@ def _row(o: Operator) -> dict[str, Any]:
         "output_shape": o.output_shape,
         "params": o.params or None,
         "macs": (o.macs or None) if o.macs is not None else "?",
-        "field": "whole input" if field.get("global_through") else field.get("size"),
-        "stride": None if field.get("global_through") else field.get("stride"),
+        "field": _seen(field) if field else None,
+        "stride": field.get("stride"),
     }
+
+
+def _field_notes(operators: tuple[Operator, ...]) -> tuple[str, ...]:
+    """What must be said of the receptive fields."""
+    known = [o.receptive_field for o in operators if o.receptive_field]
+    notes = {
+        "phases": "behind an up-sampling the units of a map differ: shown is their largest receptive field",
+        "bound": "≤: units may see less, for an operator moves them in a way that is not followed",
+    }
+    return tuple(text for key, text in notes.items() if any(field[key] for field in known))
+
+
+def _seen(field: dict[str, Any]) -> str:
+    """The local field, and after it whether everything is seen as well."""
+    least = "≤ " if field["bound"] else ""
+    local = least + "x".join(map(str, field["size"])) if field["size"] else ""
+    return " + ".join(part for part in (local, "whole input" if field["global_through"] else "") if part)
