@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from convscope import __version__, machine
-from convscope.cli import learn, look, start
+from convscope.cli import learn, look, start, why
 from convscope.cli.common import say
 from convscope.errors import ConvscopeError
 
@@ -16,8 +16,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Build, see, train and speed up convolutional neural networks.",
-    epilog="MODEL is LeNet5, ConvNet3, torchvision:NAME, timm:NAME, package.module:function, or a run folder. "
-    "IMAGE is a file, digits:N (a handwritten test digit), flower or china (photographs).",
+    epilog="MODEL is LeNet5, ConvNet3, torchvision:NAME, timm:NAME, imagenet:efficientnet_lite0, package.module:function, or a run folder. "
+    "IMAGE is a file, digits:N (a handwritten test digit), flower, china, coffee, chelsea, ... (photographs).",
 )
 
 VERBS = (
@@ -26,6 +26,9 @@ VERBS = (
     look.inspect,
     look.features,
     look.explain,
+    why.attribute,
+    why.patches,
+    why.visualise,
     learn.train,
     learn.evaluate,
     learn.predict,
