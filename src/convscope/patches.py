@@ -54,7 +54,7 @@ class PatchGrid:
     def picture(self) -> Image.Image:
         """The patches in rows, each under its value and its picture's number; padding is hatched."""
         size = max(max(p.pixels.shape[:2]) for p in self.patches)
-        side = max(96, min(size, 224))
+        side = max(112, min(size, 224))
         panels = [Panel(_shown(p.pixels, side), f"{number(p.value)} in {p.image}") for p in self.patches]
         across = len(panels) if len(panels) <= 4 else int(np.ceil(np.sqrt(len(panels))))
         rows = [panels[i : i + across] for i in range(0, len(panels), across)]

@@ -135,7 +135,7 @@ def _spectrum(shape: tuple[int, ...], source: torch.Generator) -> tuple[Tensor, 
     channels, high, wide = shape
     rows, columns = torch.fft.fftfreq(high)[:, None], torch.fft.rfftfreq(wide)[None]
     frequency = (rows**2 + columns**2).sqrt().clamp(min=1 / max(high, wide))
-    amplitude = (high * wide) ** 0.5 / (frequency * max(high, wide))
+    amplitude = (high * wide) ** 0.5 / frequency / 4
     return SPREAD * torch.randn(channels, *amplitude.shape, 2, generator=source), amplitude
 
 

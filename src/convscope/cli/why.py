@@ -52,7 +52,7 @@ def attribute(
     layers = {m: layer if "cam" in m or method != "all" else None for m in names}
     found = [attribute(loaded.model, x, m, target=index, layer=layers[m], seed=seed) for m in names]
     picture = loaded.normalisation.undo(x)[0].movedim(0, -1).numpy()
-    title = f"{image}: {name} ({number(100 * probability)} %)"
+    title = f"{image}: class {name}, {number(100 * probability)} %"
     say_written(_save(sheet(picture, found, title=title), path))
     say_written(_save_numbers(path.with_suffix(".npz"), picture=picture, **{a.method: a.map for a in found}))
     table = _attributions(found, title)

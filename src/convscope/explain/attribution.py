@@ -210,7 +210,7 @@ def _grad_cam_pp(asked: _Asked) -> Attribution:
     """
 
     def weights(A: Tensor, G: Tensor) -> Tensor:
-        below = 2 * G**2 + (A * G**3).sum((2, 3), keepdim=True)
+        below = 2 * G**2 + A.sum((2, 3), keepdim=True) * G**3
         alpha = torch.where(below != 0, G**2 / torch.where(below != 0, below, 1.0), 0.0)
         return (alpha * G.relu()).sum((2, 3), keepdim=True)
 

@@ -58,9 +58,10 @@ class Kernels:
         w_OIHW = self.weights[:DOWN, :ACROSS]
         scale = Scale(Scale.of(self.weights).limit, signed=True)
         outputs, inputs, height, width = w_OIHW.shape
-        zoom = max(1, min(64 // max(height, width), 960 // (inputs * width)))
+        zoom = max(1, min(48 // max(height, width), 960 // (inputs * width)))
         tiles = scale.paint(w_OIHW).repeat(zoom, axis=2).repeat(zoom, axis=3)
-        tiles = np.pad(tiles, ((0, 0), (0, 0), (0, 1), (0, 1), (0, 0)), constant_values=160)
+        for width_, grey in ((1, 200), (2, 255)):  # a fine frame, and a gap
+            tiles = np.pad(tiles, ((0, 0), (0, 0), (width_, width_), (width_, width_), (0, 0)), constant_values=grey)
         h, w = tiles.shape[2:4]
         whole = tiles.transpose(0, 2, 1, 3, 4).reshape(outputs * h, inputs * w, 3)
         down, across = (
