@@ -71,7 +71,8 @@ class _Asked:
 
     def score(self, x_NCHW: Tensor) -> Tensor:
         """Shapes: NxCxHxW -> N."""
-        scores = self.target(called(self.model, x_NCHW.clone()))  # a copy, since the model may write in place
+        x = as_model(self.model, x_NCHW)  # captum makes float32 of other types
+        scores = self.target(called(self.model, x.clone()))  # a copy, since the model may write in place
         if not isinstance(scores, Tensor) or scores.shape != (len(x_NCHW),):
             found = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
             raise InputError(f"target: gives {found} for {len(x_NCHW)} samples; return one number a sample")
