@@ -26,11 +26,16 @@ def test_a_planted_pattern_is_the_strongest_patch():
 @pytest.mark.parametrize("sizes", [(9,), (2, 3, 4), (1,) * 9])
 def test_they_are_the_largest_maxima_whatever_the_batches(sizes):
     torch.manual_seed(0)
-    model, x = nn.Sequential(nn.Conv2d(1, 3, 5, stride=2, padding=2), nn.ReLU(), nn.Conv2d(3, 4, 3)), torch.rand(9, 1, 16, 16)
+    model, x = (
+        nn.Sequential(nn.Conv2d(1, 3, 5, stride=2, padding=2), nn.ReLU(), nn.Conv2d(3, 4, 3)),
+        torch.rand(9, 1, 16, 16),
+    )
     grids = patches(model, x.split(sizes), layer="2", channels=[0, 3], top=4)
     for grid in grids:
         best = model(x)[:, grid.channel].detach().flatten(1).max(1).values
-        assert [p.value for p in grid.patches] == pytest.approx(best.sort(descending=True).values[:4].tolist(), abs=1e-5)
+        assert [p.value for p in grid.patches] == pytest.approx(
+            best.sort(descending=True).values[:4].tolist(), abs=1e-5
+        )
         for p in grid.patches:
             (top, bottom), (left, right) = p.box
             assert (bottom - top + 1, right - left + 1) == (9, 9) == p.pixels.shape[:2]

@@ -22,7 +22,6 @@ from convscope.table import number
 LEARNING_RATE = 0.05  # of Adam
 SPREAD = 0.01  # of the random spectrum that the ascent starts from
 DECAY = 0.02  # how much a mean squared distance of 1 from mid-grey costs, in units of the channel's first gradient
-Normalise = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,7 +49,8 @@ class Visualisation:
 
     def picture(self) -> Image.Image:
         """The picture, enlarged by a whole number."""
-        line = f"mean activation {number(self.activations[0])} at first, {number(self.activation)} after {self.steps} steps"
+        first, last = number(self.activations[0]), number(self.activation)
+        line = f"mean activation {first} at first, {last} after {self.steps} steps"
         panel = Panel(zoomed(as_rgb(self.pixels), 320))
         return page([[panel]], title=self.layer, shape=f"channel {self.channel}", lines=(line,))
 
@@ -99,13 +99,34 @@ def ascent(
     """
     if steps < 1 or len(shape) != 3:
         raise InputError(f"visualise: needs steps >= 1 and a shape C, H, W; got {steps} steps and {tuple(shape)}")
-    return _ascent(model, find_layer(model, layer), channel, shape=shape, steps=steps, **options)
+    normalise = options.pop("normalise", lambda x: x)
+    return _ascent(_Wanted(model, find_layer(model, layer), channel, normalise), shape=shape, steps=steps, **options)
 
 
-def _ascent(
-    model: nn.Module, path: str, channel: int, *, shape: tuple[int, ...], steps: int,
-    seed: int = 0, normalise: Normalise = lambda x: x,
-) -> Iterator[Visualisation]:  # fmt: skip
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """One channel of one layer, and how pixels enter the model."""
+
+    model: nn.Module
+    path: str
+    channel: int
+    normalise: Callable[[Tensor], Tensor]
+
+    def activation(self, pixels_NCHW: Tensor) -> Tensor:
+        """The mean of the channel over its places."""
+        with capturing(self.model, self.path, graph="whole") as found:
+            called(self.model, as_model(self.model, self.normalise(pixels_NCHW)))
+        if not found or found[0].ndim < 2:
+            raise InputError(f"layer {self.path!r}: gives no N x channels output; choose another layer")
+        have = found[0].shape[1]
+        if not 0 <= self.channel < have:
+            raise InputError(
+                f"channel {self.channel}: layer {self.path!r} has channels 0 to {have - 1}; choose one of them"
+            )
+        return found[0][:, self.channel].float().mean()
+
+
+def _ascent(wanted: _Wanted, *, shape: tuple[int, ...], steps: int, seed: int = 0) -> Iterator[Visualisation]:
     source = torch.Generator().manual_seed(seed)
     spectrum, frequencies = _spectrum(shape, source)
     spectrum.requires_grad_()
@@ -114,16 +135,20 @@ def _ascent(
     activations: list[float] = []
     for step in range(steps + 1):
         # the model is brought back between the steps, so that nothing stays changed when nobody asks for the next
-        with undisturbed(model), torch.enable_grad():
+        with undisturbed(wanted.model), torch.enable_grad():
             pixels = _pixels(spectrum, frequencies, shape)
             with torch.no_grad():
-                activations.append(_activation(model, path, channel, normalise(pixels)).item())
-            state = Visualisation(path, channel, pixels[0].detach().movedim(0, -1).numpy().copy(), tuple(activations))
+                activations.append(wanted.activation(pixels).item())
+            state = Visualisation(
+                wanted.path, wanted.channel, pixels[0].detach().movedim(0, -1).numpy().copy(), tuple(activations)
+            )
             if step < steps:
                 moved = _jitter(pixels, reach, source)
-                height = _activation(model, path, channel, normalise(moved))
+                height = wanted.activation(moved)
                 if not height.requires_grad:
-                    raise ModelError(f"visualise: layer {path!r} has no gradient by the picture; choose another layer")
+                    raise ModelError(
+                        f"visualise: layer {wanted.path!r} has no gradient by the picture; choose another layer"
+                    )
                 climb.zero_grad()
                 (DECAY * (pixels - 0.5).square().mean() - height / max(1.0, abs(activations[0]))).backward()
                 climb.step()
@@ -150,15 +175,3 @@ def _jitter(pixels_NCHW: Tensor, reach: int, source: torch.Generator) -> Tensor:
     y, x = torch.randint(0, 2 * reach + 1, (2,), generator=source).tolist()
     high, wide = pixels_NCHW.shape[2:]
     return F.pad(pixels_NCHW, (reach,) * 4, value=0.5)[..., y : y + high, x : x + wide]
-
-
-def _activation(model: nn.Module, path: str, channel: int, x: Tensor) -> Tensor:
-    """The mean of the channel over its places."""
-    with capturing(model, path, graph="whole") as found:
-        called(model, as_model(model, x))
-    if not found or found[0].ndim < 2:
-        raise InputError(f"layer {path!r}: gives no N x channels output; choose another layer")
-    out = found[0]
-    if not 0 <= channel < out.shape[1]:
-        raise InputError(f"channel {channel}: layer {path!r} has channels 0 to {out.shape[1] - 1}; choose one of them")
-    return out[:, channel].float().mean()

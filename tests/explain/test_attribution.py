@@ -49,7 +49,8 @@ def test_every_method_finds_what_the_network_looks_for(method):
     near = size[12:21, 3:12].sum() / size.sum()  # 81 of 576 places
     assert near > 0.8, near
     row, column = np.unravel_index(size.argmax(), size.shape)
-    assert 13 <= row <= 19 and 4 <= column <= 10
+    assert 13 <= row <= 19
+    assert 4 <= column <= 10
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -162,13 +163,15 @@ def test_grad_cam_is_captums():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_map_is_of_the_weights(method):
-    """Source: Adebayo et al. 2018, Sanity checks for saliency maps (arXiv:1810.03292): random weights change the map."""
+    """Random weights change the map. Source: Adebayo et al. 2018, "Sanity checks for saliency maps"."""
     x = torch.randn(1, 1, 32, 32, generator=torch.Generator().manual_seed(5))
     alike = []
     for seed in range(4):
         torch.manual_seed(seed)
         one, other = LeNet5(), LeNet5()
-        maps = [attribute(m, x, method, target=3).map[8:24, 8:24].ravel() for m in (one, other)]  # borders are read less
+        maps = [
+            attribute(m, x, method, target=3).map[8:24, 8:24].ravel() for m in (one, other)
+        ]  # borders are read less
         alike.append(spearmanr(*maps).statistic if all(np.ptp(m) > 0 for m in maps) else 0.0)
     assert abs(np.mean(alike)) < 0.3, alike
 
@@ -231,7 +234,9 @@ def test_other_types_give_the_same_map_up_to_rounding(method, dtype):
     made = attribute(model.to(dtype), x, method, target=1)
     assert made.map.dtype == np.float32
     alike = np.corrcoef(want.ravel(), made.map.ravel())[0, 1]
-    assert alike > (0.9 if dtype is torch.bfloat16 and "smooth" not in method else 0.5 if "smooth" in method else 0.9999)
+    assert alike > (
+        0.9 if dtype is torch.bfloat16 and "smooth" not in method else 0.5 if "smooth" in method else 0.9999
+    )
 
 
 def test_what_does_not_fit_is_said_in_a_sentence():

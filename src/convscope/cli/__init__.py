@@ -16,7 +16,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Build, see, train and speed up convolutional neural networks.",
-    epilog="MODEL is LeNet5, ConvNet3, torchvision:NAME, timm:NAME, imagenet:efficientnet_lite0, package.module:function, or a run folder. "
+    epilog="MODEL is LeNet5, ConvNet3, torchvision:NAME, timm:NAME, imagenet:efficientnet_lite0, "
+    "package.module:function, or a run folder. "
     "IMAGE is a file, digits:N (a handwritten test digit), flower, china, coffee, chelsea, ... (photographs).",
 )
 

@@ -104,8 +104,9 @@ def visualise(
     options = {"steps": steps, "seed": seed, "normalise": loaded.normalisation}
     last = None
     try:
-        for last in _counted(ascent(loaded.model, layer=layer, channel=channel, shape=loaded.shape, **options), steps):
-            pass
+        climbing = ascent(loaded.model, layer=layer, channel=channel, shape=loaded.shape, **options)
+        for state in _counted(climbing, steps + 1):
+            last = state
     except KeyboardInterrupt:
         if last is None:
             raise
@@ -119,7 +120,7 @@ def visualise(
 
 def draw_kernels(model: str, layers: list[str] | None, input: str | None, folder: Path, *, json: bool) -> None:
     """`features --kernels`: a picture of each layer's kernels; of the first convolution's if none is named."""
-    from convscope.explain.kernels import first_convolution, kernels
+    from convscope.explain.weights import first_convolution, kernels
     from convscope.runs.loaded import load_model
 
     loaded = load_model(model, shape=parse_shape(input))
@@ -135,7 +136,7 @@ def draw_kernels(model: str, layers: list[str] | None, input: str | None, folder
 
 def show_statistics(model: str, layers: list[str] | None, data: str | None, part: str, *, json: bool) -> None:
     """`features --statistics`: a table for each layer, over the pictures of a data set."""
-    from convscope.explain.statistics import statistics
+    from convscope.explain.channels import statistics
 
     if not layers:
         raise InputError("features: of which layer is not said; give --layer with --statistics")

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from convscope.errors import InputError, ModelError, nearest
+from convscope.errors import InputError, ModelError
 from convscope.explain.capture import as_model, called, capturing, find_layer, op_of, spatial, undisturbed
 from convscope.explain.pictures import png_bytes
 from convscope.explain.targets import Target, logit
@@ -80,7 +80,13 @@ class _Asked:
 
 
 def attribute(
-    model: nn.Module, x: Tensor, method: str, *, target: int | Target | None = None, layer: str | None = None, seed: int = 0
+    model: nn.Module,
+    x: Tensor,
+    method: str,
+    *,
+    target: int | Target | None = None,
+    layer: str | None = None,
+    seed: int = 0,
 ) -> Attribution:
     """Which places of one picture the model's answer rests on.
 

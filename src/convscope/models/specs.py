@@ -20,7 +20,8 @@ def build(spec: str, *, num_classes: int | None = None) -> nn.Module:
     """The network that `spec` names, with fresh weights, in evaluation mode.
 
     spec: a name of MODELS, `torchvision:NAME`, `timm:NAME`, `imagenet:NAME` (whose weights are trained), or
-    `package.module:function` (which is imported, so its code runs). num_classes: classes of the last layer, if other than the network's own.
+    `package.module:function` (which is imported, so its code runs). num_classes: classes of the last layer,
+    if other than the network's own.
     Raises: ModelError if there is no such network, with the nearest name.
 
     >>> type(build("LeNet5")).__name__

@@ -73,6 +73,9 @@ class LayerStatistics:
         """Plain data for JSON."""
         return asdict(self)
 
+    def _repr_html_(self) -> str:
+        return self.table().html()
+
 
 def statistics(model: nn.Module, batches: Iterable[Tensor], *, layer: str) -> LayerStatistics:
     """Per channel over all pictures; one batch is in memory at a time.

@@ -49,7 +49,11 @@ class Kernels:
         share = np.nan_to_num((drawn / limit + 1) / 2).clip(0, 1)
         pixels = np.rint(255 * share.transpose(0, 2, 3, 1)).astype(np.uint8)
         panels = [Panel(zoomed(p, 84), str(i)) for i, p in enumerate(pixels)]
-        of = f"{len(drawn)} of {len(self.weights)} kernels" if len(drawn) < len(self.weights) else f"{len(drawn)} kernels"
+        of = (
+            f"{len(drawn)} of {len(self.weights)} kernels"
+            if len(drawn) < len(self.weights)
+            else f"{len(drawn)} kernels"
+        )
         line = f"{of} in red, green and blue · half of a colour is 0, none {number(-limit)}, all {number(limit)}"
         rows = [panels[i : i + 8] for i in range(0, len(panels), 8)]
         return page(rows, title=f"{self.layer}, kernels", shape="x".join(map(str, self.weights.shape)), lines=(line,))

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from convscope.errors import InputError
-from convscope.explain.kernels import first_convolution, kernels
+from convscope.explain.weights import first_convolution, kernels
 
 
 def test_kernels_are_the_weights_and_of_rgb_they_are_in_colour():

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from convscope.errors import DataError, InputError
-from convscope.explain.statistics import statistics
+from convscope.explain.channels import statistics
 
 
 def planted():
