@@ -94,7 +94,7 @@ def attribute(
     the model's outputs that gives one number a sample; `explain.targets` has some. layer: of Grad-CAM and
     Grad-CAM++; the last one with more than one place that a convolution feeds, if None. seed: of SmoothGrad's noise.
     The baseline of integrated gradients and occlusion is an input of zeros. Nothing of the model changes.
-    Raises: InputError if method, target or layer do not fit; ModelError if the model does not take x, or has no gradient.
+    Raises: InputError if method, target or layer do not fit; ModelError if the model refuses x, or gives no gradient.
     Source: saliency Simonyan et al. 2013 (arXiv:1312.6034); SmoothGrad Smilkov et al. 2017 (arXiv:1706.03825);
     integrated gradients Sundararajan et al. 2017 (arXiv:1703.01365); occlusion Zeiler & Fergus 2013 (arXiv:1311.2901);
     Grad-CAM Selvaraju et al. 2016 (arXiv:1610.02391); Grad-CAM++ Chattopadhay et al. 2017 (arXiv:1710.11063).
