@@ -62,7 +62,7 @@ def test_what_does_not_fit_is_said_in_a_sentence():
     model, x = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU()), torch.rand(2, 1, 6, 6)
     for told, call in {
         "channel 2: layer '0' has channels 0 to 1": {"channels": [2]},
-        "layer 'C1': the model has no module of that name; known: 0, 1": {"layer": "C1"},
+        "layer 'relu': the model has no module of that name; known: 0, 1": {"layer": "relu"},
         "top is 0; use 1 or more": {"top": 0},
     }.items():
         with pytest.raises(InputError, match=told):
