@@ -60,5 +60,5 @@ def test_other_classes_get_a_fresh_last_layer():
 @pytest.mark.parametrize("name", SCIKIT_IMAGE)
 def test_every_photograph_opens_without_a_download(name):
     picture = open_picture(name)
-    assert min(picture.shape[:2]) >= 256 or name == "astronaut"
+    assert min(picture.shape[:2]) >= 256
     assert 0 <= picture.pixels.min() < picture.pixels.max() <= 1
