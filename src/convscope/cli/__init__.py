@@ -8,6 +8,7 @@ from typer.core import TyperGroup
 
 from convscope import __version__, machine
 from convscope.cli import learn, look, speed, start, steps
+from convscope.cli import learn, look, start, why
 from convscope.cli.common import say
 from convscope.errors import ConvscopeError
 
@@ -26,8 +27,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Build, see, train and speed up convolutional neural networks.",
-    epilog="MODEL is LeNet5, ConvNet3, torchvision:NAME, timm:NAME, package.module:function, or a run folder. "
-    "IMAGE is a file, digits:N (a handwritten test digit), flower or china (photographs).",
+    epilog="MODEL is LeNet5, ConvNet3, torchvision:NAME, timm:NAME, imagenet:efficientnet_lite0, "
+    "package.module:function, or a run folder. "
+    "IMAGE is a file, digits:N (a handwritten test digit), flower, china, coffee, chelsea, ... (photographs).",
 )
 
 VERBS = (
@@ -38,6 +40,10 @@ VERBS = (
     look.field,
     look.features,
     steps.explain,
+    look.explain,
+    why.attribute,
+    why.patches,
+    why.visualise,
     learn.train,
     learn.evaluate,
     learn.predict,

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from convscope.cli import why
 from convscope.cli.common import (
     Image,
     Input,
@@ -148,8 +149,12 @@ def field(
 
 def features(
     model: Model,
-    image: Image,
+    image: Annotated[str | None, typer.Argument(help="Which picture.", metavar="[IMAGE]")] = None,
     layer: Annotated[list[str] | None, typer.Option(help="Only these layers (C3, features.C3, 4).")] = None,
+    kernels: Annotated[bool, typer.Option("--kernels", help="Draw the layers' kernels instead.")] = False,
+    statistics: Annotated[bool, typer.Option("--statistics", help="Count over a data set instead.")] = False,
+    data: why.Data = None,
+    part: why.Part = "test",
     input: Input = None,
     out: Out = Path("features"),
     json: Json = False,
@@ -157,7 +162,15 @@ def features(
     """Draw the feature maps of one picture in every layer, and save their numbers."""
     from convscope.explain import feature_maps, save_maps
 
+    if statistics:
+        why.show_statistics(model, layer, data, part, json=json)
+        return
+    if not kernels and image is None:
+        raise InputError("features: of which picture is not said; give IMAGE, or --kernels, or --statistics")
     folder = make_folder(out)
+    if kernels or image is None:
+        why.draw_kernels(model, layer, input, folder, json=json)
+        return
     maps = feature_maps(recorded(model, image, layer, input))
     files = save_maps(maps, folder)
     rows = tuple({"layer": m.name, "shape": m.maps.shape, "file": str(f)} for m, f in zip(maps, files, strict=False))

@@ -1,5 +1,7 @@
-"""A picture as a person names it: a file, `digits:17`, or a photograph that comes with the package."""
+"""A picture as a person names it: a file, `digits:17`, or a photograph that comes with a package."""
 
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Literal, cast
 
 from convscope.data.digits import digits
@@ -7,21 +9,34 @@ from convscope.data.images import Picture, photograph, read_image
 from convscope.errors import ImageError
 
 PHOTOGRAPHS = ("china", "flower")
+SCIKIT_IMAGE = ("astronaut", "camera", "chelsea", "coffee", "coins", "rocket")  # in its wheel: no download
 
 
 def open_picture(name: str) -> Picture:
-    """The picture called `name`: `digits:N` is the Nth test digit, `flower` and `china` are photographs.
+    """The picture called `name`: `digits:N` is the Nth test digit, `flower`, `coffee` and others are photographs.
 
-    Raises: ImageError if the file cannot be read, or there is no such digit.
+    A file of that name comes before a photograph of scikit-image.
+    Raises: ImageError if the file cannot be read, there is no such digit, or scikit-image is not installed.
 
     >>> open_picture("digits:0").shape
     (32, 32, 1)
     """
     if name in PHOTOGRAPHS:
         return photograph(cast(Literal["china", "flower"], name))
+    if name in SCIKIT_IMAGE and not Path(name).exists():
+        return _of_scikit_image(name)
     if name.startswith("digits:"):
         return _digit(name)
     return read_image(name)
+
+
+def _of_scikit_image(name: str) -> Picture:
+    package = find_spec("skimage")
+    if package is None or package.origin is None:
+        raise ImageError(f"{name}: comes with scikit-image, which is not installed; pip install 'convscope[imagenet]'")
+    path = next(Path(package.origin).parent.joinpath("data").glob(f"{name}.*"))
+    picture = read_image(path)
+    return Picture(picture.pixels, picture.mode, f"{path.name} (scikit-image's sample photograph)", picture.notes)
 
 
 def _digit(name: str) -> Picture:

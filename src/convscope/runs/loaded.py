@@ -12,10 +12,12 @@ from convscope.data.images import Picture, to_channels
 from convscope.data.sets import Normalisation
 from convscope.errors import ModelError
 from convscope.graph import record
-from convscope.models import MODELS, build, input_shape
+from convscope.models import MODELS, build, imagenet, input_shape
 from convscope.runs.folder import open_run
 
 IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # of torchvision's weights
+
+MIDDLE = 0.875  # the share of the shorter side on which ImageNet networks are measured
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,7 +25,7 @@ class LoadedModel:
     """A network in evaluation mode, and how pictures enter it.
 
     `shape` is (C, H, W); `classes` are None where the network has no names for them; `trained` is False for
-    fresh random weights.
+    fresh random weights. `middle` cuts out the middle of a picture, as ImageNet's are, and keeps its proportions.
     """
 
     spec: str
@@ -32,6 +34,7 @@ class LoadedModel:
     normalisation: Normalisation
     classes: tuple[str, ...] | None = None
     trained: bool = False
+    middle: bool = False
 
     def class_names(self) -> tuple[str, ...]:
         """The names of its outputs; their numbers where it has no names."""
@@ -55,7 +58,10 @@ class LoadedModel:
         channels, *size = self.shape
         fitted = to_channels(picture, channels)
         x, notes = torch.from_numpy(fitted.pixels), list(fitted.notes)
-        if tuple(x.shape[:2]) != tuple(size):
+        if self.middle:
+            x = _middle(x, size)
+            notes.append(f"{picture.source}: its middle was cut out and brought to {size[0]}x{size[1]}")
+        elif tuple(x.shape[:2]) != tuple(size):
             notes.append(f"{picture.source}: resized from {x.shape[0]}x{x.shape[1]} to {size[0]}x{size[1]}")
         return self.normalisation(resize(x, size=size)[None]), tuple(notes)
 
@@ -73,10 +79,23 @@ def load_model(spec: str, *, shape: tuple[int, ...] | None = None) -> LoadedMode
         run = open_run(spec)
         return LoadedModel(spec, run.model(), shape or run.shape, run.normalisation, run.classes, trained=True)
     model = build(spec)
+    if spec.startswith("imagenet:"):
+        settings = Normalisation(imagenet.MEAN, imagenet.STD)
+        middle, names = shape is None, imagenet.class_names()
+        return LoadedModel(spec, model, shape or imagenet.SIZE, settings, names, trained=True, middle=middle)
     known = shape or input_shape(model, spec)
     if known is None:
         raise ModelError(f"model {spec!r}: does not say what input it takes; give --input CxHxW, such as 3x224x224")
     return LoadedModel(spec, model, known, _normalisation(model, spec))
+
+
+def _middle(x_HWC: Tensor, size: list[int]) -> Tensor:
+    """The middle rectangle of the proportions of `size` that leaves an eighth of the shorter side out."""
+    high, wide = x_HWC.shape[:2]
+    scale = MIDDLE * min(high / size[0], wide / size[1])
+    rows, columns = (max(1, round(scale * n)) for n in size)
+    top, left = (high - rows) // 2, (wide - columns) // 2
+    return x_HWC[top : top + rows, left : left + columns]
 
 
 def _normalisation(model: nn.Module, spec: str) -> Normalisation:
