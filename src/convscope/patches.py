@@ -187,7 +187,7 @@ def _strongest(values_NHW: Tensor, top: int) -> list[tuple[int, float, tuple[int
 
 def _shown(pixels_HWC: np.ndarray, side: int) -> np.ndarray:
     """As colours, zoomed, what lies outside the picture hatched."""
-    outside = zoomed(np.isnan(pixels_HWC).any(axis=2, keepdims=True), side)[..., 0]
+    outside = zoomed(np.asarray(np.isnan(pixels_HWC).any(axis=2, keepdims=True)), side)[..., 0]
     drawn = zoomed(as_rgb(pixels_HWC), side)
     y, x = np.indices(outside.shape)
     hatched = np.where(((x + y) // 3 % 2 == 0)[..., None], *(np.array(c, np.uint8) for c in PADDING))

@@ -7,8 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from convscope import __version__, machine
-from convscope.cli import learn, look, speed, start, steps
-from convscope.cli import learn, look, start, why
+from convscope.cli import learn, look, speed, start, steps, why
 from convscope.cli.common import say
 from convscope.errors import ConvscopeError
 
@@ -40,7 +39,6 @@ VERBS = (
     look.field,
     look.features,
     steps.explain,
-    look.explain,
     why.attribute,
     why.patches,
     why.visualise,

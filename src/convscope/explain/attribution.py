@@ -5,7 +5,7 @@ Shape suffixes: N samples, C channels, H rows, W columns. A is a layer's output,
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -178,7 +178,7 @@ def _smooth_grad(asked: _Asked) -> Attribution:
     gradient = tunnel.attribute(
         _leaf(asked), nt_type="smoothgrad", nt_samples=DRAWS, nt_samples_batch_size=AT_ONCE, stdevs=stdev, abs=False
     )
-    return _made(gradient.abs().amax(1)[0], signed=False)
+    return _made(cast(Tensor, gradient).abs().amax(1)[0], signed=False)
 
 
 def _integrated_gradients(asked: _Asked) -> Attribution:

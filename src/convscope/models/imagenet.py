@@ -32,7 +32,7 @@ def efficientnet_lite0(num_classes: int = CLASSES) -> nn.Module:
     model = timm.create_model("tf_efficientnet_lite0")
     model.load_state_dict(dict(zip(model.state_dict(), weights.values(), strict=True)))
     if num_classes != CLASSES:
-        model.reset_classifier(num_classes)
+        model.reset_classifier(num_classes)  # pyright: ignore[reportCallIssue]
     return model
 
 
@@ -41,7 +41,7 @@ def class_names() -> tuple[str, ...]:
 
     Where two classes share it (crane the bird, crane the machine), both have their description.
     """
-    from timm.data import ImageNetInfo
+    from timm.data.imagenet_info import ImageNetInfo
 
     known = ImageNetInfo()
     first = [name.partition(",")[0] for name in known.label_descriptions()]
