@@ -10,7 +10,7 @@ from math import prod
 
 from convscope.graph import reading
 from convscope.graph.reading import Box, conv_windows, factors, hull, pool_windows, same_place, whole
-from convscope.graph.recording import Op, Value
+from convscope.graph.values import Op, Value
 
 __all__ = ["RULES", "Box", "OpRule", "conv_windows", "hull", "pool_windows", "reads", "rule_of", "same_place", "whole"]
 
@@ -114,6 +114,7 @@ RULES: Mapping[str, OpRule] = {
     "aten.upsample_nearest2d": OpRule(reads=reading.nearest_reads, uniform=False),
     "aten.upsample_bilinear2d": OpRule(reads=reading.bilinear_reads, uniform=False),
     "aten._scaled_dot_product_flash_attention_for_cpu": OpRule(attention_macs, reading.attention_reads),
+    "convscope.changed": OpRule(reads=reading.changed_reads, uniform=False),
     "torchvision.roi_align": OpRule(reads=reading.everything),
 }
 
