@@ -165,6 +165,7 @@ CASES = {
     "aten.topk": (lambda x: x.topk(2).values, (ROWS,), 0),
     "aten.sort": (lambda x: x.sort().values, (ROWS,), 0),
     "aten.repeat": (lambda x: x.repeat(2, 1), (ROWS,), 0),
+    "convscope.changed": (lambda x: (x[1:3].mul_(2), x)[1], (ROWS,), 0),
     "torchvision.roi_align": (
         lambda x: torchvision.ops.roi_align(x, [torch.tensor([[1.0, 1, 5, 5]])] * 2, 3), (IMAGE,), 0,
     ),

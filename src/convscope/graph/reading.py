@@ -290,9 +290,7 @@ def _met(box: Box, start: tuple[int, ...] | None, value: Value) -> Box | None:
     """The part of a value that lies at `start` which a box meets; all of it where its place is not known."""
     if start is None:
         return whole(value)
-    met = [
-        (max(lo - s, 0), min(hi - s, n - 1)) for (lo, hi), s, n in zip(box, start, value.shape, strict=True)
-    ]
+    met = [(max(lo - s, 0), min(hi - s, n - 1)) for (lo, hi), s, n in zip(box, start, value.shape, strict=True)]
     return tuple(met) if all(lo <= hi for lo, hi in met) else None
 
 

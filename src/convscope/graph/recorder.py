@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -102,14 +103,17 @@ class Recorder(TorchDispatchMode):
         if written:
             for tensor in written:
                 self._writes.setdefault(self._storage(tensor), []).append((tensor, op.inputs))
-        op = Op(op.index, op.target, op.module, op.args, tuple(self._value(t, Role.ACTIVATION, op.module) for t in made))
+        op = Op(
+            op.index, op.target, op.module, op.args, tuple(self._value(t, Role.ACTIVATION, op.module) for t in made)
+        )
         for tensor in written:
             if any(tensor is t for t in made):
                 self._writes[self._storage(tensor)][-1] = (tensor, (self._known[id(tensor)],))
         self.ops.append(op)
         if self._keep and self._keep(op):
             self.kept |= {v.id for v in op.outputs}
-            for value, tensor in (*zip(op.inputs, read, strict=True), *zip(op.outputs, made, strict=True)):
+            was_read = zip(op.inputs, read, strict=op.target != CHANGED)
+            for value, tensor in (*was_read, *zip(op.outputs, made, strict=True)):
                 if value.id not in self.tensors:
                     self._lend(value, tensor)
 
@@ -220,9 +224,9 @@ def _overlap(a: Tensor, b: Tensor) -> bool:
     size = a.untyped_storage().nbytes() // a.element_size()
     if a.dtype != b.dtype or size > 2**28:  # rare, and too large to look at: they may
         return True
-    mask = torch.zeros(size, dtype=torch.bool)
-    mask.as_strided(b.shape, b.stride(), b.storage_offset()).fill_(True)
-    return bool(mask.as_strided(a.shape, a.stride(), a.storage_offset()).any())
+    mask = np.zeros(size, dtype=bool)
+    np.lib.stride_tricks.as_strided(mask[b.storage_offset() :], b.shape, b.stride())[...] = True
+    return bool(np.lib.stride_tricks.as_strided(mask[a.storage_offset() :], a.shape, a.stride()).any())
 
 
 def _same_view(a: Tensor, b: Tensor) -> bool:

@@ -81,7 +81,7 @@ def _run(
                 result = torch.func.functional_call(model, state, example) if meta else model(*example)
             except Exception as error:
                 raise ModelError(_sentence(error, recorder, model, example)) from error
-            outputs = tuple(recorder.lookup(t) for t in tensors_of(result))
+        outputs = tuple(recorder.lookup(t) for t in tensors_of(result))
         begin = len(recorder.ops)
         gradients = _gradients(recorder, list(tensors_of(result)), wanted) if backward else ()
     trainable = frozenset(v.id for v in params if v.name in parameters and parameters[v.name].requires_grad)
@@ -112,7 +112,7 @@ def _gradients(recorder: Recorder, made: list[Tensor], wanted: list[Tensor]) -> 
     with recorder:
         ones = [torch.ones_like(t) for t in made]
         found = torch.autograd.grad(made, wanted, ones, allow_unused=True)
-        return tuple(recorder.lookup(t) for t in found if t is not None)
+    return tuple(recorder.lookup(t) for t in found if t is not None)
 
 
 def _used(ops: list[Op], outputs: tuple[Value, ...], begin: int) -> tuple[tuple[Op, ...], int]:
@@ -127,7 +127,8 @@ def _used(ops: list[Op], outputs: tuple[Value, ...], begin: int) -> tuple[tuple[
 
 def _with_shapes(model: nn.Module, example: Any) -> nn.Module:
     """A copy of a lazy model that has run once, and so has its parameters."""
-    model = copy.deepcopy(model)
+    lazy = [b for b in model.buffers() if nn.parameter.is_lazy(b)]  # these alone cannot be copied
+    model = copy.deepcopy(model, {id(b): nn.UninitializedBuffer(device=b.device, dtype=b.dtype) for b in lazy})
     with torch.no_grad(), torch.random.fork_rng():
         try:
             model(*example)
