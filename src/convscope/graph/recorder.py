@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
+from weakref import ref
 
 import numpy as np
 import torch
@@ -15,8 +16,17 @@ from convscope.graph.values import Op, Role, Value, map_tensors, tensors_of
 CHANGED = "convscope.changed.default"  # no operator: a tensor was changed through another view of its memory
 
 
+class View(NamedTuple):
+    """Where the elements of a tensor lie in its block of memory."""
+
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    offset: int
+    dtype: torch.dtype
+
+
 class Recorder(TorchDispatchMode):
-    """Lists operators, and keeps each tensor alive so that no id is used twice."""
+    """Lists operators. It holds no tensor that the model lets go, so that it sees when each block is freed."""
 
     def __init__(self, keep: Callable[[Op], bool] | None, *, meta: bool) -> None:
         super().__init__()
@@ -28,10 +38,11 @@ class Recorder(TorchDispatchMode):
         self.failed: tuple[str, Exception] | None = None
         self._meta = meta
         self._keep = keep
-        self._known: dict[int, Value] = {}
-        self._alive: list[Tensor] = []
-        self._blocks: dict[int, int] = {}  # torch's storage -> its number here
-        self._writes: dict[int, list[tuple[Tensor, tuple[Value, ...]]]] = {}  # by storage: the view, what it became
+        self.freed: dict[int, int] = {}  # a storage -> how many operators had run when it was let go
+        self._count = 0
+        self._known: dict[int, tuple[Value, ref[Tensor]]] = {}  # by the tensor's id, for as long as it lives
+        self._blocks: dict[int, tuple[int, Any]] = {}  # torch's storage -> its number here, for as long as it lives
+        self._writes: dict[int, list[tuple[View, tuple[Value, ...]]]] = {}  # by storage: the view, what it became
         self._fresh: dict[int, int] = {}  # a value's id -> how many writes to its storage it has seen
         self._lent: dict[int, list[int]] = {}  # by storage: kept tensors that share its memory
         self._sources: dict[int, list[Tensor]] = {}  # by storage: what must be as it was
@@ -46,14 +57,15 @@ class Recorder(TorchDispatchMode):
 
     def lookup(self, tensor: Tensor) -> Value:
         """The value that the tensor holds now; a tensor never seen is a constant of the model."""
-        known = self._known.get(id(tensor))
-        if known is None:
-            known = self._value(tensor, Role.CONSTANT, "")
+        found = self._known.get(id(tensor))
+        known = found[0] if found else self._value(tensor, Role.CONSTANT, "")
+        if not found:
             self._lend(known, tensor)
         writes = self._writes.get(known.storage)
         if writes and self._fresh.get(known.id, 0) < len(writes):
+            mine = _view(tensor)
             for view, made in writes[self._fresh.get(known.id, 0) :]:
-                if _overlap(tensor, view):
+                if _overlap(mine, view, self.storages[known.storage]):
                     known = self._changed(known, tensor, view, made)
             self._fresh[known.id] = len(writes)
         return known
@@ -102,13 +114,13 @@ class Recorder(TorchDispatchMode):
         """List the operator with the values that it made; what it wrote in place has a new version from here on."""
         if written:
             for tensor in written:
-                self._writes.setdefault(self._storage(tensor), []).append((tensor, op.inputs))
+                self._writes.setdefault(self._storage(tensor), []).append((_view(tensor), op.inputs))
         op = Op(
             op.index, op.target, op.module, op.args, tuple(self._value(t, Role.ACTIVATION, op.module) for t in made)
         )
         for tensor in written:
             if any(tensor is t for t in made):
-                self._writes[self._storage(tensor)][-1] = (tensor, (self._known[id(tensor)],))
+                self._writes[self._storage(tensor)][-1] = (_view(tensor), (self._known[id(tensor)][0],))
         self.ops.append(op)
         if self._keep and self._keep(op):
             self.kept |= {v.id for v in op.outputs}
@@ -117,18 +129,18 @@ class Recorder(TorchDispatchMode):
                 if value.id not in self.tensors:
                     self._lend(value, tensor)
 
-    def _changed(self, old: Value, tensor: Tensor, view: Tensor, made: tuple[Value, ...]) -> Value:
+    def _changed(self, old: Value, tensor: Tensor, view: View, made: tuple[Value, ...]) -> Value:
         """The tensor's next version, with the write through another view as what it depends on."""
-        box = len(made) == 1 and made[0].shape == tuple(view.shape)
-        args = {"self": old, "written": made, "start": _start(tensor, view) if box else None}
+        box = len(made) == 1 and made[0].shape == view.shape
+        args = {"self": old, "written": made, "start": _start(_view(tensor), view) if box else None}
         self._add(Op(len(self.ops), CHANGED, self._module, args, ()), [tensor], [], [])
-        return self._known[id(tensor)]
+        return self._known[id(tensor)][0]
 
     def _value(self, tensor: Tensor, role: Role, name: str) -> Value:
         storage = self._storage(tensor)
-        made = Value(len(self._alive), tuple(tensor.shape), tensor.dtype, role, name, storage)
-        self._known[id(tensor)] = made
-        self._alive.append(tensor)
+        made = Value(self._count, tuple(tensor.shape), tensor.dtype, role, name, storage)
+        self._count += 1
+        self._known[id(tensor)] = made, ref(tensor, lambda _, key=id(tensor): self._known.pop(key, None))
         if storage in self._writes:
             self._fresh[made.id] = len(self._writes[storage])
         return made
@@ -138,10 +150,19 @@ class Recorder(TorchDispatchMode):
             block = tensor.untyped_storage()
             key, size = block._cdata, block.nbytes()
         except (NotImplementedError, RuntimeError):  # sparse and opaque tensors have none that can be asked
-            key, size = -id(tensor), tensor.numel() * tensor.element_size()
-        number = self._blocks.setdefault(key, len(self._blocks))
+            block, key, size = tensor, -id(tensor), tensor.numel() * tensor.element_size()
+        known = self._blocks.get(key)
+        if known:
+            self.storages[known[0]] = size
+            return known[0]
+        number = len(self.storages)
+        self._blocks[key] = number, ref(block, lambda _: self._let_go(key, number))
         self.storages[number] = size
         return number
+
+    def _let_go(self, key: int, number: int) -> None:
+        self._blocks.pop(key, None)
+        self.freed[number] = len(self.ops)
 
     def _lend(self, value: Value, tensor: Tensor) -> None:
         """Keep the tensor, sharing its memory until somebody writes there."""
@@ -217,28 +238,28 @@ def _shown(func: Any, args: Any) -> str:
     return f"{func._schema.name.rpartition(':')[2]} of {shapes}"
 
 
-def _overlap(a: Tensor, b: Tensor) -> bool:
-    """Whether two views of one storage have an element in common."""
-    if _same_view(a, b):
+def _view(tensor: Tensor) -> View:
+    if tensor.layout is not torch.strided:
+        return View(tuple(tensor.shape), (), 0, tensor.dtype)
+    return View(tuple(tensor.shape), tensor.stride(), tensor.storage_offset(), tensor.dtype)
+
+
+def _overlap(a: View, b: View, size: int) -> bool:
+    """Whether two views of one block of `size` bytes have an element in common."""
+    count = size // a.dtype.itemsize
+    if a == b or a.dtype != b.dtype or count > 2**28:  # the last is too large to look at: they may
         return True
-    size = a.untyped_storage().nbytes() // a.element_size()
-    if a.dtype != b.dtype or size > 2**28:  # rare, and too large to look at: they may
-        return True
-    mask = np.zeros(size, dtype=bool)
-    np.lib.stride_tricks.as_strided(mask[b.storage_offset() :], b.shape, b.stride())[...] = True
-    return bool(np.lib.stride_tricks.as_strided(mask[a.storage_offset() :], a.shape, a.stride()).any())
+    mask = np.zeros(count, dtype=bool)
+    np.lib.stride_tricks.as_strided(mask[b.offset :], b.shape, b.stride)[...] = True
+    return bool(np.lib.stride_tricks.as_strided(mask[a.offset :], a.shape, a.stride).any())
 
 
-def _same_view(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and a.stride() == b.stride() and a.storage_offset() == b.storage_offset()
-
-
-def _start(tensor: Tensor, view: Tensor) -> tuple[int, ...] | None:
-    """Where the view begins in the tensor, if it is a box of it; None if it lies otherwise."""
-    if tensor.stride() != view.stride() or tensor.is_sparse:
+def _start(whole: View, part: View) -> tuple[int, ...] | None:
+    """Where a view begins in another, if it is a box of it; None if it lies otherwise."""
+    if whole.stride != part.stride:
         return None
-    rest, start = view.storage_offset() - tensor.storage_offset(), [0] * tensor.dim()
-    for axis in sorted(range(tensor.dim()), key=lambda k: -tensor.stride(k)):
-        start[axis], rest = divmod(rest, tensor.stride(axis)) if tensor.stride(axis) else (0, rest)
-    fits = all(s >= 0 and s + n <= m for s, n, m in zip(start, view.shape, tensor.shape, strict=True))
+    rest, start = part.offset - whole.offset, [0] * len(whole.shape)
+    for axis in sorted(range(len(start)), key=lambda k: -whole.stride[k]):
+        start[axis], rest = divmod(rest, whole.stride[axis]) if whole.stride[axis] else (0, rest)
+    fits = all(s >= 0 and s + n <= m for s, n, m in zip(start, part.shape, whole.shape, strict=True))
     return tuple(start) if fits and rest == 0 else None

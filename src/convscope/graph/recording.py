@@ -9,6 +9,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -84,8 +85,10 @@ def _run(
         outputs = tuple(recorder.lookup(t) for t in tensors_of(result))
         begin = len(recorder.ops)
         gradients = _gradients(recorder, list(tensors_of(result)), wanted) if backward else ()
+        freed = dict(recorder.freed)
     trainable = frozenset(v.id for v in params if v.name in parameters and parameters[v.name].requires_grad)
-    ops, begin = _used(recorder.ops, (*outputs, *gradients), begin)
+    del result
+    ops, before = _used(recorder.ops, (*outputs, *gradients))
     escaped = sum(op.name == "_local_scalar_dense" for op in ops)
     if escaped:
         notes += (f"{escaped} values became Python numbers (.item()): what depends on them is not followed",)
@@ -99,8 +102,9 @@ def _run(
         frozenset(recorder.kept),
         notes,
         recorder.storages,
+        {} if keep else {storage: before[count] for storage, count in freed.items()},
         gradients,
-        begin if backward else None,
+        before[begin] if backward else None,
     )
 
 
@@ -115,14 +119,18 @@ def _gradients(recorder: Recorder, made: list[Tensor], wanted: list[Tensor]) -> 
     return tuple(recorder.lookup(t) for t in found if t is not None)
 
 
-def _used(ops: list[Op], outputs: tuple[Value, ...], begin: int) -> tuple[tuple[Op, ...], int]:
-    """Without the tensors that a kernel made for itself and nobody read; indices, and that of `begin`, renewed."""
+def _used(ops: list[Op], outputs: tuple[Value, ...]) -> tuple[tuple[Op, ...], list[int]]:
+    """Without the tensors that a kernel made for itself and nobody read; how many are left of the first n."""
     read = {v.id for op in ops for v in op.inputs} | {v.id for v in outputs}
-    used = [op for op in ops if op.inputs or any(v.id in read for v in op.outputs)]
-    before = sum(op.index < begin for op in used)
-    if len(used) == len(ops):
+    used = [bool(op.inputs) or any(v.id in read for v in op.outputs) for op in ops]
+    before = [0, *accumulate(used)]
+    if all(used):
         return tuple(ops), before
-    return tuple(Op(i, op.target, op.module, op.args, op.outputs) for i, op in enumerate(used)), before
+    return tuple(
+        Op(before[op.index], op.target, op.module, op.args, op.outputs)
+        for op, wanted in zip(ops, used, strict=True)
+        if wanted
+    ), before
 
 
 def _with_shapes(model: nn.Module, example: Any) -> nn.Module:

@@ -64,8 +64,9 @@ class Recording:
     `params` holds every parameter and buffer of the model, used or not, shared ones once; `trainable` the ids
     of those that take gradients. `tensors` maps ids to tensors: constants always, and whatever the operators
     chosen by `keep` read and made; `kept` holds the ids of what these made. `notes` says aloud what a reader
-    should know. `storages` maps the number of each block of memory to its bytes. Where the backward pass was
-    recorded too, it begins at operator `backward_from`, and `gradients` are those of the trainable parameters.
+    should know. `storages` maps the number of each block of memory to its bytes, `freed` to the operator before
+    which the model let it go (empty where tensors were kept). Where the backward pass was recorded too, it begins
+    at operator `backward_from`, and `gradients` are those of the trainable parameters.
     """
 
     ops: tuple[Op, ...]
@@ -77,6 +78,7 @@ class Recording:
     kept: frozenset[int] = frozenset()
     notes: tuple[str, ...] = ()
     storages: Mapping[int, int] = field(default_factory=dict, repr=False)
+    freed: Mapping[int, int] = field(default_factory=dict, repr=False)
     gradients: tuple[Value, ...] = ()
     backward_from: int | None = None
 
