@@ -1,5 +1,6 @@
 """summarize(): the operators of a recording with their shapes, parameters, MACs and receptive fields."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from fractions import Fraction
@@ -8,6 +9,7 @@ from typing import Any
 
 from convscope.graph import RULES, Op, OpRule, Recording, Role, Value, rule_of
 from convscope.inspect.receptive_field import Field, fields
+from convscope.inspect.memory import MIB, Memory, allocated, memory, moved
 from convscope.table import Column, Table
 
 COLUMNS = (
@@ -16,6 +18,7 @@ COLUMNS = (
     Column("output_shape", "output"),
     Column("params", "params"),
     Column("macs", "MACs"),
+    Column("activation", "activation", "MiB"),
     Column("field", "receptive field", "px"),
     Column("stride", "stride", "px"),
 )
@@ -26,6 +29,7 @@ class Operator:
     """One row: an operator, what it makes, what it costs, what it sees.
 
     `params` are credited to the first operator that reads them. `macs` is None where no rule is known.
+    `activation_bytes` is the memory that it makes, `bytes_moved` what it reads and writes if each value crosses once.
     `receptive_field` is None where the output does not depend on the first input; `global_through` names the
     operators through which it came to depend on the whole of it.
     """
@@ -34,19 +38,31 @@ class Operator:
     module: str
     op: str
     output_shape: tuple[int, ...]
+    dtype: str
     params: int
+    trainable_params: int
     macs: int | None
+    activation_bytes: int
+    bytes_moved: int
     receptive_field: dict[str, Any] | None
 
 
 @dataclass(frozen=True, slots=True)
 class Total:
-    """Sums over the network. `macs` is a lower bound if `unknown` names operators without a rule."""
+    """Sums over the network. `macs` is a lower bound if `unknown` names operators without a rule.
+
+    `activation_bytes` are of all operators, `memory` and `training_memory` the peaks; the latter is None where no
+    training step was recorded.
+    """
 
     params: int
     trainable_params: int
     macs: int
     unknown: tuple[str, ...]
+    activation_bytes: int
+    bytes_moved: int
+    memory: Memory
+    training_memory: Memory | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +78,29 @@ class Summary:
         """One row an operator, in the order in which they ran, without those that only prepare weights."""
         least = "≥ " if self.total.unknown else ""
         macs = f"{least}{self.total.macs:,}" if least else self.total.macs
-        unknown = (f"no rule for {', '.join(self.total.unknown)}: their MACs are not counted",) if least else ()
         return Table(
             COLUMNS,
             tuple(_row(o) for o in self.operators if o.receptive_field or o.params or o.macs),
             title=title,
-            total={"name": "total", "params": self.total.params, "macs": macs},
-            notes=(*unknown, *self.notes),
+            total={
+                "name": "total",
+                "params": self.total.params,
+                "macs": macs,
+                "activation": self.total.activation_bytes / MIB,
+            },
+            notes=self.remarks,
         )
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """The sentences below the table: peak memory, what is not counted, what the recording says."""
+        total = self.total
+        peak = f"peak memory for inference: {total.memory.text}"
+        if total.training_memory:
+            peak += f"; for a training step: {total.training_memory.text}"
+        counts = Counter(o.op for o in self.operators if o.macs is None)
+        named = ", ".join(f"{op} ({n} times)" if n > 1 else op for op, n in sorted(counts.items()))
+        return (peak, *([f"no rule for {named}: their MACs are not counted"] if counts else ()), *self.notes)
 
     def data(self) -> dict[str, Any]:
         """Plain data for JSON: `total`, `operators`, `input_shapes`, `notes`."""
@@ -82,17 +113,20 @@ class Summary:
         return self.table().html()
 
 
-def summarize(recording: Recording, *, rules: Mapping[str, OpRule] = RULES) -> Summary:
+def summarize(
+    recording: Recording, *, rules: Mapping[str, OpRule] = RULES, training: Recording | None = None
+) -> Summary:
     """What the recording says of every operator and of the whole network.
 
-    Units: parameters and MACs are counts, fields are elements of the first input.
-    `rules` may be extended: `rules=RULES | {"my.op": OpRule(...)}`.
+    Units: parameters and MACs are counts, memory is bytes, fields are elements of the first input.
+    `rules` may be extended: `rules=RULES | {"my.op": OpRule(...)}`. `training` is a recording of the same model
+    with its backward pass, for the memory of a training step.
     """
     field_of = fields(recording, rules=rules) if recording.inputs else {}
     spent = _spent(recording)
     through = _global_through(recording, field_of)
     operators = tuple(
-        _operator(op, sum(prod(v.shape) for v in spent.get(op.index, ())), field_of, through, recording.inputs, rules)
+        _operator(recording, op, spent.get(op.index, []), field_of, through=through, rules=rules)
         for op in recording.ops
     )
     parameters = [v for v in recording.params if v.role is Role.PARAMETER]
@@ -104,6 +138,10 @@ def summarize(recording: Recording, *, rules: Mapping[str, OpRule] = RULES) -> S
         trainable_params=sum(prod(v.shape) for v in parameters if v.id in recording.trainable),
         macs=sum(o.macs or 0 for o in operators),
         unknown=tuple(sorted({o.op for o in operators if o.macs is None})),
+        activation_bytes=sum(o.activation_bytes for o in operators),
+        bytes_moved=sum(o.bytes_moved for o in operators),
+        memory=memory(recording),
+        training_memory=memory(training) if training else None,
     )
     shapes = tuple(v.shape for v in recording.inputs)
     return Summary(total, operators, shapes, recording.notes + (notes if unused else ()))
@@ -142,19 +180,32 @@ def _global_through(recording: Recording, field_of: Mapping[int, Field]) -> dict
 
 
 def _operator(
+    recording: Recording,
     op: Op,
-    params: int,
+    params: list[Value],
     field_of: Mapping[int, Field],
+    *,
     through: Mapping[int, tuple[str, ...]],
-    inputs: tuple[Value, ...],
     rules: Mapping[str, OpRule],
 ) -> Operator:
     rule = rule_of(op, rules=rules)
     out = op.outputs[0] if op.outputs else None
     field = field_of.get(out.id) if out else None
-    shown = _shown(field, inputs[0].shape) | {"global_through": through[out.id]} if out and field else None
+    shown = None
+    if out and field:
+        shown = _shown(field, recording.inputs[0].shape) | {"global_through": through[out.id]}
     return Operator(
-        op.index, op.module, op.name, out.shape if out else (), params, rule.macs(op) if rule else None, shown
+        index=op.index,
+        module=op.module,
+        op=op.name,
+        output_shape=out.shape if out else (),
+        dtype=str(out.dtype).removeprefix("torch.") if out else "",
+        params=sum(prod(v.shape) for v in params),
+        trainable_params=sum(prod(v.shape) for v in params if v.id in recording.trainable),
+        macs=rule.macs(op) if rule else None,
+        activation_bytes=allocated(recording, op),
+        bytes_moved=moved(recording, op),
+        receptive_field=shown,
     )
 
 
@@ -191,6 +242,7 @@ def _row(o: Operator) -> dict[str, Any]:
         "output_shape": o.output_shape,
         "params": o.params or None,
         "macs": (o.macs or None) if o.macs is not None else "?",
+        "activation": o.activation_bytes / MIB or None,
         "field": "whole input" if field.get("global_through") else field.get("size"),
         "stride": None if field.get("global_through") else field.get("stride"),
     }
