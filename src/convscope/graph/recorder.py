@@ -140,7 +140,8 @@ class Recorder(TorchDispatchMode):
         storage = self._storage(tensor)
         made = Value(self._count, tuple(tensor.shape), tensor.dtype, role, name, storage)
         self._count += 1
-        self._known[id(tensor)] = made, ref(tensor, lambda _, key=id(tensor): self._known.pop(key, None))
+        key = id(tensor)
+        self._known[key] = made, ref(tensor, lambda _: self._known.pop(key, None))
         if storage in self._writes:
             self._fresh[made.id] = len(self._writes[storage])
         return made
@@ -241,7 +242,7 @@ def _shown(func: Any, args: Any) -> str:
 def _view(tensor: Tensor) -> View:
     if tensor.layout is not torch.strided:
         return View(tuple(tensor.shape), (), 0, tensor.dtype)
-    return View(tuple(tensor.shape), tensor.stride(), tensor.storage_offset(), tensor.dtype)
+    return View(tuple(tensor.shape), tensor.stride(), int(tensor.storage_offset()), tensor.dtype)
 
 
 def _overlap(a: View, b: View, size: int) -> bool:

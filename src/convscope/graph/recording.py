@@ -136,7 +136,7 @@ def _used(ops: list[Op], outputs: tuple[Value, ...]) -> tuple[tuple[Op, ...], li
 def _with_shapes(model: nn.Module, example: Any) -> nn.Module:
     """A copy of a lazy model that has run once, and so has its parameters."""
     lazy = [b for b in model.buffers() if nn.parameter.is_lazy(b)]  # these alone cannot be copied
-    model = copy.deepcopy(model, {id(b): nn.UninitializedBuffer(device=b.device, dtype=b.dtype) for b in lazy})
+    model = copy.deepcopy(model, {id(b): nn.UninitializedBuffer(device=b.device) for b in lazy})
     with torch.no_grad(), torch.random.fork_rng():
         try:
             model(*example)

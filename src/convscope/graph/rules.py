@@ -60,16 +60,16 @@ _ELEMENTWISE = [
     "hardswish", "hardswish_", "hardsigmoid", "clamp", "clamp_", "minimum", "maximum", "clone", "detach", "alias",
     "leaky_relu_", "clamp_min", "clamp_max", "addcmul", "masked_fill", "where", "eq", "ne", "lt", "gt", "bitwise_not",
     "le", "ge", "bitwise_and", "bitwise_or", "floor", "ceil", "round", "log2", "remainder", "lift_fresh",
-    "sin", "cos", "_to_copy", "expand", "copy_", "native_dropout", "native_batch_norm",
+    "sin", "cos", "_to_copy", "expand", "copy_", "rsub", "native_dropout", "native_batch_norm",
     "_native_batch_norm_legit_no_training",
 ]  # fmt: skip
 
 _MADE_FROM_NOTHING = [
     "empty", "zeros", "ones", "full", "arange", "scalar_tensor", "new_empty", "new_zeros", "new_full", "zeros_like",
-    "full_like", "zero_", "fill_", "_local_scalar_dense",
+    "full_like", "ones_like", "linspace", "zero_", "fill_", "_local_scalar_dense",
 ]  # fmt: skip
 
-_READ_ANYWHERE = ["index", "index_put_", "nonzero", "topk", "sort", "repeat"]
+_READ_ANYWHERE = ["index", "index_put_", "nonzero", "topk", "sort", "repeat", "grid_sampler_2d"]
 
 RULES: Mapping[str, OpRule] = {
     **{f"aten.{name}": OpRule() for name in _ELEMENTWISE},

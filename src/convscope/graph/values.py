@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from convscope.errors import InputError, nearest
+from convscope.table import Column, Table
 
 
 class Role(StrEnum):
@@ -82,6 +83,18 @@ class Recording:
     gradients: tuple[Value, ...] = ()
     backward_from: int | None = None
 
+    def table(self) -> Table:
+        """One row an operator: where it ran, what it read, what it made."""
+        columns = (("index", "#"), ("module", "module"), ("op", "operator"), ("reads", "reads"), ("makes", "makes"))
+        rows = tuple(
+            {"index": op.index, "module": op.module, "op": op.name, "reads": _shapes(op.inputs),
+             "makes": _shapes(op.outputs)} for op in self.ops
+        )  # fmt: skip
+        return Table(tuple(Column(*c) for c in columns), rows, notes=self.notes)
+
+    def _repr_html_(self) -> str:
+        return self.table().html()
+
     def find(self, layer: str | int) -> Op:
         """The operator of a layer: by its module path, the end of that path ("C3"), or the operator's index.
 
@@ -100,6 +113,10 @@ class Recording:
             known = nearest(layer, {*paths, *(p.rpartition(".")[2] for p in paths)} if "." not in layer else paths)
             raise InputError(f"layer {layer!r}: no operator ran in a module of that name; {known}")
         return next(op for op in reversed(self.ops) if op.module == found[0])
+
+
+def _shapes(values: tuple[Value, ...]) -> str:
+    return ", ".join("x".join(map(str, v.shape)) or "scalar" for v in values)
 
 
 def values_of(items: tuple[Any, ...]) -> Iterator[Value]:

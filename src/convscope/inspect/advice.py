@@ -1,4 +1,4 @@
-"""advice(): work that a network does for nothing: products with padding, rows never read, biases that are taken away."""
+"""advice(): work that a network does for nothing: products with padding, rows never read, biases taken away."""
 
 from collections.abc import Mapping
 
@@ -63,9 +63,10 @@ def _share(op: Op) -> float:
 
 def _unread(op: Op, windows: tuple[Window, ...], shape: tuple[int, ...]) -> list[str]:
     """The rows and columns at the end, or between windows, that no window reads."""
-    names = ("rows", "columns") if len(windows) == 2 else tuple(f"places of axis {i}" for i in range(len(windows)))
+    ndim = len(windows)
+    names = ("rows", "columns") if ndim == 2 else tuple(f"places of axis {i}" for i in range(ndim))
     found = []
-    for name, n, window, count in zip(names, shape[-len(windows) :], windows, op.outputs[0].shape[-len(windows) :]):
+    for name, n, window, count in zip(names, shape[-ndim:], windows, op.outputs[0].shape[-ndim:], strict=True):
         starts = range(-window.padding, count * window.stride - window.padding, window.stride)
         read = {s + window.dilation * k for s in starts for k in range(window.size)}
         lost = n - len(read & set(range(n)))

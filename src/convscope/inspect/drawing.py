@@ -10,7 +10,7 @@ from html import escape
 from convscope.inspect.flow import Box, Flow
 from convscope.table import cell, short
 
-WIDTH, HEIGHT, GAP_X, GAP_Y, LANE, MARGIN = 196, 44, 24, 30, 26, 20
+WIDTH, HEIGHT, GAP_X, GAP_Y, LANE, MARGIN = 208, 44, 24, 30, 26, 20
 SWEEPS = 12
 
 STYLE = """
@@ -49,7 +49,7 @@ def draw(flow: Flow, *, title: str = "") -> str:
 
 
 def _layers(flow: Flow) -> tuple[list[list[int]], list[tuple[int, int]]]:
-    """Nodes of each layer, and links from one layer to the next: numbers from len(boxes) on are bends of long arrows."""
+    """Nodes of each layer, and links between layers: numbers from len(boxes) on are bends of long arrows."""
     level = [0] * len(flow.boxes)
     for a, b in sorted(flow.arrows, key=lambda arrow: arrow[1]):  # arrows go forwards, so a's level is final
         level[b] = max(level[b], level[a] + 1)
@@ -83,7 +83,7 @@ def _places(layers: list[list[int]], links: list[tuple[int, int]], boxes: int) -
     above, below = _neighbours(links)
     x: dict[int, float] = {}
     for layer in layers:
-        _spread(layer, {n: 0.0 for n in layer}, x, boxes)
+        _spread(layer, dict.fromkeys(layer, 0.0), x, boxes)
     for sweep in range(SWEEPS):
         near = (above, below)[sweep % 2]
         for layer in layers if sweep % 2 == 0 else reversed(layers):
@@ -141,13 +141,15 @@ def _path(chain: list[int], x: dict[int, float], y: dict[int, int]) -> str:
 def _drawn(box: Box, left: float, top: int, total: int) -> str:
     macs = f" · {short(box.macs)} MACs" if box.macs else ""
     share = box.macs / total if total else 0
-    name = box.name if len(box.name) <= 28 else f"…{box.name[-27:]}"
+    room = 30 - len(box.op)
+    name = escape(box.name if len(box.name) <= room else f"…{box.name[1 - room :]}")
+    operator = f'<tspan class="soft"> {escape(box.op)}</tspan>' if box.op and box.name else escape(box.op)
     bar = f'<rect class="bar" x="{left:.1f}" y="{top + HEIGHT - 3}" width="{WIDTH * share:.1f}" height="3"/>'
-    tip = f"{box.name}: {cell(box.shape)}, {box.params:,} parameters, {box.macs:,} MACs ({100 * share:.1f} %)"
+    tip = f"{box.name or box.op}: {cell(box.shape)}, {box.params:,} parameters, {box.macs:,} MACs ({100 * share:.1f} %)"
     return (
         f'<g><title>{escape(tip)}</title><rect x="{left:.1f}" y="{top}" width="{WIDTH}" height="{HEIGHT}" rx="6" '
         f'fill="var(--{box.kind})"/>{bar if share > 0.002 else ""}'
-        f'<text x="{left + WIDTH / 2:.1f}" y="{top + 18}" text-anchor="middle">{escape(name)}</text>'
+        f'<text x="{left + WIDTH / 2:.1f}" y="{top + 18}" text-anchor="middle">{name}{operator}</text>'
         f'<text class="soft" x="{left + WIDTH / 2:.1f}" y="{top + 33}" text-anchor="middle">'
         f"{cell(box.shape)}{macs}</text></g>"
     )

@@ -12,9 +12,13 @@ KINDS = {"convolution": "convolution", "addmm": "product", "mm": "product", "bmm
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """One run of a module's operators, or one operator outside of the modules of this depth."""
+    """One run of a module's operators, or one operator outside of the modules of this depth.
+
+    `op` names the operator if it is the only one that computes; `kind` chooses the colour.
+    """
 
     name: str
+    op: str
     kind: str
     shape: tuple[int, ...]
     params: int
@@ -48,7 +52,7 @@ def flow(recording: Recording, summary: Summary, *, depth: int | None = None, mo
 
 def _flow(recording: Recording, summary: Summary, depth: int) -> Flow:
     inner = {op.module.rsplit(".", k)[0] for op in recording.ops for k in range(1, op.module.count(".") + 1)} | {""}
-    boxes: list[Box] = [Box(v.name, "input", v.shape, 0, 0) for v in recording.inputs]
+    boxes: list[Box] = [Box(v.name, "", "input", v.shape, 0, 0) for v in recording.inputs]
     members: list[list[Op]] = [[] for _ in boxes]
     home = {v.id: i for i, v in enumerate(recording.inputs)}
     arrows: dict[tuple[int, int], None] = {}
@@ -69,18 +73,19 @@ def _flow(recording: Recording, summary: Summary, depth: int) -> Flow:
         here = len(members) - 1
         arrows |= {(source, here): None for source in sources if source != here}
         home |= {v.id: here for v in op.outputs}
-    boxes += [_box(group, summary, depth, group[0].module in inner) for group in members[len(boxes) :]]
+    boxes += [_box(group, summary, depth) for group in members[len(boxes) :]]
     return Flow(tuple(boxes), tuple(arrows))
 
 
-def _box(group: list[Op], summary: Summary, depth: int, outside: bool) -> Box:
+def _box(group: list[Op], summary: Summary, depth: int) -> Box:
     rows = [summary.operators[op.index] for op in group]
     kinds = {KINDS.get(op.name) or ("pooling" if "pool" in op.name else "") for op in group} - {""}
     path = cut(group[0].module, depth)
-    alone = len(group) == 1 and outside
+    working = [op.name for op in group if summary.operators[op.index].bytes_moved]
     kind = "block" if len({op.module for op in group}) > 1 else next(iter(sorted(kinds)), "other")
     return Box(
-        name=(f"{path} {group[0].name}" if path else group[0].name) if alone else path or "(model)",
+        name=path,
+        op=working[0].removeprefix("native_").removesuffix("_with_indices") if len(working) == 1 else "",
         kind=kind,
         shape=next((op.outputs[0].shape for op in reversed(group) if op.outputs), ()),
         params=sum(r.params for r in rows),

@@ -12,10 +12,10 @@ _WRITES_NOTHING = {"empty", "new_empty", "empty_like", "changed"}
 class Memory:
     """The most bytes that are alive at once, what they consist of, and where that is.
 
-    `needed` is what the peak would be if each block were let go when it was last read (variables of a forward
-    pass hold some for longer). `held` is there all the time: parameters, buffers, inputs, constants. `gradients` (of parameters) and `saved`
-    (what the forward pass made and the backward pass reads) are 0 for inference. The optimizer's own state and
-    what a kernel allocates inside itself are not in it.
+    `needed` is what the peak would be if each block were let go when it was last read (variables of a forward pass
+    hold some for longer). `held` is there all the time: parameters, buffers, inputs, constants. `gradients` (of
+    parameters) and `saved` (what the forward pass made and the backward pass reads) are 0 for inference. The
+    optimizer's own state and what a kernel allocates inside itself are not in it.
     """
 
     peak: int

@@ -1,6 +1,6 @@
 """rolled(): the costs of a summary per module, to any depth."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from convscope.inspect.memory import MIB
@@ -53,9 +53,7 @@ class Rolled:
 
     def table(self, *, title: str = "") -> Table:
         """One row a module, and the sum."""
-        return Table(
-            COLUMNS, tuple(map(_row, self.modules)), title=title, total=_row(self.total), notes=self.notes
-        )
+        return Table(COLUMNS, tuple(map(_row, self.modules)), title=title, total=_row(self.total), notes=self.notes)
 
     def data(self) -> dict[str, Any]:
         """Plain data for JSON: `depth`, `modules`, `total`, `notes`."""
@@ -72,13 +70,14 @@ def rolled(summary: Summary, *, depth: int = 1) -> Rolled:
 
     >>> import torch, convscope
     >>> net = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Flatten()))
-    >>> [(m.path, m.operators) for m in rolled(convscope.summarize(convscope.record(net, torch.zeros(1, 1, 5, 5)))).modules]
+    >>> summary = convscope.summarize(convscope.record(net, torch.zeros(1, 1, 5, 5)))
+    >>> [(m.path, m.operators) for m in rolled(summary).modules]
     [('0', 1), ('1', 2)]
     """
     groups: dict[str, list[Operator]] = {}
     for operator in summary.operators:
         groups.setdefault(cut(operator.module, depth), []).append(operator)
-    modules = tuple(_sum(path or "(model)", group) for path, group in groups.items())
+    modules = tuple(summed(path or "(model)", group) for path, group in groups.items())
     return Rolled(depth, modules, _total(summary), summary.remarks)
 
 
@@ -89,13 +88,13 @@ def cut(path: str, depth: int) -> str:
 
 def _total(summary: Summary) -> ModuleCost:
     """The sum; parameters that no operator reads are in it."""
-    all_of_it, total = _sum("total", list(summary.operators)), summary.total
-    return ModuleCost(
-        **asdict(all_of_it) | {"params": total.params, "trainable_params": total.trainable_params}
-    )
+    total = summary.total
+    summed_up = summed("total", list(summary.operators))
+    return replace(summed_up, params=total.params, trainable_params=total.trainable_params)
 
 
-def _sum(path: str, group: list[Operator]) -> ModuleCost:
+def summed(path: str, group: list[Operator]) -> ModuleCost:
+    """What a group of operators costs."""
     last = group[-1] if group else None
     return ModuleCost(
         path=path,

@@ -8,8 +8,8 @@ from math import prod
 from typing import Any
 
 from convscope.graph import RULES, Op, OpRule, Recording, Role, Value, rule_of
-from convscope.inspect.receptive_field import Field, fields
 from convscope.inspect.memory import MIB, Memory, allocated, memory, moved
+from convscope.inspect.receptive_field import Field, fields
 from convscope.table import Column, Table
 
 COLUMNS = (
@@ -110,7 +110,9 @@ class Summary:
         return self.table().text()
 
     def _repr_html_(self) -> str:
-        return self.table().html()
+        from convscope.inspect.page import fragment  # it draws summaries
+
+        return fragment(self)
 
 
 def summarize(
