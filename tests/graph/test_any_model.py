@@ -95,13 +95,25 @@ def compiled_inside():
 
 
 CASES = {
-    "functional": (lambda: Call(lambda self, x: F.relu(F.conv2d(x, self.w)), w=nn.Parameter(torch.rand(2, 3, 3, 3))), [picture]),
+    "functional": (
+        lambda: Call(lambda self, x: F.relu(F.conv2d(x, self.w)), w=nn.Parameter(torch.rand(2, 3, 3, 3))),
+        [picture],
+    ),
     "called twice": (lambda: Call(lambda self, x: self.conv(self.conv(x)), conv=conv()), [picture]),
     "shared weights": (tied, [lambda: torch.rand(2, 4)]),
     "in place": (lambda: nn.Sequential(conv(), nn.ReLU(inplace=True), nn.Dropout(inplace=True)), [picture]),
-    "dict in, dict out": (lambda: Call(lambda self, x: {"y": self.conv(x["a"]) + x["b"]}, conv=conv()), [lambda: {"a": picture(), "b": picture()}]),
-    "dataclass": (lambda: Call(lambda self, x: Pair(self.conv(x.left), x.right + 1), conv=conv()), [lambda: Pair(picture(), picture())]),
-    "named tuple": (lambda: Call(lambda self, x: Named(self.conv(x.left), x.right + 1), conv=conv()), [lambda: Named(picture(), picture())]),
+    "dict in, dict out": (
+        lambda: Call(lambda self, x: {"y": self.conv(x["a"]) + x["b"]}, conv=conv()),
+        [lambda: {"a": picture(), "b": picture()}],
+    ),
+    "dataclass": (
+        lambda: Call(lambda self, x: Pair(self.conv(x.left), x.right + 1), conv=conv()),
+        [lambda: Pair(picture(), picture())],
+    ),
+    "named tuple": (
+        lambda: Call(lambda self, x: Named(self.conv(x.left), x.right + 1), conv=conv()),
+        [lambda: Named(picture(), picture())],
+    ),
     "lists": (lambda: Call(lambda self, x: [self.conv(y) for y in x], conv=conv()), [lambda: [picture(), picture()]]),
     "several inputs": (lambda: nn.Bilinear(4, 5, 3), [lambda: torch.rand(2, 4), lambda: torch.rand(2, 5)]),
     "branch": (lambda: Call(branch, conv=conv()), [picture]),
@@ -117,10 +129,19 @@ CASES = {
     "spectral norm": (lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(4, 4)), [lambda: torch.rand(2, 4)]),
     "attention": (lambda: nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), [lambda: torch.rand(1, 5, 8)]),
     "recurrent": (lambda: nn.LSTM(4, 5, batch_first=True), [lambda: torch.rand(2, 3, 4)]),
-    "quantised": (lambda: torchvision.models.quantization.shufflenet_v2_x0_5(quantize=True), [lambda: torch.rand(1, 3, 64, 64)]),
-    "optical flow": (lambda: torchvision.models.optical_flow.raft_small(), [lambda: torch.rand(1, 3, 128, 128), lambda: torch.rand(1, 3, 128, 128)]),
-    "detector": (lambda: torchvision.models.detection.ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None), [lambda: [torch.rand(3, 64, 80)]]),
-}  # fmt: skip
+    "quantised": (
+        lambda: torchvision.models.quantization.shufflenet_v2_x0_5(quantize=True),
+        [lambda: torch.rand(1, 3, 64, 64)],
+    ),
+    "optical flow": (
+        lambda: torchvision.models.optical_flow.raft_small(),
+        [lambda: torch.rand(1, 3, 128, 128), lambda: torch.rand(1, 3, 128, 128)],
+    ),
+    "detector": (
+        lambda: torchvision.models.detection.ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None),
+        [lambda: [torch.rand(3, 64, 80)]],
+    ),
+}
 FUSED = {"attention", "recurrent"}  # PyTorch has a kernel that does it all at once: other roundings
 
 
