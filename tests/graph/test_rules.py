@@ -88,7 +88,7 @@ BINARY = [
 BOUNDS = {
     "torchvision.roi_align",
     *(f"aten.{n}" for n in ("minimum", "maximum", "eq", "ne", "lt", "gt", "le", "ge", "floor", "ceil", "round")),
-    *(f"aten.{n}" for n in ("where", "index", "index_put_", "nonzero", "topk", "sort", "repeat")),
+    *(f"aten.{n}" for n in ("where", "index", "index_put_", "nonzero", "topk", "sort", "repeat", "grid_sampler_2d")),
     "aten.max_pool2d_with_indices",
 }
 
@@ -165,6 +165,13 @@ CASES = {
     "aten.topk": (lambda x: x.topk(2).values, (ROWS,), 0),
     "aten.sort": (lambda x: x.sort().values, (ROWS,), 0),
     "aten.repeat": (lambda x: x.repeat(2, 1), (ROWS,), 0),
+    "aten.rsub": (lambda x: torch.rsub(x, 1.0), (ROWS,), 0),
+    "aten.linspace": (lambda x: torch.linspace(0, 1, 3), (ROWS,), 0),
+    "aten.ones_like": (torch.ones_like, (ROWS,), 0),
+    "aten.grid_sampler_2d": (
+        lambda x: F.grid_sample(x, torch.zeros(2, 2, 2, 2) - 0.3, align_corners=False), (IMAGE,), 0,
+    ),
+    "convscope.changed": (lambda x: (x[1:3].mul_(2), x)[1], (ROWS,), 0),
     "torchvision.roi_align": (
         lambda x: torchvision.ops.roi_align(x, [torch.tensor([[1.0, 1, 5, 5]])] * 2, 3), (IMAGE,), 0,
     ),

@@ -65,18 +65,40 @@ def convolve(
     show(table, data={"layers": table.rows, "picture": str(out)}, json=json)
 
 
-def inspect(model: Model, input: Input = None, json: Json = False) -> None:
-    """Print every operator of a network: output shape, parameters, MACs, receptive field."""
-    import torch
+def inspect(
+    model: Model,
+    input: Annotated[
+        list[str] | None, typer.Option(help="Input shape without the batch: 3x224x224; once for each input.")
+    ] = None,
+    depth: Annotated[int | None, typer.Option(help="Sum per module, paths cut to so many names.", min=1)] = None,
+    sizes: Annotated[str | None, typer.Option(help="Compare input sizes instead: 224,256,320.")] = None,
+    advice: Annotated[bool, typer.Option("--advice", help="Say what work is wasted, and the least input.")] = False,
+    against: Annotated[str | None, typer.Option(help="Show the difference from this network.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page with the picture and all modules.")] = None,
+    graph: Annotated[Path | None, typer.Option(help="Write the picture of the network as SVG.")] = None,
+    max_macs: Annotated[str | None, typer.Option(help="Exit with 3 above so many MACs: 600M.")] = None,
+    max_params: Annotated[str | None, typer.Option(help="Exit with 3 above so many parameters: 5M.")] = None,
+    max_memory: Annotated[str | None, typer.Option(help="Exit with 3 above this peak for inference: 100MiB.")] = None,
+    min_receptive_field: Annotated[int | None, typer.Option(help="Exit with 3 below so many px.", min=1)] = None,
+    json: Json = False,
+) -> None:
+    """Print every operator of a network: output shape, parameters, MACs, memory, receptive field."""
+    from convscope.cli.inspecting import at_sizes, inspected, keep_to, write_files
+    from convscope.inspect import compare, rolled
+    from convscope.inspect.limits import Limits, amount
 
-    from convscope.graph import record
-    from convscope.inspect import summarize
-    from convscope.runs.loaded import load_model
-
-    loaded = load_model(model, shape=parse_shape(input))
-    summary = summarize(record(loaded.model, torch.zeros(1, *loaded.shape)))
-    title = f"{model}, input {'x'.join(map(str, summary.input_shapes[0]))}"
-    show(summary.table(title=title), data={"model": model, **summary.data()}, json=json)
+    macs, params = amount(max_macs, option="--max-macs"), amount(max_params, option="--max-params")
+    limits = Limits(macs, params, amount(max_memory, option="--max-memory"), min_receptive_field)
+    seen = inspected(model, input, advise=advice)
+    shown: Any = seen.summary if depth is None else rolled(seen.summary, depth=depth)
+    if sizes:
+        shown = at_sizes(seen, sizes)
+    elif against:
+        shown = compare(inspected(against, input).summary, seen.summary, depth=depth or 99)
+    write_files(seen, html=html, graph=graph, depth=depth)
+    title = f"{seen.title}, against {against}" if against else seen.title
+    show(shown.table(title=title), data={"model": model, **shown.data()}, json=json)
+    keep_to(limits, seen.summary)
 
 
 def family(

@@ -10,7 +10,7 @@ from math import ceil, floor
 
 from convscope.geometry import Interval, Window, transposed_reads
 from convscope.geometry import reads as window_reads
-from convscope.graph.recording import Op, Value
+from convscope.graph.values import Op, Value
 
 Box = tuple[Interval, ...]
 
@@ -283,6 +283,22 @@ def attention_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box | None:
     parts = {"query": (*box[:-1], last), "key": (*box[:-2], rows, last), "value": (*box[:-2], rows, box[-1])}
     roles = [read for name, read in parts.items() if value == op.args[name]]
     return hull(roles) if roles else whole(value)
+
+
+def changed_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box | None:
+    """A tensor that was changed through a view: its own place before, and the written box where the box meets it."""
+    roles = [box] if value == op.args["self"] else []
+    if value in op.args["written"]:
+        roles += [_met(box, op.args["start"], value)]
+    return hull(role for role in roles if role is not None)
+
+
+def _met(box: Box, start: tuple[int, ...] | None, value: Value) -> Box | None:
+    """The part of a value that lies at `start` which a box meets; all of it where its place is not known."""
+    if start is None:
+        return whole(value)
+    met = [(max(lo - s, 0), min(hi - s, n - 1)) for (lo, hi), s, n in zip(box, start, value.shape, strict=True)]
+    return tuple(met) if all(lo <= hi for lo, hi in met) else None
 
 
 def factors(op: Op) -> tuple[Value, Value]:

@@ -10,7 +10,7 @@ from math import prod
 
 from convscope.graph import reading
 from convscope.graph.reading import Box, conv_windows, factors, hull, pool_windows, same_place, whole
-from convscope.graph.recording import Op, Value
+from convscope.graph.values import Op, Value
 
 __all__ = [
     "RULES", "Box", "OpRule", "Rules", "conv_windows", "hull", "outputs_apart", "pool_windows", "reads", "rule_of",
@@ -65,15 +65,15 @@ _ELEMENTWISE = [
     "hardswish", "hardswish_", "hardsigmoid", "clamp", "clamp_", "minimum", "maximum", "clone", "detach", "alias",
     "leaky_relu_", "clamp_min", "clamp_max", "addcmul", "masked_fill", "where", "eq", "ne", "lt", "gt", "bitwise_not",
     "le", "ge", "bitwise_and", "bitwise_or", "floor", "ceil", "round", "log2", "remainder", "lift_fresh",
-    "sin", "cos", "_to_copy", "expand", "copy_", "native_dropout", "_native_batch_norm_legit_no_training",
+    "sin", "cos", "_to_copy", "expand", "copy_", "rsub", "native_dropout", "_native_batch_norm_legit_no_training",
 ]  # fmt: skip
 
 _MADE_FROM_NOTHING = [
     "empty", "zeros", "ones", "full", "arange", "scalar_tensor", "new_empty", "new_zeros", "new_full", "zeros_like",
-    "full_like", "zero_", "fill_", "_local_scalar_dense",
+    "full_like", "ones_like", "linspace", "zero_", "fill_", "_local_scalar_dense",
 ]  # fmt: skip
 
-_READ_ANYWHERE = ["index", "index_put_", "nonzero", "topk", "sort", "repeat"]
+_READ_ANYWHERE = ["index", "index_put_", "nonzero", "topk", "sort", "repeat", "grid_sampler_2d"]
 
 RULES: Rules = {
     **{f"aten.{name}": OpRule() for name in _ELEMENTWISE},
@@ -119,6 +119,7 @@ RULES: Rules = {
     "aten.upsample_nearest2d": OpRule(reads=reading.nearest_reads, uniform=False),
     "aten.upsample_bilinear2d": OpRule(reads=reading.bilinear_reads, uniform=False),
     "aten._scaled_dot_product_flash_attention_for_cpu": OpRule(attention_macs, reading.attention_reads),
+    "convscope.changed": OpRule(reads=reading.changed_reads, uniform=False),
     "torchvision.roi_align": OpRule(reads=reading.everything),
 }
 

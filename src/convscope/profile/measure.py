@@ -14,7 +14,19 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from convscope.clock import Limits, Timing, measure
-from convscope.graph import RULES, Op, OpRule, Recording, Value, call_of, is_in_place, moved_bytes, record, rule_of
+from convscope.graph import (
+    CHANGED,
+    RULES,
+    Op,
+    OpRule,
+    Recording,
+    Value,
+    call_of,
+    is_in_place,
+    moved_bytes,
+    record,
+    rule_of,
+)
 from convscope.table import Column, Table, number
 
 COLUMNS = (
@@ -155,8 +167,8 @@ def profile(
     whole, laps = _rounds(model, example, recording, rounds)
     by_itself = dict(_alone(recording)) if alone else {}
     timed = []
-    for op in recording.ops:
-        rule, moved = rule_of(op, rules=rules), moved_bytes(op)
+    for op in _ran(recording):
+        rule, moved = rule_of(op, rules=rules), moved_bytes(recording, op)
         macs = rule.macs(op) if rule else None
         dtype = op.outputs[0].dtype if op.outputs else torch.float32
         work: dict[str, Any] = {"macs": macs or 0, "bytes": moved, "dtype": _counted(dtype, limits)}
@@ -169,6 +181,11 @@ def _counted(dtype: torch.dtype, limits: Limits) -> str:
     """The dtype whose arithmetic limit holds: where its own was not measured, that of float32."""
     name = str(dtype).removeprefix("torch.")
     return name if name in limits.macs else "float32"
+
+
+def _ran(recording: Recording) -> Iterator[Op]:
+    """The operators that PyTorch ran; a change seen through a view is none."""
+    return (op for op in recording.ops if op.target != CHANGED)
 
 
 class _Stopwatch(TorchDispatchMode):
@@ -188,7 +205,7 @@ class _Stopwatch(TorchDispatchMode):
 def _rounds(model: nn.Module, example: Any, recording: Recording, rounds: int) -> tuple[Timing, dict[int, Timing]]:
     """The whole network without the stopwatch and each operator with it, in turn."""
     whole: list[float] = []
-    laps: dict[int, list[float]] = {op.index: [] for op in recording.ops}
+    laps: dict[int, list[float]] = {op.index: [] for op in _ran(recording)}
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # as in the recording
     try:
@@ -210,7 +227,7 @@ def _rounds(model: nn.Module, example: Any, recording: Recording, rounds: int) -
 def _matched(recording: Recording, laps: list[tuple[str, float]]) -> Iterator[tuple[int, float]]:
     """Laps of recorded operators: both are in the order of running, and the recording left some out."""
     remaining = iter(laps)
-    for op in recording.ops:
+    for op in _ran(recording):
         for target, seconds in remaining:
             if target == op.target:
                 yield op.index, seconds
@@ -221,7 +238,7 @@ def _alone(recording: Recording) -> Iterator[tuple[int, Timing]]:
     """Each operator by itself on the tensors that it met; alike ones are timed once."""
     known: dict[Any, Timing] = {}
     with torch.no_grad():
-        for op in recording.ops:
+        for op in _ran(recording):
             alike = _alike(op, recording.tensors)
             if alike not in known:
                 known[alike] = measure(call_of(op, _own(op, recording.tensors)), at_most=0.3)
