@@ -121,7 +121,11 @@ class SampleSet:
         """Boxes or pixels of each class, int64 [C]."""
         counts = torch.zeros(256, dtype=torch.int64)
         for sample in self.samples:
-            what = sample.mask.as_subclass(Tensor).flatten() if self.task == "segment" and sample.mask is not None else sample.labels
+            what = (
+                sample.mask.as_subclass(Tensor).flatten()
+                if self.task == "segment" and sample.mask is not None
+                else sample.labels
+            )
             counts += torch.bincount(what, minlength=256) if what is not None else 0
         return counts[: len(self.classes)]
 

@@ -47,7 +47,9 @@ def scenes(task: TaskName = "detect", *, shape: tuple[int, ...] = (3, SIZE, SIZE
     if tuple(shape) != (3, SIZE, SIZE):
         raise DataError(f"scenes: are 3x{SIZE}x{SIZE}, not {'x'.join(map(str, shape))}; leave image_size at {SIZE}")
     if task not in SCENE_CLASSES:
-        raise DataError(f"scenes: hold several digits, so that there is no one class to learn; use {' or '.join(SCENE_CLASSES)}")
+        raise DataError(
+            f"scenes: hold several digits, so that there is no one class to learn; use {' or '.join(SCENE_CLASSES)}"
+        )
     parts = {name: SampleSet(_samples(name, seed), SCENE_CLASSES[task], task, NORMALISATION) for name in NUM_SCENES}
     return Splits(parts["train"], parts["val"], parts["test"])
 

@@ -9,7 +9,14 @@ from torch import nn
 
 from convscope import data as datasets
 from convscope.errors import DataError
-from convscope.evaluate.classification import ClassResult, Evaluation, calibration_error, checked_logits, evaluate, wilson
+from convscope.evaluate.classification import (
+    ClassResult,
+    Evaluation,
+    calibration_error,
+    checked_logits,
+    evaluate,
+    wilson,
+)
 from convscope.evaluate.common import bootstrap, evaluating
 from convscope.evaluate.detection import DetectionEvaluation, evaluate_detection
 from convscope.evaluate.segmentation import SegmentationEvaluation, evaluate_segmentation

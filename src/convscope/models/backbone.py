@@ -121,7 +121,9 @@ class TapBackbone(nn.Module):
         try:
             self.body = create_feature_extractor(model, [node for node, _, _ in found])
         except Exception as error:  # symbolic tracing raises what the model's code raises
-            raise ModelError(f"model {name!r}: cannot be cut into a backbone ({type(error).__name__}: {error})") from error
+            raise ModelError(
+                f"model {name!r}: cannot be cut into a backbone ({type(error).__name__}: {error})"
+            ) from error
         self.strides, self.channels = tuple(s for _, s, _ in found), tuple(c for _, _, c in found)
 
     def forward(self, x_NCHW: Tensor) -> list[Tensor]:

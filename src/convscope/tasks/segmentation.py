@@ -70,7 +70,10 @@ class Segmentation:
         from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
         options = {"num_classes": self.num_classes, "ignore_index": IGNORE, "validate_args": False}
-        metrics = {"miou": MulticlassJaccardIndex(**options), "accuracy": MulticlassAccuracy(**options, average="micro")}
+        metrics = {
+            "miou": MulticlassJaccardIndex(**options),
+            "accuracy": MulticlassAccuracy(**options, average="micro"),
+        }
         return MetricCollection(metrics, compute_groups=False)
 
     def wanted(self, picture: Sequence[int]) -> str:
