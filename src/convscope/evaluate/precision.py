@@ -34,7 +34,7 @@ class Matches:
         recall = right / wanted[:, None, None]
         precision = right / weights.cumsum(1)[:, None].clamp(min=1e-9)
         envelope = precision.flip(2).cummax(2).values.flip(2)
-        envelope = torch.cat([envelope, torch.zeros_like(envelope[..., :1])], 2)
+        envelope = torch.cat([envelope, envelope.new_zeros(*envelope.shape[:2], 1)], 2)
         at = torch.searchsorted(recall.contiguous(), RECALLS.expand(*recall.shape[:2], -1).contiguous())
         found = envelope.gather(2, at).mean(2)
         return found.where(wanted[:, None] > 0, torch.nan)

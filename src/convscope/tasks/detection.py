@@ -5,7 +5,7 @@ Shape suffixes: N pictures, L places, C classes, M boxes of the batch.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +14,6 @@ from torch import Tensor
 from convscope.data.samples import Boxes
 from convscope.models.heads import Candidates
 
-if TYPE_CHECKING:
-    from torchmetrics.detection import MeanAveragePrecision
 
 REACH = 8.0  # a map serves boxes of up to this many of its strides, half a side; the coarsest serves all above
 RADIUS = 1.5  # strides from a box's centre within which places answer for it
