@@ -56,15 +56,15 @@ class SmallBackbone(nn.Module):
     Source: He et al. 2016 (arXiv:1603.05027) for the blocks.
 
     >>> [tuple(m.shape) for m in SmallBackbone()(torch.zeros(1, 3, 64, 64))[:2]]
-    [(1, 24, 32, 32), (1, 48, 16, 16)]
+    [(1, 16, 32, 32), (1, 32, 16, 16)]
     """
 
     def __init__(
         self,
         *,
         kind: str = "standard",
-        widths: tuple[int, ...] = (24, 48, 96, 160, 192),
-        depths: tuple[int, ...] = (0, 1, 2, 2, 1),
+        widths: tuple[int, ...] = (16, 32, 64, 128, 160),
+        depths: tuple[int, ...] = (0, 1, 1, 1, 1),
         in_channels: int = 3,
     ) -> None:
         super().__init__()

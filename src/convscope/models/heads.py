@@ -17,6 +17,7 @@ from convscope.layers import ConvNormAct
 Size = tuple[int, int]
 PRIOR = 0.01  # of a place to hold an object, before anything is learnt
 DETECTED_STRIDES = (8, 16, 32)
+LAST_WIDTH = 32  # channels that a transposed convolution returns to the picture's size: each costs a lot there
 
 
 class Candidates(NamedTuple):
@@ -118,14 +119,14 @@ class Segmenter(nn.Module):
     """
 
     def __init__(
-        self, channels: Sequence[int], strides: Sequence[int], *, num_classes: int, width: int = 64, finest: int = 4
+        self, channels: Sequence[int], strides: Sequence[int], *, num_classes: int, width: int = 48, finest: int = 4
     ) -> None:
         super().__init__()
         self.used = [i for i, s in enumerate(strides) if s >= finest] or [len(strides) - 1]
         stride = strides[self.used[0]]
         self.neck = TopDown([channels[i] for i in self.used], width)
-        self.refine = ConvNormAct(width, width, 3)
-        self.up = nn.ConvTranspose2d(width, num_classes, 2 * stride, stride, stride // 2)
+        self.refine = ConvNormAct(width, LAST_WIDTH, 3)
+        self.up = nn.ConvTranspose2d(LAST_WIDTH, num_classes, 2 * stride, stride, stride // 2)
 
     def forward(self, maps: Sequence[Tensor], size: Size) -> Tensor:
         x = self.up(self.refine(self.neck([maps[i] for i in self.used])[0]))

@@ -14,8 +14,8 @@ Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 SCENES: Mapping[str, Any] = {
-    **{"data": "scenes", "model": "small", "epochs": 36, "batch_size": 32, "lr": 0.002, "weight_decay": 0.05},
-    **{"augment": "crop", "ema": 0.99, "clip": 5.0},
+    **{"data": "scenes", "model": "small", "epochs": 22, "batch_size": 16, "lr": 0.002, "weight_decay": 0.05},
+    **{"augment": "crop", "ema": 0.995, "clip": 5.0},
 }
 TASK_DEFAULTS: Mapping[str, Mapping[str, Any]] = {"classify": {}, "detect": SCENES, "segment": SCENES}
 
