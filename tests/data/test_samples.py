@@ -93,9 +93,7 @@ def test_a_sample_looks_the_same_in_any_batch(permutation: list[int], cut: int) 
 
 
 def test_a_batch_is_normalised_and_keeps_pictures_without_boxes() -> None:
-    data = SampleSet(
-        (_empty(), _sample((0, 0, 8, 8))), ("a", "b"), "detect", Normalisation((0.5,), (0.5,))
-    )
+    data = SampleSet((_empty(), _sample((0, 0, 8, 8))), ("a", "b"), "detect", Normalisation((0.5,), (0.5,)))
     x, boxes = data.batch(torch.tensor([0, 1]))
     assert (float(x.min()), float(x.max())) == (-1, 1)
     assert boxes.picture.tolist() == [1]
@@ -112,7 +110,9 @@ def _empty() -> Sample:
 
 def _with(box: list[float], label: int = 0) -> Sample:
     whole = _sample((0, 0, 8, 8))
-    return Sample(whole.image, tv_tensors.wrap(torch.tensor([box]), like=whole.boxes), torch.tensor([label]), name="a.png")
+    return Sample(
+        whole.image, tv_tensors.wrap(torch.tensor([box]), like=whole.boxes), torch.tensor([label]), name="a.png"
+    )
 
 
 NAN = math.nan

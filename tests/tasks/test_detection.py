@@ -55,7 +55,9 @@ def test_assignment_is_its_definition_in_loops(seed: int) -> None:
                     if _answers(points[at], float(strides[at]), box)[0]}  # fmt: skip
             nearest[m] = {at for at, d in away.items() if d == min(away.values())}
         for at in range(len(points)):
-            fits = [m for m in own if all(_answers(points[at], float(strides[at]), targets.boxes[m])) or at in nearest[m]]
+            fits = [
+                m for m in own if all(_answers(points[at], float(strides[at]), targets.boxes[m])) or at in nearest[m]
+            ]
             areas = [float((targets.boxes[m, 2:] - targets.boxes[m, :2]).prod()) for m in fits]
             said = int(found[picture, at])
             assert (said == -1) == (not fits)
@@ -123,7 +125,9 @@ def test_decoding_keeps_the_best_of_those_that_overlap(seed: int) -> None:
                 ious = box_iou(boxes[picture, best][None], boxes[picture, rest])[0] if rest else torch.zeros(0)
                 left = [i for i, iou in zip(rest, ious, strict=True) if iou <= 0.5]
         own = found.of(picture)
-        said = list(zip([round(v, 5) for v in own.scores.tolist()], own.labels.tolist(), own.boxes.tolist(), strict=True))
+        said = list(
+            zip([round(v, 5) for v in own.scores.tolist()], own.labels.tolist(), own.boxes.tolist(), strict=True)
+        )
         assert sorted(said) == sorted(wanted)
         assert own.scores.tolist() == sorted(own.scores.tolist(), reverse=True)
 

@@ -17,7 +17,7 @@ from convscope.layers import ConvNormAct
 Size = tuple[int, int]
 PRIOR = 0.01  # of a place to hold an object, before anything is learnt
 DETECTED_STRIDES = (8, 16, 32)
-LAST_WIDTH = 32  # channels that a transposed convolution returns to the picture's size: each costs a lot there
+FINE_WIDTHS = (48, 32)  # channels of the finest map, and of what is returned to the picture's size: each costs a lot
 
 
 class Candidates(NamedTuple):
@@ -112,25 +112,41 @@ class Detector(nn.Module):
 
 @final
 class Segmenter(nn.Module):
-    """The finest map that the coarser ones flowed into, returned to the picture's size by a transposed convolution.
+    """Classes told from the coarse maps, their outlines from the finest, both returned to the picture's size.
 
-    Its kernel is twice its stride, so that every pixel is reached by as many taps (no checkerboard).
-    Source: Long et al. 2015 (arXiv:1411.4038); Odena et al. 2016 (doi:10.23915/distill.00003).
+    The finest map is returned by a transposed convolution, whose kernel is twice its stride, so that every pixel is
+    reached by as many taps (no checkerboard); the coarse logits are interpolated and added.
+    Raises: ModelError unless there are two maps of stride 4 or more.
+    Source: Long et al. 2015 (arXiv:1411.4038) for the sum over strides; Odena et al. 2016
+    (doi:10.23915/distill.00003) for the kernel.
     """
 
     def __init__(
-        self, channels: Sequence[int], strides: Sequence[int], *, num_classes: int, width: int = 48, finest: int = 4
+        self, channels: Sequence[int], strides: Sequence[int], *, num_classes: int, width: int = 64, finest: int = 4
     ) -> None:
         super().__init__()
-        self.used = [i for i, s in enumerate(strides) if s >= finest] or [len(strides) - 1]
-        stride = strides[self.used[0]]
-        self.neck = TopDown([channels[i] for i in self.used], width)
-        self.refine = ConvNormAct(width, LAST_WIDTH, 3)
-        self.up = nn.ConvTranspose2d(LAST_WIDTH, num_classes, 2 * stride, stride, stride // 2)
+        self.fine, *self.coarse = [i for i, s in enumerate(strides) if s >= finest] or [0]
+        if not self.coarse:
+            raise ModelError(
+                f"segmenter: needs two maps of stride {finest} or more, but the backbone has {(*strides,)}"
+            )
+        stride = strides[self.fine]
+        self.neck = TopDown([channels[i] for i in self.coarse], width)
+        self.context = nn.Sequential(ConvNormAct(width, width, 3), ConvNormAct(width, width, 3))
+        self.score = nn.Conv2d(width, num_classes, 1)
+        self.enter = ConvNormAct(channels[self.fine], FINE_WIDTHS[0], 1, act=None)
+        self.join = ConvNormAct(width, FINE_WIDTHS[0], 1, act=None)
+        self.refine = ConvNormAct(*FINE_WIDTHS, 3)
+        self.up = nn.ConvTranspose2d(FINE_WIDTHS[1], num_classes, 2 * stride, stride, stride // 2)
 
     def forward(self, maps: Sequence[Tensor], size: Size) -> Tensor:
-        x = self.up(self.refine(self.neck([maps[i] for i in self.used])[0]))
-        return x[..., : size[0], : size[1]]
+        context = self.context(self.neck([maps[i] for i in self.coarse])[0])
+        fine = self.enter(maps[self.fine])
+        fine = torch.relu(fine + F.interpolate(self.join(context), fine.shape[2:], mode="nearest"))
+        logits = self.up(self.refine(fine))
+        return (logits + F.interpolate(self.score(context), logits.shape[2:], mode="bilinear"))[
+            ..., : size[0], : size[1]
+        ]
 
 
 @final

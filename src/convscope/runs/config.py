@@ -14,10 +14,14 @@ Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 SCENES: Mapping[str, Any] = {
-    **{"data": "scenes", "model": "small", "epochs": 22, "batch_size": 16, "lr": 0.002, "weight_decay": 0.05},
-    **{"augment": "crop", "ema": 0.995, "clip": 5.0},
+    **{"data": "scenes", "model": "small", "epochs": 16, "batch_size": 16, "lr": 0.002, "weight_decay": 0.05},
+    **{"augment": "crop", "ema": 0.99, "clip": 5.0},
 }
-TASK_DEFAULTS: Mapping[str, Mapping[str, Any]] = {"classify": {}, "detect": SCENES, "segment": SCENES}
+TASK_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "classify": {},
+    "detect": SCENES,
+    "segment": {**SCENES, "class_weights": "root"},
+}
 
 
 class TrainConfig(BaseModel):
@@ -47,7 +51,7 @@ class TrainConfig(BaseModel):
     clip: Rate = Field(0.0, description="longest gradient, in all weights together; 0: any")
     ema: float = Field(0.0, ge=0, lt=1, description="how slowly the weights to use follow; 0: at once")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of each target given to all classes alike")
-    class_weights: Literal["none", "balanced"] = Field("none", description="balanced: rare classes count for more")
+    class_weights: Literal["none", "root", "balanced"] = Field("none", description="rare classes count for more")
     augment: Literal["affine", "crop", "none"] = Field("affine", description="how pictures vary; crop: boxes, masks")
     flip: bool = Field(False, description="crop may mirror pictures too")
     seed: int = Field(0, ge=0, lt=2**31, description="of the weights, the order and the augmentation")

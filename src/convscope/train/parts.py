@@ -3,6 +3,7 @@
 import copy
 import math
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from convscope import data, models
-from convscope.data.sets import DataSet, Splits
+from convscope.data.sets import DataSet, ImageSet, Splits
 from convscope.errors import CheckpointError, InputError, ModelError
 from convscope.graph import record
 from convscope.inspect import summarize
@@ -69,11 +70,15 @@ def load_data(model: nn.Module, config: TrainConfig) -> Splits[Any]:
     if config.batch_size > len(splits.train):
         raise InputError(f"batch_size: is {config.batch_size}, but there are {len(splits.train)} training pictures; "
                          f"use {len(splits.train)} or less")  # fmt: skip
-    return splits
+    known = "affine" if isinstance(splits.train, ImageSet) else "crop"
+    if config.augment not in (known, "none") or (config.flip and known != "crop"):
+        raise InputError(f"augment: is {config.augment!r}{' with flip' * config.flip}, but to {config.task} it can be "
+                         f"{known!r}{' (without flip)' * (known != 'crop')} or 'none'")  # fmt: skip
+    return replace(splits, train=replace(splits.train, flip=True)) if config.flip else splits
 
 
 def make_task(config: TrainConfig, train: DataSet) -> Task:
-    """The task with its options; `balanced` gives every class of the training part the same weight in all.
+    """The task with its options; `balanced` weighs a class by one over how often it occurs, `root` by the root of it.
 
     Raises: InputError if the task has no such option.
     """
@@ -82,9 +87,9 @@ def make_task(config: TrainConfig, train: DataSet) -> Task:
         if config.task == "detect":
             raise InputError("label_smoothing and class_weights: are for classify and segment; leave them out")
         options = {"label_smoothing": config.label_smoothing}
-    if config.class_weights == "balanced":
-        counts = train.class_counts().float()
-        options["class_weights"] = counts.sum() / (num_classes * counts.clamp(min=1))
+    if config.class_weights != "none":
+        counts = train.class_counts().float().clamp(min=1)
+        options["class_weights"] = (counts.mean() / counts).pow(0.5 if config.class_weights == "root" else 1.0)
     return TASKS[config.task](num_classes, **options)
 
 
