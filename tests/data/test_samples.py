@@ -165,7 +165,7 @@ def test_pictures_of_several_sizes_and_none_are_refused() -> None:
     with pytest.raises(DataError, match="there are none"):
         SampleSet((), ("a",), "detect")
     other = Sample(tv_tensors.Image(torch.zeros(3, 8, 8, dtype=torch.uint8)), name="b.png")
-    with pytest.raises(DataError, match="b.png: is 3x8x8, but the first picture is 3x48x48; bring all to one size"):
+    with pytest.raises(DataError, match=r"b\.png: is 3x8x8, but the first picture is 3x48x48; bring all to one size"):
         SampleSet((_sample((0, 0, 8, 8)), other), ("a", "b"), "detect")
 
 

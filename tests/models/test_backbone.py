@@ -40,7 +40,7 @@ def test_kinds_differ_in_their_weights_and_not_in_their_maps() -> None:
 def test_what_cannot_serve_is_refused() -> None:
     with pytest.raises(ModelError, match="kind is 'dense'; use standard, depthwise-separable, shuffled-grouped"):
         SmallBackbone(kind="dense")
-    with pytest.raises(ModelError, match="model 'smal': no such name; did you mean 'small'"):
+    with pytest.raises(ModelError, match=r"model 'smal': no such name; did you mean 'small'\?"):
         backbone("smal")
     with pytest.raises(ModelError, match="model 'torch.nn:Identity': has 0 resolutions"):
         backbone("torch.nn:Identity")

@@ -47,7 +47,7 @@ def expand(names: Iterable[str]) -> list[str]:
         if not path.is_dir() and not pattern:
             found.append(name)
             continue
-        inside = glob(name) if pattern else [str(p) for p in path.iterdir()]
+        inside = glob(name) if pattern else [str(p) for p in path.iterdir()]  # noqa: PTH207 - patterns may be absolute
         pictures = sorted(p for p in inside if Path(p).suffix.lower() in SUFFIXES and Path(p).is_file())
         if not pictures:
             raise ImageError(f"{name}: holds no pictures ({', '.join(sorted(SUFFIXES))}); check the path")

@@ -11,7 +11,7 @@ import torch
 from matplotlib import colormaps, get_data_path
 from torch import Tensor
 
-from convscope.data.samples import IGNORE, Boxes, joined
+from convscope.data.samples import IGNORE, Boxes
 
 OPACITY = 0.55
 SMALLEST = 384  # px that the shorter side of a drawing has at least, so that text can be read
@@ -32,6 +32,7 @@ def colours(count: int) -> tuple[tuple[int, int, int], ...]:
 def draw_boxes(picture_CHW: Tensor, boxes: Boxes, classes: Sequence[str], *, scores: bool = True) -> Tensor:
     """The picture, enlarged where it is small, with each box in the colour of its class, its name and its score.
 
+    >>> from convscope.data.samples import joined
     >>> none = joined([(torch.zeros(0, 4), torch.zeros(0))])
     >>> draw_boxes(torch.zeros(3, 128, 128, dtype=torch.uint8), none, ["cat"]).shape
     torch.Size([3, 384, 384])

@@ -14,7 +14,6 @@ from torch import Tensor
 from convscope.data.samples import Boxes
 from convscope.models.heads import Candidates
 
-
 REACH = 8.0  # a map serves boxes of up to this many of its strides, half a side; the coarsest serves all above
 RADIUS = 1.5  # strides from a box's centre within which places answer for it
 BOX_WEIGHT = 2.0
