@@ -42,7 +42,7 @@ def test_what_cannot_serve_is_refused() -> None:
         SmallBackbone(kind="dense")
     with pytest.raises(ModelError, match=r"model 'smal': no such name; did you mean 'small'\?"):
         backbone("smal")
-    with pytest.raises(ModelError, match="model 'torch.nn:Identity': has 0 resolutions"):
+    with pytest.raises(ModelError, match=r"model 'torch\.nn:Identity': has 0 resolutions"):
         backbone("torch.nn:Identity")
 
 

@@ -49,7 +49,7 @@ def test_boxes_reach_from_the_place_by_the_exponents_times_the_stride() -> None:
 
 def test_the_way_up_leaves_no_checkerboard() -> None:
     """With equal weights a constant map stays constant: every pixel is reached by as many taps."""
-    up = HEADS["segment"]((8, 8), (4, 8), num_classes=2).up
+    up = HEADS["segment"]((8, 8), (4, 8), num_classes=2).up  # stride 4
     nn.init.ones_(up.weight)
     nn.init.zeros_(up.bias)
     assert all(k % s == 0 for k, s in zip(up.kernel_size, up.stride, strict=True))
@@ -65,3 +65,5 @@ def test_the_way_up_leaves_no_checkerboard() -> None:
 def test_a_detector_needs_a_map_of_its_strides() -> None:
     with pytest.raises(ModelError, match=r"needs maps of stride 8, 16 or 32, but the backbone has \(2, 4\)"):
         HEADS["detect"]((8, 8), (2, 4), num_classes=2)
+    with pytest.raises(ModelError, match=r"needs maps of stride 2 or 4 and above 4, but the backbone has \(2, 4\)"):
+        HEADS["segment"]((8, 8), (2, 4), num_classes=2)

@@ -17,7 +17,7 @@ from convscope.layers import ConvNormAct
 Size = tuple[int, int]
 PRIOR = 0.01  # of a place to hold an object, before anything is learnt
 DETECTED_STRIDES = (8, 16, 32)
-FINE_WIDTHS = (48, 32)  # channels of the finest map, and of what is returned to the picture's size: each costs a lot
+FINE_WIDTHS = {4: 32, 2: 16}  # stride -> channels of the maps that draw outlines: each costs a lot there
 
 
 class Candidates(NamedTuple):
@@ -112,41 +112,42 @@ class Detector(nn.Module):
 
 @final
 class Segmenter(nn.Module):
-    """Classes told from the coarse maps, their outlines from the finest, both returned to the picture's size.
+    """Classes told from the coarse maps, their outlines from the fine ones, both returned to the picture's size.
 
     The finest map is returned by a transposed convolution, whose kernel is twice its stride, so that every pixel is
     reached by as many taps (no checkerboard); the coarse logits are interpolated and added.
-    Raises: ModelError unless there are two maps of stride 4 or more.
+    Raises: ModelError unless there is a map of stride 2 or 4, and one above.
     Source: Long et al. 2015 (arXiv:1411.4038) for the sum over strides; Odena et al. 2016
     (doi:10.23915/distill.00003) for the kernel.
     """
 
-    def __init__(
-        self, channels: Sequence[int], strides: Sequence[int], *, num_classes: int, width: int = 64, finest: int = 4
-    ) -> None:
+    def __init__(self, channels: Sequence[int], strides: Sequence[int], *, num_classes: int, width: int = 64) -> None:
         super().__init__()
-        self.fine, *self.coarse = [i for i, s in enumerate(strides) if s >= finest] or [0]
-        if not self.coarse:
-            raise ModelError(
-                f"segmenter: needs two maps of stride {finest} or more, but the backbone has {(*strides,)}"
-            )
-        stride = strides[self.fine]
+        self.coarse = [i for i, s in enumerate(strides) if s > max(FINE_WIDTHS)]
+        self.fine = [i for i, s in reversed([*enumerate(strides)]) if s in FINE_WIDTHS]
+        if not self.coarse or not self.fine:
+            raise ModelError(f"segmenter: needs maps of stride 2 or 4 and above 4, but the backbone has {(*strides,)}")
         self.neck = TopDown([channels[i] for i in self.coarse], width)
         self.context = nn.Sequential(ConvNormAct(width, width, 3), ConvNormAct(width, width, 3))
         self.score = nn.Conv2d(width, num_classes, 1)
-        self.enter = ConvNormAct(channels[self.fine], FINE_WIDTHS[0], 1, act=None)
-        self.join = ConvNormAct(width, FINE_WIDTHS[0], 1, act=None)
-        self.refine = ConvNormAct(*FINE_WIDTHS, 3)
-        self.up = nn.ConvTranspose2d(FINE_WIDTHS[1], num_classes, 2 * stride, stride, stride // 2)
+        self.enter, self.join, self.refine = (nn.ModuleList() for _ in range(3))
+        for i in self.fine:
+            narrow = FINE_WIDTHS[strides[i]]
+            self.enter.append(ConvNormAct(channels[i], narrow, 1, act=None))
+            self.join.append(ConvNormAct(width, narrow, 1, act=None))
+            self.refine.append(ConvNormAct(narrow, narrow, 3))
+            width = narrow
+        stride = strides[self.fine[-1]]
+        self.up = nn.ConvTranspose2d(width, num_classes, 2 * stride, stride, stride // 2)
 
     def forward(self, maps: Sequence[Tensor], size: Size) -> Tensor:
-        context = self.context(self.neck([maps[i] for i in self.coarse])[0])
-        fine = self.enter(maps[self.fine])
-        fine = torch.relu(fine + F.interpolate(self.join(context), fine.shape[2:], mode="nearest"))
-        logits = self.up(self.refine(fine))
-        return (logits + F.interpolate(self.score(context), logits.shape[2:], mode="bilinear"))[
-            ..., : size[0], : size[1]
-        ]
+        context = x = self.context(self.neck([maps[i] for i in self.coarse])[0])
+        for i, enter, join, refine in zip(self.fine, self.enter, self.join, self.refine, strict=True):
+            fine = enter(maps[i])
+            x = refine(torch.relu(fine + F.interpolate(join(x), fine.shape[2:], mode="nearest")))
+        logits = self.up(x)
+        logits = logits + F.interpolate(self.score(context), logits.shape[2:], mode="bilinear")
+        return logits[..., : size[0], : size[1]]
 
 
 @final

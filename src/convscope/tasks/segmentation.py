@@ -30,6 +30,7 @@ class Segmentation:
     def loss(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """`loss`, the mean cross-entropy of a pixel (nats, weighted) to be minimised.
 
+        >>> import torch
         >>> found = Segmentation(2).loss(torch.zeros(1, 2, 1, 2), torch.tensor([[[0, 255]]]))
         >>> round(found["loss"].item(), 4)
         0.6931
@@ -44,6 +45,7 @@ class Segmentation:
     def decode(self, outputs: Tensor) -> Tensor:
         """The likeliest class of each pixel, int64 [N, H, W].
 
+        >>> import torch
         >>> Segmentation(2).decode(torch.tensor([0.0, 1.0]).view(1, 2, 1, 1)).tolist()
         [[[1]]]
         """
