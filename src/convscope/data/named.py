@@ -1,11 +1,17 @@
-"""A picture as a person names it: a file, `digits:17`, or a photograph that comes with a package."""
+"""A picture as a person names it: a file, `digits:17`, `scenes:17`, or a photograph that comes with a package."""
 
+from collections.abc import Iterable
+from glob import glob
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, cast
 
+import numpy as np
+
 from convscope.data.digits import digits
+from convscope.data.folder import SUFFIXES
 from convscope.data.images import Picture, photograph, read_image
+from convscope.data.scenes import NUM_SCENES, scene
 from convscope.errors import ImageError
 
 PHOTOGRAPHS = ("china", "flower")
@@ -13,10 +19,10 @@ SCIKIT_IMAGE = ("astronaut", "camera", "chelsea", "coffee", "coins", "rocket")  
 
 
 def open_picture(name: str) -> Picture:
-    """The picture called `name`: `digits:N` is the Nth test digit, `flower`, `coffee` and others are photographs.
+    """The picture called `name`: `digits:N` and `scenes:N` are the Nth of the test part, others are photographs.
 
-    A file of that name comes before a photograph of scikit-image.
-    Raises: ImageError if the file cannot be read, there is no such digit, or scikit-image is not installed.
+    A file of the name of one of scikit-image's comes before a photograph of scikit-image.
+    Raises: ImageError if the file cannot be read, there is no such digit or scene, or scikit-image is not installed.
 
     >>> open_picture("digits:0").shape
     (32, 32, 1)
@@ -27,6 +33,8 @@ def open_picture(name: str) -> Picture:
         return _of_scikit_image(name)
     if name.startswith("digits:"):
         return _digit(name)
+    if name.startswith("scenes:"):
+        return _scene(name)
     return read_image(name)
 
 
@@ -39,8 +47,38 @@ def _of_scikit_image(name: str) -> Picture:
     return Picture(picture.pixels, picture.mode, f"{path.name} (scikit-image's sample photograph)", picture.notes)
 
 
+def expand(names: Iterable[str]) -> list[str]:
+    """Names of single pictures: a folder stands for the pictures in it, a pattern (`*`, `?`) for those it fits.
+
+    Raises: ImageError if a folder or a pattern holds no picture.
+
+    >>> expand(["flower", "digits:0"])
+    ['flower', 'digits:0']
+    """
+    found: list[str] = []
+    for name in names:
+        path, pattern = Path(name), any(c in name for c in "*?[") and not Path(name).exists()
+        if not path.is_dir() and not pattern:
+            found.append(name)
+            continue
+        inside = glob(name) if pattern else [str(p) for p in path.iterdir()]  # noqa: PTH207 - patterns may be absolute
+        pictures = sorted(p for p in inside if Path(p).suffix.lower() in SUFFIXES and Path(p).is_file())
+        if not pictures:
+            raise ImageError(f"{name}: holds no pictures ({', '.join(sorted(SUFFIXES))}); check the path")
+        found += pictures
+    return found
+
+
 def _digit(name: str) -> Picture:
     images, index = digits().test.images, name.partition(":")[2]
     if not index.isdecimal() or int(index) >= len(images):
         raise ImageError(f"{name}: there is no such digit; use digits:0 to digits:{len(images) - 1}")
     return Picture(images[int(index)].permute(1, 2, 0).numpy(), mode="L", source=name)
+
+
+def _scene(name: str) -> Picture:
+    index, count = name.partition(":")[2], NUM_SCENES["test"]
+    if not index.isdecimal() or int(index) >= count:
+        raise ImageError(f"{name}: there is no such scene; use scenes:0 to scenes:{count - 1}")
+    pixels = scene("test", int(index)).image.permute(1, 2, 0).numpy()
+    return Picture(pixels.astype(np.float32) / np.float32(255), mode="RGB", source=name)

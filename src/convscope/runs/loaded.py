@@ -25,7 +25,8 @@ class LoadedModel:
     """A network in evaluation mode, and how pictures enter it.
 
     `shape` is (C, H, W); `classes` are None where the network has no names for them; `trained` is False for
-    fresh random weights. `middle` cuts out the middle of a picture, as ImageNet's are, and keeps its proportions.
+    fresh random weights; `task` is what it learnt, classification if nobody says. `middle` cuts out the middle of a
+    picture, as ImageNet's are, and keeps its proportions.
     """
 
     spec: str
@@ -34,6 +35,7 @@ class LoadedModel:
     normalisation: Normalisation
     classes: tuple[str, ...] | None = None
     trained: bool = False
+    task: str = "classify"
     middle: bool = False
 
     def class_names(self) -> tuple[str, ...]:
@@ -77,7 +79,7 @@ def load_model(spec: str, *, shape: tuple[int, ...] | None = None) -> LoadedMode
     """
     if spec not in MODELS and spec and Path(spec).is_dir():
         run = open_run(spec)
-        return LoadedModel(spec, run.model(), shape or run.shape, run.normalisation, run.classes, trained=True)
+        return LoadedModel(spec, run.model(), shape or run.shape, run.normalisation, run.classes, True, run.config.task)
     model = build(spec)
     if spec.startswith("imagenet:"):
         settings = Normalisation(imagenet.MEAN, imagenet.STD)
