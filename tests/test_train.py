@@ -19,7 +19,7 @@ from convscope.errors import CheckpointError, ConvscopeError, DataError, InputEr
 from convscope.evaluate import evaluate
 from convscope.runs import TrainConfig, load_run_model, open_run
 from convscope.runs import folder as runs
-from convscope.train import Interrupted, learning_rate, train
+from convscope.train import Interrupted, learning_rate, stopping, train
 
 QUICK = TrainConfig(epochs=2, batch_size=256, num_threads=1, device="cpu")
 
@@ -170,7 +170,7 @@ class _BadGradient(models.LeNet5):
 def test_nan_stops_at_its_step_names_the_samples_and_keeps_the_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(models, "build", lambda spec, num_classes: _Poisoned(num_classes))
+    monkeypatch.setattr(models, "network", lambda spec, num_classes, task: _Poisoned(num_classes))
     with pytest.raises(RunError) as caught:
         train(QUICK.model_copy(update={"save_every_steps": 5}), out=tmp_path, progress=False)
     samples = order(1293, seed=0, epoch=1).tensor_split(6)[0].tolist()
@@ -186,7 +186,7 @@ def test_nan_stops_at_its_step_names_the_samples_and_keeps_the_checkpoint(
 
 
 def test_nan_can_be_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "build", lambda spec, num_classes: _Poisoned(num_classes))
+    monkeypatch.setattr(models, "network", lambda spec, num_classes, task: _Poisoned(num_classes))
     rows = train(QUICK.model_copy(update={"nan": "skip"}), out=tmp_path, progress=False).metrics()
     assert rows[1]["step"] == 12
     assert math.isfinite(rows[1]["train_loss"])
@@ -194,7 +194,7 @@ def test_nan_can_be_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "build", lambda spec, num_classes: _BadGradient(num_classes))
+    monkeypatch.setattr(models, "network", lambda spec, num_classes, task: _BadGradient(num_classes))
     with pytest.raises(RunError, match="weights became NaN or infinite by step 1; nothing was saved"):
         train(QUICK.model_copy(update={"save_every_steps": 1}), out=tmp_path, progress=False)
     assert not runs.is_begun(tmp_path)
@@ -221,7 +221,7 @@ def test_a_gpu_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_network_that_does_not_fit_the_data_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "build", lambda spec, num_classes: models.LeNet5(7))
+    monkeypatch.setattr(models, "network", lambda spec, num_classes, task: models.LeNet5(7))
     with pytest.raises(ModelError, match="gives 1x7 for one picture, but 1x10 logits are needed"):
         train(QUICK, out=tmp_path)
     monkeypatch.setattr(models, "input_shape", lambda model, spec: (3, 20, 20))
@@ -233,7 +233,7 @@ def test_memory_that_runs_out_is_told_with_the_batch_size(tmp_path: Path, monkey
     def exhausted(*args: object, **kwargs: object) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
 
-    monkeypatch.setattr(training._Training, "_step", exhausted)
+    monkeypatch.setattr(training.loop._Training, "_step", exhausted)
     with pytest.raises(RunError, match="memory ran out with batch_size 256; use a smaller one"):
         train(QUICK, out=tmp_path, progress=False)
 
@@ -288,7 +288,7 @@ def test_resuming_nothing_or_a_damaged_checkpoint_is_refused(tmp_path: Path) -> 
 
 
 def test_a_second_signal_stops_at_once() -> None:
-    with training._signals() as stop:
+    with stopping.signals() as stop:
         signal.raise_signal(signal.SIGINT)
         assert stop.number == signal.SIGINT
         with pytest.raises(Interrupted, match="at once") as caught:

@@ -6,22 +6,24 @@ from typing import Annotated
 import typer
 
 from convscope import machine
-from convscope.cli.common import Json, Model, Out, say, say_written, show, warn_if_untrained
+from convscope.cli.common import Json, Model, say, say_written, show, warn_if_untrained
 from convscope.table import Column, Table
 
 
 def train(
-    task: Annotated[str, typer.Argument(help="What is learnt: classify.", metavar="TASK")],
-    data: Annotated[str | None, typer.Option(help="digits, or a folder of class folders.")] = None,
-    model: Annotated[str | None, typer.Option(help="Which network (LeNet5).")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training pictures (60).")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Pictures a step (64).")] = None,
-    lr: Annotated[float | None, typer.Option(help="Highest learning rate (0.003).")] = None,
+    task: Annotated[str, typer.Argument(help="What is learnt: classify, detect or segment.", metavar="TASK")],
+    data: Annotated[str | None, typer.Option(help="digits or scenes, or a folder of class folders.")] = None,
+    model: Annotated[str | None, typer.Option(help="Which network (LeNet5) or backbone (small).")] = None,
+    weights: Annotated[str | None, typer.Option(help="A file of weights to begin with.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training pictures.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Train about so long, in place of --epochs.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Pictures a step.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, order and augmentation (0).")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda (auto).")] = None,
     set: Annotated[list[str] | None, typer.Option(help="Any setting: --set weight_decay=0.1; repeat for more.")] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file of settings.")] = None,
-    out: Out = Path("runs/classify"),
+    out: Annotated[Path | None, typer.Option(help="The run folder (runs/TASK).")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
     override: Annotated[bool, typer.Option("--override", help="Resume although settings differ.")] = False,
     json: Json = False,
@@ -30,8 +32,9 @@ def train(
     from convscope.runs import open_run, resolve
     from convscope.train import train
 
-    flags = {"task": task, "data": data, "model": model, "epochs": epochs, "batch_size": batch_size}
-    flags |= {"lr": lr, "seed": seed, "device": device}
+    out = out or Path("runs", task)
+    flags = {"task": task, "data": data, "model": model, "weights": weights, "epochs": epochs, "minutes": minutes}
+    flags |= {"batch_size": batch_size, "lr": lr, "seed": seed, "device": device}
     defaults = open_run(out).config.model_dump() if resume else machine.training_defaults()
     settings = resolve(flags, set or (), file=config, defaults=defaults)
     run = train(settings, out=out, resume=resume, override=override)
@@ -58,21 +61,28 @@ def evaluate(
 
 def predict(
     model: Model,
-    images: Annotated[list[str], typer.Argument(help="Which pictures.", metavar="IMAGE...")],
+    images: Annotated[list[str], typer.Argument(help="Which pictures: files, folders, patterns.", metavar="IMAGE...")],
     top: Annotated[int, typer.Option(help="How many classes a picture.", min=1)] = 5,
+    threshold: Annotated[float, typer.Option(help="Least score of an object.", min=0, max=1)] = 0.4,
+    out: Annotated[Path | None, typer.Option(help="A folder for drawn pictures, JSON, CSV and COCO.")] = None,
     json: Json = False,
 ) -> None:
-    """Classify pictures: the likeliest classes of each, with their probabilities."""
+    """The classes of pictures, the objects in them, or the classes of their pixels, as the network has learnt."""
     import torch
 
-    from convscope.data.named import open_picture
-    from convscope.predict import predict
+    from convscope.data.named import expand, open_picture
+    from convscope.predict import predict_any, save_predictions
     from convscope.runs.loaded import load_model
 
     loaded = load_model(model)
     warn_if_untrained(loaded)
-    prepared = [loaded.prepare(open_picture(i)) for i in images]
+    names = expand(images)
+    pictures = [open_picture(name) for name in names]
+    prepared = [loaded.prepare(picture) for picture in pictures]
     say(*dict.fromkeys(note for _, notes in prepared for note in notes))
     x = torch.cat([x for x, _ in prepared])
-    told = predict(loaded.model, x, classes=loaded.class_names(), names=images, top=top)
+    sizes = [picture.shape[:2] for picture in pictures]
+    told = predict_any(loaded, x, names=names, sizes=sizes, top=top, threshold=threshold)
     show(told.table(), data=told.data(), json=json)
+    for path in save_predictions(told, pictures, out=out) if out else ():
+        say_written(path)

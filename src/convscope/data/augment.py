@@ -1,9 +1,11 @@
-"""Affine augmentation as a pure function of (seed, epoch, sample).
+"""Augmentation as a pure function of (seed, epoch, sample).
 
 Nothing is remembered between batches: a run that is stopped and resumed sees the very same pictures.
 """
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +16,9 @@ ROTATION = 12.0  # degrees, to either side
 SHIFT = 0.10  # of the picture's side, to either side
 SCALE = 0.12  # 0.88 to 1.12, each axis apart
 SHEAR = 10.0  # degrees, to either side
+
+ZOOM = 1.25  # a crop shows objects at 1/1.25 to 1.25 of their size
+LIGHT = 0.2  # of contrast and of brightness, to either side
 
 
 def draws(num_samples: int, *, seed: int, epoch: int) -> Tensor:
@@ -55,3 +60,36 @@ def affine(x_NCHW: Tensor, draws_N6: Tensor) -> Tensor:
     theta = torch.stack(rows, 1).view(-1, 2, 3)
     grid = F.affine_grid(theta, list(x_NCHW.shape), align_corners=False)
     return F.grid_sample(x_NCHW, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def crop(inputs: Any, draws: Sequence[float], *, flip: bool = False) -> Any:
+    """Picture, boxes and mask (torchvision's tv_tensors, in any container) through one window of whole pixels.
+
+    draws: six numbers in -1..1: zoom, place across, place down, two that are for `light`, and whether to mirror.
+    Where the window reaches beyond the picture there is 0.
+    """
+    from torchvision.transforms.v2 import functional as V
+    from torchvision.tv_tensors import TVTensor
+    from torch.utils._pytree import tree_map_only
+
+    def through(value: TVTensor) -> TVTensor:
+        height, width = V.get_size(value)
+        zoom = ZOOM ** draws[0]
+        rows, columns = round(height / zoom), round(width / zoom)
+        top, left = round((height - rows) * (1 + draws[2]) / 2), round((width - columns) * (1 + draws[1]) / 2)
+        seen = V.resized_crop(value, top, left, rows, columns, [height, width])
+        return V.horizontal_flip(seen) if flip and draws[5] > 0 else seen  # pyright: ignore[reportReturnType]
+
+    return tree_map_only(TVTensor, through, inputs)
+
+
+def light(x_NCHW: Tensor, draws_N6: Tensor) -> Tensor:
+    """Each picture in another light: contrast about its mean, and brightness, by its fourth and fifth number.
+
+    >>> x = torch.rand(1, 3, 5, 5)
+    >>> torch.allclose(light(x, torch.zeros(1, 6)), x)
+    True
+    """
+    contrast, brightness = (LIGHT * draws_N6[:, i].view(-1, 1, 1, 1) for i in (3, 4))
+    middle = x_NCHW.mean((1, 2, 3), keepdim=True)
+    return (x_NCHW + contrast * (x_NCHW - middle) + brightness).clamp_(0, 1)

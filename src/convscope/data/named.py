@@ -1,18 +1,25 @@
-"""A picture as a person names it: a file, `digits:17`, or a photograph that comes with the package."""
+"""A picture as a person names it: a file, `digits:17`, `scenes:17`, or a photograph that comes with the package."""
 
+from collections.abc import Iterable
+from glob import glob
+from pathlib import Path
 from typing import Literal, cast
 
+import numpy as np
+
 from convscope.data.digits import digits
+from convscope.data.folder import SUFFIXES
 from convscope.data.images import Picture, photograph, read_image
+from convscope.data.scenes import NUM_SCENES, scene
 from convscope.errors import ImageError
 
 PHOTOGRAPHS = ("china", "flower")
 
 
 def open_picture(name: str) -> Picture:
-    """The picture called `name`: `digits:N` is the Nth test digit, `flower` and `china` are photographs.
+    """The picture called `name`: `digits:N` and `scenes:N` are the Nth of the test part, `flower` a photograph.
 
-    Raises: ImageError if the file cannot be read, or there is no such digit.
+    Raises: ImageError if the file cannot be read, or there is no such digit or scene.
 
     >>> open_picture("digits:0").shape
     (32, 32, 1)
@@ -21,7 +28,31 @@ def open_picture(name: str) -> Picture:
         return photograph(cast(Literal["china", "flower"], name))
     if name.startswith("digits:"):
         return _digit(name)
+    if name.startswith("scenes:"):
+        return _scene(name)
     return read_image(name)
+
+
+def expand(names: Iterable[str]) -> list[str]:
+    """Names of single pictures: a folder stands for the pictures in it, a pattern (`*`, `?`) for those it fits.
+
+    Raises: ImageError if a folder or a pattern holds no picture.
+
+    >>> expand(["flower", "digits:0"])
+    ['flower', 'digits:0']
+    """
+    found: list[str] = []
+    for name in names:
+        path, pattern = Path(name), any(c in name for c in "*?[") and not Path(name).exists()
+        if not path.is_dir() and not pattern:
+            found.append(name)
+            continue
+        inside = glob(name) if pattern else [str(p) for p in path.iterdir()]
+        pictures = sorted(p for p in inside if Path(p).suffix.lower() in SUFFIXES and Path(p).is_file())
+        if not pictures:
+            raise ImageError(f"{name}: holds no pictures ({', '.join(sorted(SUFFIXES))}); check the path")
+        found += pictures
+    return found
 
 
 def _digit(name: str) -> Picture:
@@ -29,3 +60,11 @@ def _digit(name: str) -> Picture:
     if not index.isdecimal() or int(index) >= len(images):
         raise ImageError(f"{name}: there is no such digit; use digits:0 to digits:{len(images) - 1}")
     return Picture(images[int(index)].permute(1, 2, 0).numpy(), mode="L", source=name)
+
+
+def _scene(name: str) -> Picture:
+    index, count = name.partition(":")[2], NUM_SCENES["test"]
+    if not index.isdecimal() or int(index) >= count:
+        raise ImageError(f"{name}: there is no such scene; use scenes:0 to scenes:{count - 1}")
+    pixels = scene("test", int(index)).image.permute(1, 2, 0).numpy()
+    return Picture(pixels.astype(np.float32) / np.float32(255), mode="RGB", source=name)

@@ -4,12 +4,15 @@ Shape suffixes: N images, C channels, H rows, W columns.
 """
 
 from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from convscope.data.augment import affine
 from convscope.errors import DataError
+
+Held = TypeVar("Held", bound="DataSet", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,15 +92,57 @@ class ImageSet:
             x = affine(x, draws[indices])
         return self.normalisation(x), self.labels[indices]
 
+    def class_counts(self) -> Tensor:
+        """Pictures of each class, int64 [C]."""
+        return torch.bincount(self.labels, minlength=len(self.classes))
+
+    def thumbnail(self, index: int) -> Tensor:
+        """A picture as it is: uint8 [C, H, W]."""
+        pixels = self.images[index]
+        return pixels if pixels.dtype == torch.uint8 else (pixels * 255).round().to(torch.uint8)
+
     def subset(self, indices: Tensor) -> "ImageSet":
         """The samples at `indices` as a set of their own."""
         return ImageSet(self.images[indices], self.labels[indices], self.classes, self.normalisation)
 
 
+class DataSet(Protocol):
+    """What the trainer and `evaluate` need of a set, whatever it holds."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes."""
+        ...
+
+    @property
+    def normalisation(self) -> Normalisation:
+        """What is done to every picture of a batch."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(C, H, W) of one picture."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: Tensor, *, draws: Tensor | None = None) -> tuple[Tensor, Any]:
+        """Pictures and targets; `draws` are the random numbers of an epoch."""
+        ...
+
+    def class_counts(self) -> Tensor:
+        """How often each class occurs, int64 [C]: pictures, boxes or pixels."""
+        ...
+
+    def thumbnail(self, index: int) -> Tensor:
+        """A picture as it is: uint8 [C, H, W]."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
-class Splits:
+class Splits(Generic[Held]):
     """Three sets without a sample in common: to learn from, to watch while training, to report on once."""
 
-    train: ImageSet
-    val: ImageSet
-    test: ImageSet
+    train: Held
+    val: Held
+    test: Held

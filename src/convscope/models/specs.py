@@ -25,10 +25,16 @@ def build(spec: str, *, num_classes: int | None = None) -> nn.Module:
     >>> type(build("LeNet5")).__name__
     'LeNet5'
     """
-    options = {} if num_classes is None else {"num_classes": num_classes}
+    return build_any(spec, {} if num_classes is None else {"num_classes": num_classes})
+
+
+def build_any(
+    spec: str, options: dict[str, Any], *, known: Mapping[str, Callable[..., nn.Module]] = MODELS
+) -> nn.Module:
+    """As `build`, with any options of the network's function and other names than those of MODELS."""
     source, _, name = spec.rpartition(":")
     if not source:
-        make: Callable[..., Any] = _pick(spec, MODELS)
+        make: Callable[..., Any] = _pick(spec, known)
     elif source == "torchvision":
         make = _torchvision(name)
     elif source == "timm":

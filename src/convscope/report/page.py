@@ -1,5 +1,6 @@
 """From a finished run and its evaluation to the page."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from PIL import Image
 
 from convscope import __version__
 from convscope.data import ImageSet
+from convscope.data.sets import DataSet
 from convscope.evaluate import Measured
 from convscope.explain import Explanation, FeatureMap, explain, feature_maps
 from convscope.explain.pictures import Scale, data_uri
@@ -18,8 +19,8 @@ from convscope.files import write_whole
 from convscope.graph import Recording, record
 from convscope.inspect import Summary, receptive_field, summarize
 from convscope.report.curves import curves_svg
-
-THUMBNAILS = 6  # wrong pictures shown in one cell of the confusion matrix; the rest are counted
+from convscope.report.parts import PARTS, thumbnail
+from convscope.tasks import TASKS
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class Report:
 
 
 def write_report(folder: Path | str, measured: Measured) -> Report:
-    """Write `report.html` into the run's folder: curves, confusion matrix, layers, feature maps, one explained value.
+    """Write `report.html` into the run's folder: curves, what is confused, layers, feature maps, one explained value.
 
     The page needs no other file and no network.
     Raises: RunError if the disk refuses.
@@ -43,27 +44,34 @@ def write_report(folder: Path | str, measured: Measured) -> Report:
     recording = record(measured.model, x, keep=lambda op: True)
     summary = summarize(recording)
     told = _explained(recording)
+    maps = feature_maps(recording)
     templates = Environment(loader=PackageLoader("convscope.report", "."), autoescape=True, undefined=StrictUndefined)
     page = templates.get_template("template.html").render(
         version=__version__,
         run=run,
-        measured=measured,
         total=summary.total,
-        curves=curves_svg(run.metrics()),
-        matrix=_matrix(measured),
+        curves=curves_svg(run.metrics(), score=TASKS[run.config.task].score),
         layers=summary.table().html(),
         sample=_sample(images, sample),
-        maps=[_drawn(m) for m in feature_maps(recording)],
+        maps=[_drawn(m) for m in a_few(maps)],
+        num_maps=len(maps),
         told=told,
         terms=_terms(told) if told else [],
         place=_place(recording, told) if told else {},
+        **PARTS[run.config.task](measured),
     )  # fmt: skip
     return Report(write_whole(Path(folder) / "report.html", page), summary, told)
 
 
-def _sample(images: ImageSet, index: int) -> dict[str, Any]:
-    label = images.classes[int(images.labels[index])]
-    return {"index": index, "uri": _thumbnail(images, index, 6), "label": label}
+def a_few(maps: Sequence[FeatureMap], *, most: int = 16) -> Sequence[FeatureMap]:
+    """All maps, or as many as can be looked at, evenly spaced; the last is among them."""
+    count = len(maps)
+    return maps if count <= most else [maps[(i + 1) * count // most - 1] for i in range(most)]
+
+
+def _sample(images: DataSet, index: int) -> dict[str, Any]:
+    label = images.classes[int(images.labels[index])] if isinstance(images, ImageSet) else ""
+    return {"index": index, "uri": thumbnail(images, index, max(1, 192 // images.shape[1])), "label": label}
 
 
 def _drawn(layer: FeatureMap) -> dict[str, Any]:
@@ -71,7 +79,9 @@ def _drawn(layer: FeatureMap) -> dict[str, Any]:
 
 
 def _clearest(measured: Measured) -> int:
-    """The first test picture that was classified rightly, so that what is shown is what was learnt."""
+    """The first test picture that was classified rightly (else the best), so that what is shown is what was learnt."""
+    if measured.run.config.task != "classify":
+        return measured.evaluation.worst[-1]
     wrong = set(measured.evaluation.wrong)
     return next((i for i in range(len(measured.images)) if i not in wrong), 0)
 
@@ -101,39 +111,6 @@ def _place(recording: Recording, told: Explanation) -> dict[str, Any]:
         "height": 100 * (min(bottom + 1, height) - max(top, 0)) / height,
         "width": 100 * (min(right + 1, width) - max(left, 0)) / width,
     }  # fmt: skip
-
-
-def _matrix(measured: Measured) -> list[dict[str, Any]]:
-    """Rows of the confusion matrix: for each cell its count, its shade, and the wrong pictures in it."""
-    evaluation, images = measured.evaluation, measured.images
-    counts = np.asarray(evaluation.confusion)
-    wrong: dict[tuple[int, int], list[int]] = {}
-    for index in evaluation.wrong:
-        wrong.setdefault((int(images.labels[index]), int(evaluation.predictions[index])), []).append(index)
-    rows = []
-    for true, line in enumerate(counts):
-        share = line / max(1, line.sum())
-        cells = [
-            {
-                "count": int(n),
-                "right": true == said,
-                "shade": round(float(share[said]), 3),
-                "pictures": [
-                    {"uri": _thumbnail(images, i, 1), "index": i} for i in wrong.get((true, said), [])[:THUMBNAILS]
-                ],
-                "said": images.classes[said],
-            }
-            for said, n in enumerate(line)
-        ]
-        rows.append({"name": images.classes[true], "cells": cells})
-    return rows
-
-
-def _thumbnail(images: ImageSet, index: int, zoom: int) -> str:
-    pixels = images.images[index]
-    values = pixels.numpy() if pixels.dtype == torch.uint8 else (pixels * 255).round().to(torch.uint8).numpy()
-    picture = Image.fromarray(values[0] if len(values) == 1 else np.ascontiguousarray(values.transpose(1, 2, 0)))
-    return data_uri(picture.resize((picture.width * zoom, picture.height * zoom), Image.Resampling.NEAREST))
 
 
 def _terms(told: Explanation) -> list[dict[str, Any]]:

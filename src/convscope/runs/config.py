@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from convscope.errors import ConfigError, nearest
 
@@ -13,25 +13,43 @@ Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-class TrainConfig(BaseModel):
-    """The settings of a training run; a run folder keeps them as `config.toml`.
+SCENES: Mapping[str, Any] = {
+    **{"data": "scenes", "model": "small", "epochs": 36, "batch_size": 32, "lr": 0.002, "weight_decay": 0.05},
+    **{"augment": "crop", "ema": 0.99, "clip": 5.0},
+}
+TASK_DEFAULTS: Mapping[str, Mapping[str, Any]] = {"classify": {}, "detect": SCENES, "segment": SCENES}
 
-    >>> TrainConfig(epochs=3).model
-    'LeNet5'
+
+class TrainConfig(BaseModel):
+    """The settings of a training run; a run folder keeps them as `config.toml`. Each task has defaults of its own.
+
+    >>> TrainConfig(epochs=3).model, TrainConfig(task="detect").data
+    ('LeNet5', 'scenes')
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
 
-    task: Literal["classify"] = Field("classify", description="what is learnt")
+    task: Literal["classify", "detect", "segment"] = Field("classify", description="what is learnt")
     data: str = Field("digits", description="an embedded data set, or a folder of class folders")
-    model: str = Field("LeNet5", description="a model's name")
+    model: str = Field("LeNet5", description="a model's name, or that of a backbone")
+    weights: str = Field("", description="a file of weights to begin with; those that do not fit are left out")
+    freeze: bool = Field(False, description="keep the backbone as it is, and train the head alone")
+    image_size: int = Field(0, ge=0, le=8192, description="side of the pictures; 0: as the network says")
     epochs: Count = Field(60, description="passes over the training pictures")
+    minutes: Rate = Field(0.0, description="as many epochs as fit, measured at the start; 0: epochs says")
+    patience: int = Field(0, ge=0, description="stop after so many epochs without a better score; 0: never")
     batch_size: Count = Field(64, description="pictures a step, at most")
+    accumulate: Count = Field(1, description="parts that a batch is computed in, to save memory")
     optimizer: Literal["adamw", "sgd"] = Field("adamw", description="sgd has a Nesterov momentum of 0.9")
     lr: Rate = Field(0.003, description="highest learning rate")
     weight_decay: Rate = Field(0.01, description="pull of the weights towards zero")
     warmup: float = Field(0.1, ge=0, lt=1, description="part of the run in which the learning rate rises")
-    augment: Literal["affine", "none"] = Field("affine", description="turn, shear, scale and shift the pictures")
+    clip: Rate = Field(0.0, description="longest gradient, in all weights together; 0: any")
+    ema: float = Field(0.0, ge=0, lt=1, description="how slowly the weights to use follow; 0: at once")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of each target given to all classes alike")
+    class_weights: Literal["none", "balanced"] = Field("none", description="balanced: rare classes count for more")
+    augment: Literal["affine", "crop", "none"] = Field("affine", description="how pictures vary; crop: boxes, masks")
+    flip: bool = Field(False, description="crop may mirror pictures too")
     seed: int = Field(0, ge=0, lt=2**31, description="of the weights, the order and the augmentation")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of the products; weights stay float32")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda if there is one")
@@ -39,6 +57,11 @@ class TrainConfig(BaseModel):
     num_threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0: one for small networks, else all")
     nan: Literal["stop", "skip"] = Field("stop", description="when the loss is not finite: stop, or skip the batch")
     save_every_steps: int = Field(0, ge=0, description="checkpoint interval; 0: an epoch's end, 10 s apart")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_the_task(cls, given: Any) -> Any:
+        return {**TASK_DEFAULTS.get(given.get("task", ""), {}), **given} if isinstance(given, dict) else given
 
 
 def resolve(

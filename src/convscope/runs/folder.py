@@ -28,7 +28,7 @@ from torch import nn
 from convscope import files
 from convscope.data.sets import Normalisation
 from convscope.errors import CheckpointError, InputError
-from convscope.models import build
+from convscope.models import network
 from convscope.runs.config import TrainConfig, resolve, to_toml
 
 CONFIG, MANIFEST, METRICS = "config.toml", "manifest.json", "metrics.jsonl"
@@ -61,7 +61,7 @@ class Run:
             weights = load(_verified(path))
         except SafetensorError as error:
             raise CheckpointError(f"{path}: is not a safetensors file ({error}); train again") from None
-        model = build(self.config.model, num_classes=len(self.classes))
+        model = network(self.config.model, num_classes=len(self.classes), task=self.config.task)
         load_weights(model, weights, source=str(path))
         return model.eval()
 

@@ -23,7 +23,7 @@ class LoadedModel:
     """A network in evaluation mode, and how pictures enter it.
 
     `shape` is (C, H, W); `classes` are None where the network has no names for them; `trained` is False for
-    fresh random weights.
+    fresh random weights; `task` is what it learnt, classification if nobody says.
     """
 
     spec: str
@@ -32,6 +32,7 @@ class LoadedModel:
     normalisation: Normalisation
     classes: tuple[str, ...] | None = None
     trained: bool = False
+    task: str = "classify"
 
     def class_names(self) -> tuple[str, ...]:
         """The names of its outputs; their numbers where it has no names."""
@@ -71,7 +72,7 @@ def load_model(spec: str, *, shape: tuple[int, ...] | None = None) -> LoadedMode
     """
     if spec not in MODELS and spec and Path(spec).is_dir():
         run = open_run(spec)
-        return LoadedModel(spec, run.model(), shape or run.shape, run.normalisation, run.classes, trained=True)
+        return LoadedModel(spec, run.model(), shape or run.shape, run.normalisation, run.classes, True, run.config.task)
     model = build(spec)
     known = shape or input_shape(model, spec)
     if known is None:

@@ -58,7 +58,7 @@ def _bar(steps: int, epochs: int) -> Iterator[Progress]:
                 bars.update(bar, completed=done)
 
         def epoch(row: Mapping[str, Any]) -> None:
-            short = {k: row[k] for k in ("epoch", "train_loss", "val_loss", "val_accuracy") if k in row}
+            short = {k: v for k, v in row.items() if k in ("epoch", "train_loss") or k.startswith("val_")}
             bars.update(bar, completed=row["step"], description=line(short, epochs=epochs))
 
         yield Progress(step, epoch)

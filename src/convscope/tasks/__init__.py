@@ -1,19 +1,34 @@
 """Tasks: what is minimised in training, what a model's outputs mean, and how well they fit."""
 
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from convscope.tasks.classification import Classification
+from convscope.tasks.detection import Detection
+from convscope.tasks.segmentation import Segmentation
 
-if TYPE_CHECKING:
-    from torchmetrics import MetricCollection
+__all__ = ["TASKS", "Classification", "Detection", "Metrics", "Segmentation", "Task"]
 
-__all__ = ["TASKS", "Classification", "Task"]
+
+class Metrics(Protocol):
+    """Counts over batches, and what they come to."""
+
+    def to(self, device: Any) -> "Metrics": ...
+
+    def update(self, decoded: Any, targets: Any) -> None: ...
+
+    def compute(self) -> dict[str, Tensor]: ...
 
 
 class Task(Protocol):
     """What the trainer needs to know of a task."""
+
+    @property
+    def score(self) -> str:
+        """The metric that says how good a network is; more is better."""
+        ...
 
     def loss(self, outputs: Any, targets: Any) -> dict[str, Tensor]:
         """Scalars of a batch: `loss` is minimised, the others are averaged over an epoch and logged."""
@@ -23,9 +38,17 @@ class Task(Protocol):
         """A model's raw outputs as what a person asks for."""
         ...
 
-    def metrics(self) -> "MetricCollection":
+    def metrics(self) -> Metrics:
         """Fresh metrics, updated with (decoded outputs, targets)."""
         ...
 
+    def wanted(self, picture: Sequence[int]) -> str:
+        """What a network must give for one picture [C, H, W], in words."""
+        ...
 
-TASKS = {"classify": Classification}
+    def serves(self, shapes: Sequence[tuple[int, ...]], picture: Sequence[int]) -> bool:
+        """Whether outputs of these shapes are that."""
+        ...
+
+
+TASKS = {"classify": Classification, "detect": Detection, "segment": Segmentation}

@@ -1,5 +1,6 @@
 """Classification: one class for a whole picture."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,14 +11,18 @@ if TYPE_CHECKING:
     from torchmetrics import MetricCollection
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Classification:
     """Cross-entropy on logits for training, softmax for prediction.
 
-    Shapes: outputs are logits [N, num_classes], targets are class indices [N].
+    Shapes: outputs are logits [N, num_classes], targets are class indices [N]; class_weights [num_classes].
     """
 
     num_classes: int
+    label_smoothing: float = 0.0
+    class_weights: Tensor | None = None
+
+    score = "accuracy"
 
     def loss(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """`loss`, the mean cross-entropy (nats) to be minimised, and `accuracy` of the batch.
@@ -28,7 +33,9 @@ class Classification:
         (0.6931, 1.0)
         """
         hits = outputs.detach().argmax(1) == targets
-        return {"loss": F.cross_entropy(outputs.float(), targets), "accuracy": hits.float().mean()}
+        weights = None if self.class_weights is None else self.class_weights.to(outputs.device)
+        loss = F.cross_entropy(outputs.float(), targets, weights, label_smoothing=self.label_smoothing)
+        return {"loss": loss, "accuracy": hits.float().mean()}
 
     def decode(self, outputs: Tensor) -> Tensor:
         """Probabilities [N, num_classes], summing to one.
@@ -48,3 +55,11 @@ class Classification:
             {"accuracy": MulticlassAccuracy(self.num_classes, average="micro", validate_args=False)},
             compute_groups=False,
         )
+
+    def wanted(self, picture: Sequence[int]) -> str:
+        """In words, what a network must give."""
+        return f"1x{self.num_classes} logits"
+
+    def serves(self, shapes: Sequence[tuple[int, ...]], picture: Sequence[int]) -> bool:
+        """Whether outputs of these shapes are that."""
+        return [*shapes] == [(1, self.num_classes)]

@@ -1,14 +1,15 @@
-"""Training that can be stopped at any moment and resumed bit for bit. The only file that knows the trainer library.
+"""The loop over steps and epochs, from its checkpoint to its next.
 
 Nothing random is remembered: the order of samples is a function of (seed, epoch), the augmentation of
 (seed, epoch, sample), dropout of (seed, step), and the learning rate of the position. A checkpoint therefore
-holds the weights, the optimiser, the position, and what was logged so far.
+holds the weights, their average, the optimiser, the position, and what was logged so far.
 """
 
+import copy
 import json
 import math
 import signal
-import threading
+import statistics
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,32 +17,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from convscope import data, files, machine, models
 from convscope.data.augment import draws, order
-from convscope.data.sets import Splits
-from convscope.errors import InputError, ModelError, RunError
-from convscope.graph import record
-from convscope.inspect import summarize
+from convscope.errors import InputError, RunError
 from convscope.runs import folder as runs
 from convscope.runs.config import TrainConfig, differences
 from convscope.runs.folder import Run
 from convscope.runs.progress import Progress, shown
-from convscope.tasks import TASKS, Task
+from convscope.train import parts
+from convscope.train.stopping import Interrupted, Stop, plain_errors, signals
 
 SECONDS_BETWEEN_SAVES = 10.0
-VAL_BATCH = 256
+VAL_BATCH = 64
+MEASURED_STEPS = (4, 12)  # before the clock starts, and while it runs
 SMALL_WORK = 1e8  # MACs of a forward pass; below it threads wait for each other longer than they work
 PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed"}
-
-
-class Interrupted(RunError):  # noqa: N818 - it is no error
-    """A run that a signal stopped, after its step was finished and saved."""
-
-    def __init__(self, message: str, *, number: int) -> None:
-        super().__init__(message)
-        self.exit_code = 128 + number
+POSITION = ("epoch", "batch", "step", "elapsed", "sums", "rows")
 
 
 def train(
@@ -58,35 +51,18 @@ def train(
     folder = files.writable_folder(out)
     with ExitStack() as stack:
         stack.enter_context(runs.locked(folder))
-        before = _before(folder, config, resume=resume, override=override)
+        config, before = _before(folder, config, resume=resume, override=override)
         stack.enter_context(torch.random.fork_rng(devices=[0] if device == "cuda" else []))
         stack.enter_context(torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True))
-        stop = stack.enter_context(_signals())
+        stop = stack.enter_context(signals())
         training = _Training(config, folder=folder, device=device, before=before, override=override)
         stack.enter_context(_threads(training.num_threads))
-        steps = config.epochs * training.num_batches
-        bar = stack.enter_context(shown(steps=steps, epochs=config.epochs, quiet=not progress))
-        stack.enter_context(_plain_errors(config))
+        stack.enter_context(plain_errors(config))
+        training.prepare(measure=before is None and config.minutes > 0)
+        epochs = training.config.epochs
+        bar = stack.enter_context(shown(steps=epochs * training.num_batches, epochs=epochs, quiet=not progress))
         training.fit(bar, stop=stop)
         return training.about
-
-
-def learning_rate(config: TrainConfig, *, done: float) -> float:
-    """The learning rate when the part `done` (0..1) of a run is over: a linear rise, then a cosine to zero.
-
-    >>> c = TrainConfig(lr=1.0, warmup=0.5)
-    >>> [round(learning_rate(c, done=d), 6) for d in (0.25, 0.5, 0.75, 1.0)]
-    [0.5, 1.0, 0.5, 0.0]
-    """
-    if done < config.warmup:
-        return config.lr * done / config.warmup
-    return config.lr * 0.5 * (1 + math.cos(math.pi * (done - config.warmup) / (1 - config.warmup)))
-
-
-class _Stop:
-    """The signal that asked a run to stop; 0 is none."""
-
-    number = 0
 
 
 class _Training:
@@ -97,37 +73,57 @@ class _Training:
     ) -> None:
         from lightning_fabric import Fabric
 
-        self.config, self.folder = config, folder
-        classes = data.class_names(config.data)
+        self.config, self.folder, self.before, self.override = config, folder, before, override
+        classes = data.class_names(config.data, task=config.task)
         torch.manual_seed(config.seed)
-        self.model = models.build(config.model, num_classes=len(classes))
-        self.splits = _data(self.model, config)
-        self.task: Task = TASKS[config.task](len(classes))
-        work = _check_fits(self.model, self.splits) * config.batch_size
+        self.model = models.network(config.model, num_classes=len(classes), task=config.task)
+        self.splits = parts.load_data(self.model, config)
+        self.task = parts.make_task(config, self.splits.train)
+        work = parts.check_fits(self.model, self.splits, self.task) * config.batch_size
         self.num_threads = config.num_threads or (1 if work < SMALL_WORK else 0)
-        self.about = Run(folder, config, classes, self.splits.train.shape, self.splits.train.normalisation)
         self.num_batches = -(-len(self.splits.train) // config.batch_size)
         self.epoch = self.batch = self.step = 0
         self.elapsed = 0.0  # seconds of the epoch that is under way
         self.sums: dict[str, float] = {}  # of that epoch, over samples
         self.rows: list[dict[str, Any]] = []
+        self.left: list[str] = []
         if before is not None:
             runs.load_weights(self.model, before["model"], source=str(folder / runs.LAST))
+        elif config.weights:
+            self.left = parts.begin_with(self.model, config.weights)
+        self.frozen = parts.frozen(self.model) if config.freeze else []
         self.format = torch.channels_last if config.channels_last else torch.contiguous_format
         self.fabric = Fabric(accelerator=device, devices=1, precision=PRECISIONS[config.precision])  # pyright: ignore[reportArgumentType]
+
+    def prepare(self, *, measure: bool) -> None:
+        """Everything up to the first step; with `measure`, as many epochs as the minutes allow."""
+        self._set_up()
+        if measure:
+            self.config = self.config.model_copy(update={"epochs": self._epochs_that_fit()})
+        if self.before is not None:
+            self._continue(self.before, override=self.override)
+        self.about = Run(
+            self.folder, self.config, self.splits.train.classes, self.splits.train.shape,
+            self.splits.train.normalisation,
+        )  # fmt: skip
+        runs.start(self.about)
+        files.write_whole(self.folder / runs.METRICS, "".join(map(_json_line, self.rows)))
+
+    def _set_up(self) -> None:
         self.module, self.optimizer = self.fabric.setup(
             self.model.to(memory_format=self.format),  # pyright: ignore[reportCallIssue]
-            _optimizer(self.model, config),
+            parts.optimizer(self.model, self.config),
         )
-        if before is not None:
-            self._continue(before, override=override)
-        runs.start(self.about)
-        files.write_whole(folder / runs.METRICS, "".join(map(_json_line, self.rows)))
+        self.average = parts.Average(self.model, decay=self.config.ema) if self.config.ema else None
+        if self.average is not None:
+            self.judged = self.fabric.setup_module(self.average.inner)
+        else:
+            self.judged = self.module
 
-    def fit(self, bar: Progress, *, stop: _Stop) -> None:
+    def fit(self, bar: Progress, *, stop: Stop) -> None:
         """Every epoch that is left, then the weights to use."""
         self.saved = time.monotonic()
-        while self.epoch < self.config.epochs:
+        while self.epoch < self.config.epochs and not self._no_longer_better():
             self._train_epoch(bar, stop)
             row = self._finish_epoch()
             with (self.folder / runs.METRICS).open("a") as file:
@@ -138,17 +134,16 @@ class _Training:
             if stop.number and self.epoch < self.config.epochs:
                 self._interrupt(stop)
         self._save()
-        runs.save_model(self.folder, self.model)
+        runs.save_model(self.folder, self.model if self.average is None else self.average.inner)
 
-    def _train_epoch(self, bar: Progress, stop: _Stop) -> None:
-        config, train = self.config, self.splits.train
-        samples = order(len(train), seed=config.seed, epoch=self.epoch)
-        batches = samples.tensor_split(self.num_batches)
-        numbers = draws(len(train), seed=config.seed, epoch=self.epoch) if config.augment == "affine" else None
-        self.module.train()
+    def _train_epoch(self, bar: Progress, stop: Stop) -> None:
+        config = self.config
+        batches = order(len(self.splits.train), seed=config.seed, epoch=self.epoch).tensor_split(self.num_batches)
+        numbers = self._draws()
+        self._training_mode()
         began = time.monotonic() - self.elapsed
         for at in range(self.batch, self.num_batches):
-            self._step(*train.batch(batches[at], draws=numbers), samples=batches[at], at=at)
+            self._step(batches[at], numbers=numbers, at=at)
             self.batch, self.step = at + 1, self.step + 1
             self.elapsed = time.monotonic() - began
             bar.step(self.step)
@@ -158,24 +153,48 @@ class _Training:
                 if config.save_every_steps and self.step % config.save_every_steps == 0:
                     self._save()
 
-    def _step(self, x: Tensor, y: Tensor, *, samples: Tensor, at: int) -> None:
+    def _draws(self) -> Tensor | None:
+        if self.config.augment == "none":
+            return None
+        return draws(len(self.splits.train), seed=self.config.seed, epoch=self.epoch)
+
+    def _training_mode(self) -> None:
+        self.module.train()
+        for part in self.frozen:
+            part.eval()
+
+    def _step(self, samples: Tensor, *, numbers: Tensor | None, at: int) -> None:
         config = self.config
-        _seed((config.seed << 32) + self.step, device=self.fabric.device)
-        rate = learning_rate(config, done=(self.epoch + (at + 0.5) / self.num_batches) / config.epochs)
+        parts.seed((config.seed << 32) + self.step, device=self.fabric.device)
+        rate = parts.learning_rate(config, done=(self.epoch + (at + 0.5) / self.num_batches) / config.epochs)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        x, y = x.to(self.fabric.device, memory_format=self.format), y.to(self.fabric.device)
-        losses = self.task.loss(self.module(x), y)
-        values = {name: value.item() for name, value in losses.items()}
-        if not math.isfinite(values["loss"]):
-            if config.nan == "skip":
-                return
-            raise RunError(self._not_finite(values["loss"], samples))
-        self.optimizer.zero_grad()
-        self.fabric.backward(losses["loss"])
+        values = self._gradients(samples, numbers)
+        if values is None:
+            return
+        if config.clip:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
         self.optimizer.step()
+        if self.average is not None:
+            self.average.follow(self.step + 1)
         for name, value in (values | {"samples": 1.0}).items():
             self.sums[name] = self.sums.get(name, 0.0) + value * len(samples)
+
+    def _gradients(self, samples: Tensor, numbers: Tensor | None) -> dict[str, float] | None:
+        """Gradients of a batch, part after part, and its mean losses; None if they are not finite and skipped."""
+        self.optimizer.zero_grad()
+        values: dict[str, float] = {}
+        for part in samples.tensor_split(min(self.config.accumulate, len(samples))):
+            x, y = self.splits.train.batch(part, draws=numbers)
+            x, y = x.to(self.fabric.device, memory_format=self.format), self.fabric.to_device(y)
+            losses, share = self.task.loss(self.module(x), y), len(part) / len(samples)
+            values = {name: values.get(name, 0.0) + share * value.item() for name, value in losses.items()}
+            if not math.isfinite(values["loss"]):
+                if self.config.nan == "skip":
+                    return None
+                raise RunError(self._not_finite(values["loss"], samples))
+            self.fabric.backward(share * losses["loss"])
+        return values
 
     def _finish_epoch(self) -> dict[str, Any]:
         count = self.sums.pop("samples", 0.0)
@@ -192,15 +211,42 @@ class _Training:
 
     @torch.no_grad()
     def _validate(self) -> dict[str, float]:
-        self.module.eval()
+        self.judged.eval()
         metrics = self.task.metrics().to(self.fabric.device)
         val, loss = self.splits.val, 0.0
         for indices in torch.arange(len(val)).split(VAL_BATCH):
-            x, y = (t.to(self.fabric.device) for t in val.batch(indices))
-            outputs = self.module(x)
+            x, y = val.batch(indices)
+            x, y = x.to(self.fabric.device, memory_format=self.format), self.fabric.to_device(y)
+            outputs = self.judged(x)
             loss += self.task.loss(outputs, y)["loss"].item() * len(indices)
             metrics.update(self.task.decode(outputs), y)
         return {"loss": loss / len(val)} | {name: value.item() for name, value in metrics.compute().items()}
+
+    def _no_longer_better(self) -> bool:
+        scores = [row[f"val_{self.task.score}"] for row in self.rows]
+        return bool(self.config.patience and scores) and (
+            len(scores) - 1 - max(range(len(scores)), key=lambda at: (scores[at], -at)) >= self.config.patience
+        )
+
+    def _epochs_that_fit(self) -> int:
+        """How many epochs the minutes allow, by the time of some steps of a copy of the network."""
+        model, begun = self.model, time.monotonic()
+        self.model = copy.deepcopy(model)
+        self._set_up()
+        self._training_mode()
+        batches, numbers = order(len(self.splits.train), seed=0, epoch=0).tensor_split(self.num_batches), self._draws()
+        seconds = []
+        for at in range(sum(MEASURED_STEPS)):
+            began = time.monotonic()
+            self._step(batches[at % self.num_batches], numbers=numbers, at=0)
+            seconds.append(time.monotonic() - began)
+        began = time.monotonic()
+        self._validate()
+        now = time.monotonic()
+        an_epoch = statistics.median(seconds[MEASURED_STEPS[0] :]) * self.num_batches + now - began
+        self.model, self.sums = model, {}
+        self._set_up()
+        return max(1, int((60 * self.config.minutes - (now - begun)) / an_epoch))
 
     def _save(self) -> None:
         if not all(value.isfinite().all() for value in self.model.state_dict().values()):
@@ -208,14 +254,15 @@ class _Training:
                 f"train: weights became NaN or infinite by step {self.step}; nothing was saved over the last good "
                 f"checkpoint in {self.folder}; use a smaller lr"
             )
-        state = {key: getattr(self, key) for key in ("epoch", "batch", "step", "elapsed", "sums", "rows")}
+        state = {key: getattr(self, key) for key in POSITION}
         state |= {"samples": len(self.splits.train), "num_batches": self.num_batches}
         state |= {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        state |= {"average": self.average.inner.state_dict() if self.average is not None else {}}
         runs.save_checkpoint(self.folder, state)
         self.saved = time.monotonic()
 
     def _continue(self, before: dict[str, Any], *, override: bool) -> None:
-        for key in ("epoch", "batch", "step", "elapsed", "sums", "rows"):
+        for key in POSITION:
             setattr(self, key, before[key])
         same = (before["samples"], before["num_batches"]) == (len(self.splits.train), self.num_batches)
         if not same and not override:
@@ -227,8 +274,10 @@ class _Training:
             self.batch, self.elapsed, self.sums = 0, 0.0, {}
         if len(before["optimizer"]["state"]) and before["optimizer_name"] == self.config.optimizer:
             self.optimizer.load_state_dict(before["optimizer"])
+        if self.average is not None and before.get("average"):
+            self.average.inner.load_state_dict(before["average"])
 
-    def _interrupt(self, stop: _Stop) -> None:
+    def _interrupt(self, stop: Stop) -> None:
         self._save()
         name = signal.Signals(stop.number).name
         raise Interrupted(f"{self.folder}: stopped by {name} and saved at step {self.step}; resume to go on",
@@ -242,53 +291,23 @@ class _Training:
         )
 
 
-def _before(folder: Path, config: TrainConfig, *, resume: bool, override: bool) -> dict[str, Any] | None:
-    """The checkpoint to go on from, once it is known that this may be done."""
+def _before(
+    folder: Path, config: TrainConfig, *, resume: bool, override: bool
+) -> tuple[TrainConfig, dict[str, Any] | None]:
+    """The settings, and the checkpoint to go on from, once it is known that this may be done."""
     if not resume:
         if runs.is_begun(folder):
             raise InputError(f"{folder}: already holds a run; resume it, or give another --out")
-        return None
+        return config, None
     run = runs.open_run(folder)
+    if config.minutes and config.minutes == run.config.minutes:  # what they came to was measured then
+        config = config.model_copy(update={"epochs": run.config.epochs})
     changed = differences(run.config, config)
     if changed and not override:
         listed = ", ".join(f"{key} was {old!r} and is {new!r}" for key, (old, new) in changed.items())
         raise InputError(f"{folder}: the run began with other settings ({listed}); take those, or override")
     before = runs.load_checkpoint(folder)
-    return before and before | {"optimizer_name": run.config.optimizer}
-
-
-def _data(model: nn.Module, config: TrainConfig) -> Splits:
-    shape = models.input_shape(model, config.model) or (3, 224, 224)
-    return data.load(config.data, shape=shape, seed=config.seed)
-
-
-def _check_fits(model: nn.Module, splits: Splits) -> int:
-    """The MACs of one picture, once it is known that the network takes it and gives a logit for each class."""
-    x, _ = splits.val.batch(torch.tensor([0]))
-    recording = record(model, x)
-    found, wanted = tuple(v.shape for v in recording.outputs), ((1, len(splits.train.classes)),)
-    if found != wanted:
-        given = ", ".join(map(_by, found))
-        raise ModelError(f"model: gives {given} for one picture, but {_by(wanted[0])} logits are needed")
-    return summarize(recording).total.macs
-
-
-def _by(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape))
-
-
-def _optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    options = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": True}
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(model.parameters(), momentum=0.9, nesterov=True, **options)
-    return torch.optim.AdamW(model.parameters(), **options)
-
-
-def _seed(number: int, *, device: torch.device) -> None:
-    """`torch.manual_seed` for the device in use alone: the whole takes 0.8 ms, a tenth of a step of LeNet5."""
-    torch.default_generator.manual_seed(number)
-    if device.type == "cuda":
-        torch.cuda.manual_seed(number)
+    return config, before and before | {"optimizer_name": run.config.optimizer}
 
 
 def _json_line(row: dict[str, Any]) -> str:
@@ -304,38 +323,3 @@ def _threads(number: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-@contextmanager
-def _signals() -> Iterator[_Stop]:
-    """Note the first SIGINT or SIGTERM; a second stops at once."""
-    stop = _Stop()
-
-    def hear(number: int, frame: object) -> None:
-        if stop.number:
-            raise Interrupted("train: stopped at once by a second signal; the last checkpoint was kept", number=number)
-        stop.number = number
-
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _plain_errors(config: TrainConfig) -> Iterator[None]:
-    try:
-        yield
-    except (RuntimeError, ValueError, MemoryError) as error:
-        text = str(error)
-        memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in text
-        if memory:
-            raise RunError(f"train: memory ran out with batch_size {config.batch_size}; use a smaller one") from error
-        if "more than 1 value per channel" in text:
-            raise InputError("train: batch normalisation needs two pictures a step; use a larger batch_size") from error
-        raise

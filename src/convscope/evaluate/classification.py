@@ -1,20 +1,16 @@
 """How well a network classifies: accuracy with its uncertainty, calibration, and what it confuses."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from convscope import data as datasets
 from convscope.data.sets import ImageSet
-from convscope.errors import DataError, ModelError
-from convscope.runs import Run, open_run
+from convscope.errors import ModelError
+from convscope.evaluate.common import evaluating, percent
 from convscope.table import Column, Table
 
 Z95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
@@ -64,7 +60,7 @@ class Evaluation:
         )
         rows = tuple(
             {"name": c.name, "images": c.images, "predicted": c.predicted}
-            | {"recall": _percent(c.recall), "precision": _percent(c.precision)}
+            | {"recall": percent(c.recall), "precision": percent(c.precision)}
             for c in self.per_class
         )
         total = {"name": "all", "images": self.num_images, "predicted": self.num_images}
@@ -80,31 +76,6 @@ class Evaluation:
     def data(self) -> dict[str, Any]:
         """Plain data for JSON."""
         return asdict(self) | {"predictions": self.predictions.tolist()}
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Measured:
-    """A run and its network, the pictures that it was measured on, and the result."""
-
-    run: Run
-    model: nn.Module
-    images: ImageSet
-    evaluation: Evaluation
-
-
-def evaluate_run(folder: Path | str, *, data: str | None = None) -> Measured:
-    """Measure a run's network on the test part of its own data, or of other data with the same classes.
-
-    Raises: CheckpointError if the run is unfinished or damaged; DataError if the classes differ.
-    """
-    run = open_run(folder)
-    model = run.model()
-    images = datasets.load(data or run.config.data, shape=run.shape, seed=run.config.seed).test
-    if images.classes != run.classes:
-        raise DataError(f"data {data or run.config.data!r}: has classes {', '.join(images.classes[:8])}, but {folder} "
-                        f"learnt {', '.join(run.classes[:8])}; give data with those classes")  # fmt: skip
-    images = replace(images, normalisation=run.normalisation)
-    return Measured(run, model, images, evaluate(model, images))
 
 
 def evaluate(model: nn.Module, images: ImageSet, *, batch_size: int = 256) -> Evaluation:
@@ -166,20 +137,6 @@ def calibration_error(probabilities: Tensor, labels: Tensor, *, bins: int = CALI
     return gaps.abs().sum().item() / len(labels)
 
 
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[torch.device]:
-    """The model in evaluation mode without gradients, and its device; its modes come back afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    first = next(model.parameters(), None)
-    try:
-        with torch.no_grad():
-            model.eval()
-            yield first.device if first is not None else torch.device("cpu")
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
 def checked_logits(model: nn.Module, x_NCHW: Tensor, *, num_classes: int) -> Tensor:
     """What the model gives for a batch, once it is known to be logits [N, num_classes].
 
@@ -212,7 +169,3 @@ def _per_class(confusion: Tensor, classes: tuple[str, ...]) -> tuple[ClassResult
         ClassResult(name, n, p, hit / n if n else None, hit / p if p else None)
         for name, hit, n, p in zip(classes, right, images, predicted, strict=True)
     )
-
-
-def _percent(share: float | None) -> float | None:
-    return None if share is None else 100 * share

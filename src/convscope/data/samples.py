@@ -1,0 +1,222 @@
+"""Sample and SampleSet: pictures with boxes or masks, whatever format they came from, handed out as batches.
+
+Shape suffixes: N pictures, C channels, H rows, W columns, n boxes of one picture, M boxes of a batch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+
+from convscope.data.augment import crop, light
+from convscope.data.sets import Normalisation
+from convscope.errors import DataError
+
+IGNORE = 255  # a mask's value for pixels that count neither way
+
+TaskName = Literal["classify", "detect", "segment"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """One picture and what is known of it.
+
+    `image`: uint8 [C, H, W]. `boxes`: float32 [n, 4] as x1 y1 x2 y2 in pixels, `labels`: int64 [n] their classes.
+    `mask`: uint8 [H, W], a class each pixel, 255 where it does not count. `name`: where it came from.
+    """
+
+    image: tv_tensors.Image
+    boxes: tv_tensors.BoundingBoxes | None = None
+    labels: Tensor | None = None
+    mask: tv_tensors.Mask | None = None
+    name: str = ""
+
+
+class Boxes(NamedTuple):
+    """The boxes of a batch, one below the other: wanted ones, or found ones with their scores.
+
+    Shapes: boxes float32 [M, 4] (x1 y1 x2 y2, pixels), labels int64 [M], picture int64 [M] (place in the batch),
+    scores float32 [M] in 0..1, all 1 where the boxes are the truth.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    picture: Tensor
+    scores: Tensor
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Boxes":
+        """The same on another device."""
+        return Boxes(*(t.to(device, non_blocking=non_blocking) for t in self))
+
+    def of(self, index: int) -> "Boxes":
+        """Those of one picture."""
+        return self.where(self.picture == index)
+
+    def where(self, chosen: Tensor) -> "Boxes":
+        """Those that a mask or indices choose."""
+        return Boxes(*(t[chosen] for t in self))
+
+
+def joined(parts: Sequence[tuple[Tensor, Tensor]]) -> Boxes:
+    """The true boxes of a batch from each picture's (boxes [n, 4], labels [n]).
+
+    >>> joined([(torch.zeros(2, 4), torch.zeros(2)), (torch.zeros(1, 4), torch.ones(1))]).picture.tolist()
+    [0, 0, 1]
+    """
+    counts = torch.tensor([len(labels) for _, labels in parts], dtype=torch.int64)
+    boxes = torch.cat([boxes.as_subclass(Tensor).float() for boxes, _ in parts])
+    labels = torch.cat([labels.long() for _, labels in parts])
+    return Boxes(boxes, labels, torch.arange(len(parts)).repeat_interleave(counts), torch.ones(len(labels)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SampleSet:
+    """Samples of one size for one task; `classes` includes the background of masks, at 0.
+
+    `normalisation` is applied when a batch is made, after augmentation, which may mirror pictures if `flip`.
+    Raises: DataError if sizes differ, or boxes or masks are missing or wrong for the task.
+    """
+
+    samples: tuple[Sample, ...]
+    classes: tuple[str, ...]
+    task: TaskName
+    normalisation: Normalisation = field(default=Normalisation())
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.samples:
+            raise DataError("samples: there are none; give at least one picture")
+        for index, sample in enumerate(self.samples):
+            if tuple(sample.image.shape) != self.shape:
+                raise DataError(f"{_named(sample, index)}: is {_by(sample.image.shape)}, but the first picture is "
+                                f"{_by(self.shape)}; bring all to one size")  # fmt: skip
+        _CHECKS[self.task](self)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(C, H, W) of one picture."""
+        return tuple(self.samples[0].image.shape)
+
+    def batch(self, indices: Tensor, *, draws: Tensor | None = None) -> tuple[Tensor, Boxes | Tensor]:
+        """The normalised pictures [B, C, H, W] at `indices`, and their boxes or masks int64 [B, H, W].
+
+        `draws` [N, 6] are the samples' random numbers of an epoch (`augment.draws`); with them each picture is
+        cropped and lit by its own row.
+        """
+        chosen = [self.samples[i] for i in indices.tolist()]
+        if draws is not None:
+            chosen = [cropped(s, row, flip=self.flip) for s, row in zip(chosen, draws[indices].tolist(), strict=True)]
+        x = torch.stack([s.image.as_subclass(Tensor) for s in chosen]).float().div_(255)
+        if draws is not None:
+            x = light(x, draws[indices])
+        return self.normalisation(x), self._targets(chosen)
+
+    def class_counts(self) -> Tensor:
+        """Boxes or pixels of each class, int64 [C]."""
+        counts = torch.zeros(256, dtype=torch.int64)
+        for sample in self.samples:
+            what = (
+                sample.mask.as_subclass(Tensor).flatten()
+                if self.task == "segment" and sample.mask is not None
+                else sample.labels
+            )
+            counts += torch.bincount(what, minlength=256) if what is not None else 0
+        return counts[: len(self.classes)]
+
+    def thumbnail(self, index: int) -> Tensor:
+        """A picture as it is: uint8 [C, H, W]."""
+        return self.samples[index].image.as_subclass(Tensor)
+
+    def _targets(self, samples: Sequence[Sample]) -> Boxes | Tensor:
+        if self.task == "segment":
+            return torch.stack([s.mask.as_subclass(Tensor) for s in samples if s.mask is not None]).long()
+        return joined([(s.boxes, s.labels) for s in samples if s.boxes is not None and s.labels is not None])
+
+
+def cropped(sample: Sample, draws: Sequence[float], *, flip: bool = False) -> Sample:
+    """The sample seen through a window that six numbers in -1..1 choose; boxes that leave the window are dropped."""
+    boxes = sample.boxes
+    image, boxes, mask = crop((sample.image, boxes, sample.mask), draws, flip=flip)
+    if boxes is None or sample.labels is None:
+        return replace(sample, image=image, mask=mask)
+    height, width = sample.image.shape[1:]
+    whole, bounds = boxes.as_subclass(Tensor), torch.tensor([width, height, width, height])
+    seen = whole.clamp(min=torch.zeros(4), max=bounds)
+    kept = _area(seen) >= MIN_SEEN * _area(whole)
+    seen = tv_tensors.wrap(seen[kept], like=boxes)
+    return replace(sample, image=image, boxes=seen, labels=sample.labels[kept], mask=mask)
+
+
+MIN_SEEN = 0.4  # of a box, or else it is no longer asked for
+
+
+def _area(boxes_n4: Tensor) -> Tensor:
+    return (boxes_n4[:, 2:] - boxes_n4[:, :2]).clamp(min=0).prod(1)
+
+
+def _check_boxes(data: SampleSet) -> None:
+    """What would crash or poison a step, found before the first one."""
+    num_classes = len(data.classes)
+    for index, sample in enumerate(data.samples):
+        who = _named(sample, index)
+        if sample.boxes is None or sample.labels is None or len(sample.boxes) != len(sample.labels):
+            raise DataError(f"{who}: has no boxes with one label each; give an empty list where there is nothing")
+        for at, (box, label) in enumerate(zip(sample.boxes.tolist(), sample.labels.tolist(), strict=True)):
+            wrong = _wrong_box(box, data.shape) or _wrong_label(label, num_classes)
+            if wrong:
+                raise DataError(f"{who}: box {at} {wrong}")
+    if not any(len(s.boxes) for s in data.samples if s.boxes is not None):
+        raise DataError(f"samples: not one of the {len(data)} pictures has a box; there is nothing to learn from them")
+
+
+def _wrong_box(box: list[float], shape: tuple[int, ...]) -> str | None:
+    x1, y1, x2, y2 = box
+    shown = f"({', '.join(f'{v:g}' for v in box)})"
+    if not all(v - v == 0 for v in box):
+        return f"{shown} holds NaN or infinity; remove it"
+    if x2 <= x1 or y2 <= y1:
+        return f"{shown} has no width or height; write x1 y1 x2 y2 with x1 < x2 and y1 < y2"
+    if x2 <= 0 or y2 <= 0 or x1 >= shape[2] or y1 >= shape[1]:
+        return f"{shown} lies outside the picture of {shape[2]}x{shape[1]}; boxes are in pixels"
+    return None
+
+
+def _wrong_label(label: int, num_classes: int) -> str | None:
+    if 0 <= label < num_classes:
+        return None
+    return f"has label {label}, but there are {num_classes} classes (0 to {num_classes - 1})"
+
+
+def _check_masks(data: SampleSet) -> None:
+    num_classes, counts = len(data.classes), torch.zeros(256, dtype=torch.int64)
+    if num_classes < 2:
+        raise DataError(f"samples: masks of {num_classes} class teach nothing; there must be two, background included")
+    for index, sample in enumerate(data.samples):
+        if sample.mask is None or tuple(sample.mask.shape) != data.shape[1:]:
+            found = "no mask" if sample.mask is None else f"a mask of {_by(sample.mask.shape)}"
+            raise DataError(f"{_named(sample, index)}: has {found}, but one of {_by(data.shape[1:])} is needed")
+        counts += torch.bincount(sample.mask.as_subclass(Tensor).flatten(), minlength=256)
+    unknown = [v for v in range(num_classes, IGNORE) if counts[v]]
+    if unknown:
+        listed = ", ".join(f"{v} ({int(counts[v]):,} pixels)" for v in unknown[:8]) + ", ..." * (len(unknown) > 8)
+        raise DataError(f"samples: masks hold values that are no class: {listed}; there are {num_classes} classes "
+                        f"(0 to {num_classes - 1}), and {IGNORE} is to be ignored")  # fmt: skip
+    if not counts[:num_classes].any():
+        raise DataError(f"samples: every pixel of the masks is {IGNORE}, to be ignored; there is nothing to learn")
+
+
+def _named(sample: Sample, index: int) -> str:
+    return sample.name or f"sample {index}"
+
+
+def _by(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))
+
+
+_CHECKS = {"detect": _check_boxes, "segment": _check_masks}

@@ -1,0 +1,171 @@
+"""Heads: from a backbone's feature maps to what a task asks for. One backbone may feed several.
+
+Shape suffixes: N pictures, C classes, H rows, W columns, L places of all maps together.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from convscope.errors import ModelError
+from convscope.layers import ConvNormAct
+
+Size = tuple[int, int]
+PRIOR = 0.01  # of a place to hold an object, before anything is learnt
+DETECTED_STRIDES = (8, 16, 32)
+
+
+class Candidates(NamedTuple):
+    """A detector's raw output: at each place a logit a class and one box.
+
+    Shapes: logits [N, L, C], boxes [N, L, 4] (x1 y1 x2 y2, pixels), points [L, 2] (x y of each place), strides [L].
+    """
+
+    logits: Tensor
+    boxes: Tensor
+    points: Tensor
+    strides: Tensor
+
+
+@final
+class Classifier(nn.Module):
+    """The mean of the coarsest map, and one linear layer: logits [N, num_classes]."""
+
+    def __init__(self, channels: Sequence[int], strides: Sequence[int], *, num_classes: int) -> None:
+        super().__init__()
+        self.output = nn.Linear(channels[-1], num_classes)
+
+    def forward(self, maps: Sequence[Tensor], size: Size) -> Tensor:
+        return self.output(maps[-1].mean((2, 3)))
+
+
+@final
+class TopDown(nn.Module):
+    """Every map brought to `width` channels, with the coarser ones enlarged and added to the finer ones.
+
+    Source: Lin et al. 2017, Feature pyramid networks (arXiv:1612.03144).
+    """
+
+    def __init__(self, channels: Sequence[int], width: int) -> None:
+        super().__init__()
+        self.lateral = nn.ModuleList([ConvNormAct(c, width, 1, act=None) for c in channels])
+        self.smooth = nn.ModuleList([ConvNormAct(width, width, 3) for _ in channels])
+
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        given: list[Tensor] = []
+        above: Tensor | None = None
+        for at in reversed(range(len(maps))):
+            x = self.lateral[at](maps[at])
+            if above is not None:
+                x = x + F.interpolate(above, x.shape[2:], mode="nearest")
+            above = self.smooth[at](torch.relu(x))
+            given.insert(0, above)
+        return given
+
+
+@final
+class Detector(nn.Module):
+    """At every place of the maps of stride 8 to 32: a logit a class, and the distances to the four sides of a box.
+
+    Source: Tian et al. 2019, FCOS (arXiv:1904.01355), without its centre-ness branch: scores learn the box's overlap.
+    """
+
+    def __init__(
+        self, channels: Sequence[int], strides: Sequence[int], *, num_classes: int, width: int = 64, depth: int = 2
+    ) -> None:
+        super().__init__()
+        self.used = [i for i, s in enumerate(strides) if s in DETECTED_STRIDES]
+        if not self.used:
+            raise ModelError(f"detector: needs maps of stride 8, 16 or 32, but the backbone has {tuple(strides)}")
+        self.strides = [strides[i] for i in self.used]
+        self.neck = TopDown([channels[i] for i in self.used], width)
+        self.classify, self.place = (nn.Sequential(*(_Normed(width) for _ in range(depth))) for _ in range(2))
+        self.logits = nn.Conv2d(width, num_classes, 3, padding=1)
+        self.distances = nn.Conv2d(width, 4, 3, padding=1)
+        self.scales = nn.Parameter(torch.ones(len(self.used)))
+        nn.init.normal_(self.logits.weight, std=0.01)
+        nn.init.constant_(self.logits.bias, -math.log((1 - PRIOR) / PRIOR))  # pyright: ignore[reportArgumentType]
+        nn.init.normal_(self.distances.weight, std=0.01)
+        nn.init.constant_(self.distances.bias, math.log(2))  # pyright: ignore[reportArgumentType]
+
+    def forward(self, maps: Sequence[Tensor], size: Size) -> Candidates:
+        found = [
+            self._level(x, stride, scale)
+            for x, stride, scale in zip(self.neck([maps[i] for i in self.used]), self.strides, self.scales, strict=True)
+        ]
+        logits, boxes, points, strides = zip(*found, strict=True)
+        return Candidates(torch.cat(logits, 1), torch.cat(boxes, 1), torch.cat(points), torch.cat(strides))
+
+    def _level(self, x: Tensor, stride: int, scale: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        logits = self.logits(self.classify(x)).flatten(2).transpose(1, 2).float()
+        distances = self.distances(self.place(x)).flatten(2).transpose(1, 2).float()
+        reach = stride * (scale * distances).clamp(max=8).exp()
+        points = _points(x.shape[2], x.shape[3], stride, device=x.device)
+        boxes = torch.cat([points - reach[..., :2], points + reach[..., 2:]], -1)
+        return logits, boxes, points, torch.full((len(points),), float(stride), device=x.device)
+
+
+@final
+class Segmenter(nn.Module):
+    """The finest map that the coarser ones flowed into, returned to the picture's size by a transposed convolution.
+
+    Its kernel is twice its stride, so that every pixel is reached by as many taps (no checkerboard).
+    Source: Long et al. 2015 (arXiv:1411.4038); Odena et al. 2016 (doi:10.23915/distill.00003).
+    """
+
+    def __init__(
+        self, channels: Sequence[int], strides: Sequence[int], *, num_classes: int, width: int = 64, finest: int = 4
+    ) -> None:
+        super().__init__()
+        self.used = [i for i, s in enumerate(strides) if s >= finest] or [len(strides) - 1]
+        stride = strides[self.used[0]]
+        self.neck = TopDown([channels[i] for i in self.used], width)
+        self.refine = ConvNormAct(width, width, 3)
+        self.up = nn.ConvTranspose2d(width, num_classes, 2 * stride, stride, stride // 2)
+
+    def forward(self, maps: Sequence[Tensor], size: Size) -> Tensor:
+        x = self.up(self.refine(self.neck([maps[i] for i in self.used])[0]))
+        return x[..., : size[0], : size[1]]
+
+
+@final
+class HeadedNetwork(nn.Module):
+    """A backbone and its heads; one head gives its output, several give a dict of theirs.
+
+    >>> from convscope.models.backbone import backbone
+    >>> HeadedNetwork(backbone("small"), {"segment": 11})(torch.zeros(1, 3, 64, 96)).shape
+    torch.Size([1, 11, 64, 96])
+    """
+
+    def __init__(self, backbone: nn.Module, num_classes: Mapping[str, int]) -> None:
+        super().__init__()
+        self.input_shape = (3, 128, 128)
+        self.backbone = backbone
+        channels, strides = backbone.channels, backbone.strides
+        made = {task: HEADS[task](channels, strides, num_classes=n) for task, n in num_classes.items()}  # pyright: ignore[reportArgumentType]
+        self.heads = nn.ModuleDict(made)
+
+    def forward(self, x_NCHW: Tensor) -> Tensor | Candidates | dict[str, Tensor | Candidates]:
+        maps = self.backbone(x_NCHW)
+        outputs = {task: head(maps, tuple(x_NCHW.shape[2:])) for task, head in self.heads.items()}
+        return outputs if len(outputs) > 1 else next(iter(outputs.values()))
+
+
+HEADS = {"classify": Classifier, "detect": Detector, "segment": Segmenter}
+
+
+class _Normed(nn.Sequential):
+    """Group normalisation: the same weights meet maps of several strides, whose statistics differ."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(nn.Conv2d(width, width, 3, padding=1, bias=False), nn.GroupNorm(8, width), nn.ReLU())
+
+
+def _points(rows: int, columns: int, stride: int, *, device: torch.device) -> Tensor:
+    """The centres (x, y) of the cells of a map, in pixels of the picture: [rows * columns, 2]."""
+    ys, xs = (stride * (torch.arange(n, device=device) + 0.5) for n in (rows, columns))
+    return torch.stack(torch.meshgrid(xs, ys, indexing="xy"), -1).view(-1, 2)

@@ -1,0 +1,165 @@
+"""What a run is made of before its first step: data, network, weights to begin with, optimiser, average."""
+
+import copy
+import math
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from convscope import data, models
+from convscope.data.sets import DataSet, Splits
+from convscope.errors import CheckpointError, InputError, ModelError
+from convscope.graph import record
+from convscope.inspect import summarize
+from convscope.runs.config import TrainConfig
+from convscope.tasks import TASKS, Task
+
+DEFAULT_SHAPE = (3, 224, 224)
+
+
+class Average(nn.Module):
+    """Weights that follow those of another network, each step by the part `1 - decay`, faster in the beginning.
+
+    Source: Polyak & Juditsky 1992; the beginning as in TensorFlow's ExponentialMovingAverage, (1 + n) / (10 + n).
+
+    >>> net = nn.Linear(1, 1)
+    >>> average = Average(net, decay=0.5)
+    >>> all(torch.equal(a, b) for a, b in zip(average.inner.parameters(), net.parameters()))
+    True
+    """
+
+    def __init__(self, model: nn.Module, *, decay: float) -> None:
+        super().__init__()
+        self.inner, self.decay = copy.deepcopy(model).requires_grad_(False), decay
+        own, other = self.inner.state_dict(), model.state_dict()
+        self.pairs = [(own[key], other[key]) for key in own]
+
+    @torch.no_grad()
+    def follow(self, step: int) -> None:
+        """One step, the `step`th (from 1), towards the other network; counters are copied."""
+        part = 1 - min(self.decay, (1 + step) / (10 + step))
+        floats = [(a, b) for a, b in self.pairs if a.is_floating_point()]
+        torch._foreach_lerp_([a for a, _ in floats], [b for _, b in floats], part)
+        for a, b in self.pairs:
+            if not a.is_floating_point():
+                a.copy_(b)
+
+
+def learning_rate(config: TrainConfig, *, done: float) -> float:
+    """The learning rate when the part `done` (0..1) of a run is over: a linear rise, then a cosine to zero.
+
+    >>> c = TrainConfig(lr=1.0, warmup=0.5)
+    >>> [round(learning_rate(c, done=d), 6) for d in (0.25, 0.5, 0.75, 1.0)]
+    [0.5, 1.0, 0.5, 0.0]
+    """
+    if done < config.warmup:
+        return config.lr * done / config.warmup
+    return config.lr * 0.5 * (1 + math.cos(math.pi * (done - config.warmup) / (1 - config.warmup)))
+
+
+def load_data(model: nn.Module, config: TrainConfig) -> Splits[Any]:
+    """The pictures, as large as the settings or the network say."""
+    shape = models.input_shape(model, config.model) or DEFAULT_SHAPE
+    if config.image_size:
+        shape = (shape[0], config.image_size, config.image_size)
+    splits = data.load(config.data, shape=shape, seed=config.seed, task=config.task)
+    if config.batch_size > len(splits.train):
+        raise InputError(f"batch_size: is {config.batch_size}, but there are {len(splits.train)} training pictures; "
+                         f"use {len(splits.train)} or less")  # fmt: skip
+    return splits
+
+
+def make_task(config: TrainConfig, train: DataSet) -> Task:
+    """The task with its options; `balanced` gives every class of the training part the same weight in all.
+
+    Raises: InputError if the task has no such option.
+    """
+    num_classes, options = len(train.classes), {}
+    if config.label_smoothing or config.class_weights != "none":
+        if config.task == "detect":
+            raise InputError("label_smoothing and class_weights: are for classify and segment; leave them out")
+        options = {"label_smoothing": config.label_smoothing}
+    if config.class_weights == "balanced":
+        counts = train.class_counts().float()
+        options["class_weights"] = counts.sum() / (num_classes * counts.clamp(min=1))
+    return TASKS[config.task](num_classes, **options)
+
+
+def check_fits(model: nn.Module, splits: Splits[Any], task: Task) -> int:
+    """The MACs of one picture, once it is known that the network takes it and gives what the task needs."""
+    x, _ = splits.val.batch(torch.tensor([0]))
+    recording = record(model, x)
+    found = tuple(v.shape for v in recording.outputs)
+    if not task.serves(found, splits.val.shape):
+        given = ", ".join("x".join(map(str, shape)) for shape in found)
+        raise ModelError(f"model: gives {given} for one picture, but {task.wanted(splits.val.shape)} are needed")
+    return summarize(recording).total.macs
+
+
+def begin_with(model: nn.Module, file: Path | str) -> list[str]:
+    """Load what fits of a file of weights (safetensors, or a state_dict); the names that were left as they are.
+
+    A file of a whole network, or of a backbone alone.
+    Raises: CheckpointError if it cannot be read, or nothing in it fits.
+    """
+    weights, own = _read_weights(Path(file)), model.state_dict()
+    whole = {k: v for k, v in weights.items() if k in own and v.shape == own[k].shape}
+    inner = {f"backbone.{k}": v for k, v in weights.items()}
+    part = {k: v for k, v in inner.items() if k in own and v.shape == own[k].shape}
+    fitting = max(whole, part, key=len)
+    if not fitting:
+        raise CheckpointError(f"{file}: holds {len(weights)} tensors, of which none has the name and shape of one of "
+                              f"the network's {len(own)}; give weights of the same network or backbone")  # fmt: skip
+    model.load_state_dict(fitting, strict=False)
+    return sorted(own.keys() - fitting.keys())
+
+
+def _read_weights(file: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        content = file.read_bytes()
+        if file.suffix == ".safetensors":
+            return load(content)
+        loaded = torch.load(file, weights_only=True, map_location="cpu")
+    except OSError as error:
+        raise CheckpointError(f"{file}: cannot be read ({error.strerror}); check the path") from None
+    except (SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{file}: holds no plain weights ({first}); save them with safetensors, "
+                              "or torch.save(model.state_dict())") from None  # fmt: skip
+    if not isinstance(loaded, dict) or not all(isinstance(v, Tensor) for v in loaded.values()):
+        raise CheckpointError(f"{file}: is no state_dict of tensors; save one with torch.save(model.state_dict())")
+    return loaded
+
+
+def frozen(model: nn.Module) -> list[nn.Module]:
+    """The part that `freeze` keeps as it is, once its weights ask for no gradient.
+
+    Raises: InputError if the network has no part called backbone or features.
+    """
+    kept = [m for m in (getattr(model, "backbone", None), getattr(model, "features", None)) if isinstance(m, nn.Module)]
+    if not kept:
+        raise InputError("freeze: the network has no part called backbone or features; train it whole")
+    kept[0].requires_grad_(False)
+    return kept[:1]
+
+
+def optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW or SGD over what is to be learnt."""
+    learnt = [p for p in model.parameters() if p.requires_grad]
+    options = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": True}
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(learnt, momentum=0.9, nesterov=True, **options)
+    return torch.optim.AdamW(learnt, **options)
+
+
+def seed(number: int, *, device: torch.device) -> None:
+    """`torch.manual_seed` for the device in use alone: the whole takes 0.8 ms, a tenth of a step of LeNet5."""
+    torch.default_generator.manual_seed(number)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(number)

@@ -1,0 +1,61 @@
+"""What ends a run early: signals, memory, and other people's errors said as theirs."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from convscope.errors import InputError, RunError
+from convscope.runs.config import TrainConfig
+
+
+class Interrupted(RunError):  # noqa: N818 - it is no error
+    """A run that a signal stopped, after its step was finished and saved."""
+
+    def __init__(self, message: str, *, number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + number
+
+
+class Stop:
+    """The signal that asked a run to stop; 0 is none."""
+
+    number = 0
+
+
+@contextmanager
+def signals() -> Iterator[Stop]:
+    """Note the first SIGINT or SIGTERM; a second stops at once."""
+    stop = Stop()
+
+    def hear(number: int, frame: object) -> None:
+        if stop.number:
+            raise Interrupted("train: stopped at once by a second signal; the last checkpoint was kept", number=number)
+        stop.number = number
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def plain_errors(config: TrainConfig) -> Iterator[None]:
+    """Memory that runs out and batches too small for normalisation, in a sentence."""
+    try:
+        yield
+    except (RuntimeError, ValueError, MemoryError) as error:
+        text = str(error)
+        memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in text
+        if memory:
+            raise RunError(f"train: memory ran out with batch_size {config.batch_size}; use a smaller one") from error
+        if "more than 1 value per channel" in text:
+            raise InputError("train: batch normalisation needs two pictures a step; use a larger batch_size") from error
+        raise
