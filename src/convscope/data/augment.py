@@ -68,9 +68,9 @@ def crop(inputs: Any, draws: Sequence[float], *, flip: bool = False) -> Any:
     draws: six numbers in -1..1: zoom, place across, place down, two that are for `light`, and whether to mirror.
     Where the window reaches beyond the picture there is 0.
     """
+    from torch.utils._pytree import tree_map_only
     from torchvision.transforms.v2 import functional as V
     from torchvision.tv_tensors import TVTensor
-    from torch.utils._pytree import tree_map_only
 
     def through(value: TVTensor) -> TVTensor:
         height, width = V.get_size(value)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from convscope.data.images import Picture, to_channels
 from convscope.explain.pictures import save_png
-from convscope.files import write_whole, writable_folder
+from convscope.files import writable_folder, write_whole
 from convscope.predict.classification import Predictions
 from convscope.predict.objects import Objects, Regions
 from convscope.table import to_json

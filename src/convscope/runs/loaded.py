@@ -10,6 +10,7 @@ from convscope.data.digits import NORMALISATION
 from convscope.data.folder import resize
 from convscope.data.images import Picture, to_channels
 from convscope.data.sets import Normalisation
+from convscope.engines import ENDINGS, open_engine
 from convscope.errors import ModelError
 from convscope.graph import record
 from convscope.models import MODELS, build, input_shape
@@ -23,7 +24,8 @@ class LoadedModel:
     """A network in evaluation mode, and how pictures enter it.
 
     `shape` is (C, H, W); `classes` are None where the network has no names for them; `trained` is False for
-    fresh random weights; `task` is what it learnt, classification if nobody says.
+    fresh random weights; `task` is what it learnt, classification if nobody says; `data` and `seed` are those of
+    its training, where it was trained here.
     """
 
     spec: str
@@ -33,6 +35,8 @@ class LoadedModel:
     classes: tuple[str, ...] | None = None
     trained: bool = False
     task: str = "classify"
+    data: str = ""
+    seed: int = 0
 
     def class_names(self) -> tuple[str, ...]:
         """The names of its outputs; their numbers where it has no names."""
@@ -62,7 +66,7 @@ class LoadedModel:
 
 
 def load_model(spec: str, *, shape: tuple[int, ...] | None = None) -> LoadedModel:
-    """The model that `spec` names: a run folder, or whatever `models.build` takes.
+    """The model that `spec` names: a run folder, a file that `convscope export` wrote, or what `models.build` takes.
 
     shape: C, H, W of the input, needed only where the network does not say.
     Raises: ModelError or CheckpointError with the nearest name or the remedy.
@@ -72,12 +76,24 @@ def load_model(spec: str, *, shape: tuple[int, ...] | None = None) -> LoadedMode
     """
     if spec not in MODELS and spec and Path(spec).is_dir():
         run = open_run(spec)
-        return LoadedModel(spec, run.model(), shape or run.shape, run.normalisation, run.classes, True, run.config.task)
+        known = shape or run.shape
+        told = {"task": run.config.task, "data": run.config.data, "seed": run.config.seed}
+        return LoadedModel(spec, run.model(), known, run.normalisation, run.classes, True, **told)
+    if spec.endswith(ENDINGS):
+        return _exported(spec)
     model = build(spec)
     known = shape or input_shape(model, spec)
     if known is None:
         raise ModelError(f"model {spec!r}: does not say what input it takes; give --input CxHxW, such as 3x224x224")
     return LoadedModel(spec, model, known, _normalisation(model, spec))
+
+
+def _exported(spec: str) -> LoadedModel:
+    """An exported network: its card says how pictures enter it."""
+    engine = open_engine(Path(spec))
+    card = engine.card
+    told = {"task": card.task, "data": card.data, "seed": card.seed}
+    return LoadedModel(spec, engine, card.shape, Normalisation(card.mean, card.std), card.classes, True, **told)
 
 
 def _normalisation(model: nn.Module, spec: str) -> Normalisation:

@@ -15,7 +15,7 @@ from convscope.data.samples import Boxes
 from convscope.models.heads import Candidates
 
 if TYPE_CHECKING:
-    from torchmetrics.detection import MeanAveragePrecision
+    pass
 
 REACH = 8.0  # a map serves boxes of up to this many of its strides, half a side; the coarsest serves all above
 RADIUS = 1.5  # strides from a box's centre within which places answer for it
