@@ -45,6 +45,7 @@ VERBS = (
     learn.train,
     learn.evaluate,
     learn.predict,
+    learn.export,
     speed.profile,
     start.env,
 )

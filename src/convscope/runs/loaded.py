@@ -10,6 +10,7 @@ from convscope.data.digits import NORMALISATION
 from convscope.data.folder import resize
 from convscope.data.images import Picture, to_channels
 from convscope.data.sets import Normalisation
+from convscope.engines import ENDINGS, open_engine
 from convscope.errors import ModelError
 from convscope.graph import record
 from convscope.models import MODELS, build, imagenet, input_shape
@@ -26,7 +27,8 @@ class LoadedModel:
 
     `shape` is (C, H, W); `classes` are None where the network has no names for them; `trained` is False for
     fresh random weights; `task` is what it learnt, classification if nobody says. `middle` cuts out the middle of a
-    picture, as ImageNet's are, and keeps its proportions.
+    picture, as ImageNet's are, and keeps its proportions. `data` and `seed` are those of its training, where it was
+    trained here.
     """
 
     spec: str
@@ -37,6 +39,8 @@ class LoadedModel:
     trained: bool = False
     task: str = "classify"
     middle: bool = False
+    data: str = ""
+    seed: int = 0
 
     def class_names(self) -> tuple[str, ...]:
         """The names of its outputs; their numbers where it has no names."""
@@ -69,7 +73,7 @@ class LoadedModel:
 
 
 def load_model(spec: str, *, shape: tuple[int, ...] | None = None) -> LoadedModel:
-    """The model that `spec` names: a run folder, or whatever `models.build` takes.
+    """The model that `spec` names: a run folder, a file that `convscope export` wrote, or what `models.build` takes.
 
     shape: C, H, W of the input, needed only where the network does not say.
     Raises: ModelError or CheckpointError with the nearest name or the remedy.
@@ -79,7 +83,11 @@ def load_model(spec: str, *, shape: tuple[int, ...] | None = None) -> LoadedMode
     """
     if spec not in MODELS and spec and Path(spec).is_dir():
         run = open_run(spec)
-        return LoadedModel(spec, run.model(), shape or run.shape, run.normalisation, run.classes, True, run.config.task)
+        known = shape or run.shape
+        told = {"task": run.config.task, "data": run.config.data, "seed": run.config.seed}
+        return LoadedModel(spec, run.model(), known, run.normalisation, run.classes, True, **told)
+    if spec.endswith(ENDINGS):
+        return _exported(spec)
     model = build(spec)
     if spec.startswith("imagenet:"):
         settings = Normalisation(imagenet.MEAN, imagenet.STD)
@@ -89,6 +97,16 @@ def load_model(spec: str, *, shape: tuple[int, ...] | None = None) -> LoadedMode
     if known is None:
         raise ModelError(f"model {spec!r}: does not say what input it takes; give --input CxHxW, such as 3x224x224")
     return LoadedModel(spec, model, known, _normalisation(model, spec))
+
+
+def _exported(spec: str) -> LoadedModel:
+    """An exported network: its card says how pictures enter it."""
+    engine = open_engine(Path(spec))
+    card = engine.card
+    told = {"task": card.task, "data": card.data, "seed": card.seed}
+    return LoadedModel(
+        spec, engine, card.shape, Normalisation(card.mean, card.std), card.classes, True, middle=card.middle, **told
+    )
 
 
 def _middle(x_HWC: Tensor, size: list[int]) -> Tensor:
