@@ -140,13 +140,13 @@ def _in_parts(parts: Sequence[nn.Module], example: Tensor, options: Mapping[str,
 
 def _measured(layer: nn.Module, example: Tensor, known: Mapping[str, Way], training: bool) -> Kept:
     runs: dict[str, Callable[[], object]] = {}
+    looks: dict[str, float] = {}
     errors: dict[str, float] = {}
     notes = [f"no own kernels: {compiled.why_absent()}"] if compiled.why_absent() else []
     with torch.no_grad():
         wanted = layer(example)
-    quickest = float("inf")
     for words, way in known.items():
-        if way.macs and limits().least_seconds(macs=way.macs, bytes=0) > quickest:
+        if way.macs and limits().least_seconds(macs=way.macs, bytes=0) > min(looks.values()):
             notes.append(f"{words}: left out, its arithmetic alone takes longer")
             continue
         module = way.make()
@@ -157,17 +157,14 @@ def _measured(layer: nn.Module, example: Tensor, known: Mapping[str, Way], train
         if not error <= TOLERANCE[torch.bfloat16 if words == _HALF else torch.float32]:
             notes.append(f"{words}: left out, its error is {error:.2g}")
             continue
-        run = _run(module, x, wanted, training)
-        look = measure(run, repeats=3).least
-        quickest = min(quickest, look)
-        runs[words], errors[words] = run, error
-    times = compare(_promising(runs), rounds=15, at_most=2.0)
+        runs[words], errors[words] = _run(module, x, wanted, training), error
+        looks[words] = measure(runs[words], repeats=3).least
+    times = compare(_promising(runs, looks), rounds=15, at_most=2.0)
     return _pick(times), _rows(times, errors), notes
 
 
-def _promising(runs: Mapping[str, Callable[[], object]]) -> dict[str, Callable[[], object]]:
+def _promising(runs: Mapping[str, Callable[[], object]], looks: Mapping[str, float]) -> dict[str, Callable[[], object]]:
     """PyTorch's own, and what is not far behind the best at a first look."""
-    looks = {words: t.least for words, t in compare(runs, rounds=3).items()}
     most = _HOPELESS * min(looks.values())
     return {words: run for words, run in runs.items() if words in (DEFAULT, LAST) or looks[words] <= most}
 

@@ -1,7 +1,7 @@
 """The kernels of `kernels.cpp`, compiled on this machine for this machine, once; or the reason why there are none.
 
-They need GCC (`CXX`, else g++). The library is kept in the user's cache folder by its source, its compiler and the processor.
-`CONVSCOPE_COMPILE=0` does without. Arrays are float32 on the CPU, channels last.
+They need GCC (`CXX`, else g++). The library is kept in the user's cache folder by its source, its compiler and the
+processor. `CONVSCOPE_COMPILE=0` does without. Arrays are float32 on the CPU, channels last.
 """
 
 import ctypes
@@ -11,9 +11,8 @@ import os
 import shutil
 import subprocess
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,40 +28,30 @@ _FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-fno-math-errno", "
 _BLOCK_BYTES = 2**20  # of transformed tiles that a thread holds: about a second-level cache
 
 
-class HasWindow(Protocol):
-    """What a convolution or pooling tells of its window: one number for each of the two axes."""
-
-    @property
-    def kernel_size(self) -> Any: ...
-    @property
-    def stride(self) -> Any: ...
-    @property
-    def padding(self) -> Any: ...
-    @property
-    def dilation(self) -> Any: ...
-
-
 class _Shape(ctypes.Structure):
     _fields_ = [(name, ctypes.c_int) for name in ("n", "h", "w", "c", "out_h", "out_w", "out_c")]
 
 
-class _Window(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_int) for name in ("kh", "kw", "sh", "sw", "ph", "pw", "dh", "dw")]
+class Window(NamedTuple):
+    """A window over two axes: its size, stride, padding and dilation, down and along."""
 
+    kh: int
+    kw: int
+    sh: int
+    sw: int
+    ph: int
+    pw: int
+    dh: int
+    dw: int
 
-@dataclass(frozen=True, slots=True)
-class Window:
-    """A window over two axes: its size, stride, padding and dilation along each."""
-
-    size: tuple[int, int]
-    stride: tuple[int, int]
-    padding: tuple[int, int]
-    dilation: tuple[int, int]
-
-    def out(self, size: tuple[int, ...]) -> tuple[int, ...]:
+    def out(self, h: int, w: int) -> tuple[int, int]:
         """The size of the output."""
-        parts = zip(size, self.size, self.stride, self.padding, self.dilation, strict=True)
-        return tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in parts)
+        down = (h + 2 * self.ph - self.dh * (self.kh - 1) - 1) // self.sh + 1
+        return down, (w + 2 * self.pw - self.dw * (self.kw - 1) - 1) // self.sw + 1
+
+
+class _Window(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_int) for name in Window._fields]
 
 
 class Kernels:
@@ -71,6 +60,11 @@ class Kernels:
     def __init__(self, path: Path) -> None:
         self._library = ctypes.CDLL(str(path))
         self.panel = int(self._library.panel())
+        at, number = ctypes.c_void_p, ctypes.c_int
+        self._library.grouped.argtypes = [at, at, at, at, _Shape, _Window, number]
+        self._library.separable.argtypes = [at, at, at, at, at, _Shape, _Window]
+        self._library.winograd.argtypes = [at, at, at, at, _Shape, _Window, number, number]
+        self._library.max_pool.argtypes = [at, at, _Shape, _Window]
 
     def lanes(self, channels: int) -> int:
         """How many channels lie side by side in packed weights."""
@@ -78,29 +72,29 @@ class Kernels:
 
     def grouped(self, x: Tensor, packed: Tensor, bias: Tensor | None, window: Window) -> Tensor:
         """Convolution in groups of as many outputs as inputs; packed as `pack_grouped` does."""
-        y, shape = _output(x, x.shape[1], window)
-        self._library.grouped(_at(x), _at(packed), _at(bias), _at(y), shape, _window(window), packed.shape[3])
+        y, *plan = _output(x, x.shape[1], window)
+        self._library.grouped(_at(x), _at(packed), _at(bias), _at(y), *plan, packed.shape[3])
         return y
 
     def separable(self, x: Tensor, depth: Tensor, point: Tensor, bias: Tensor | None, window: Window) -> Tensor:
         """Depthwise (without bias), then 1x1; packed as `pack_grouped` and `pack_panels` do."""
-        y, shape = _output(x, point.shape[1] * point.shape[3], window)
-        self._library.separable(_at(x), _at(depth), _at(point), _at(bias), _at(y), shape, _window(window))
+        y, *plan = _output(x, point.shape[1] * point.shape[3], window)
+        self._library.separable(_at(x), _at(depth), _at(point), _at(bias), _at(y), *plan)
         return y
 
     def winograd(self, x: Tensor, packed: Tensor, bias: Tensor | None, window: Window, groups: int) -> Tensor:
         """Convolution of stride 1 with 3 taps along one axis or both; packed as `pack_panels` does, point by point."""
         points, panels, _, panel = packed.shape
-        y, shape = _output(x, panels * panel, window)
+        y, *plan = _output(x, panels * panel, window)
         per_tile = 4 * points * (x.shape[1] + panels * panel)
         block = max(14, _BLOCK_BYTES // per_tile // 14 * 14)
-        self._library.winograd(_at(x), _at(packed), _at(bias), _at(y), shape, _window(window), groups, block)
+        self._library.winograd(_at(x), _at(packed), _at(bias), _at(y), *plan, groups, block)
         return y
 
     def max_pool(self, x: Tensor, window: Window) -> Tensor:
         """The largest of each window."""
-        y, shape = _output(x, x.shape[1], window)
-        self._library.max_pool(_at(x), _at(y), shape, _window(window))
+        y, *plan = _output(x, x.shape[1], window)
+        self._library.max_pool(_at(x), _at(y), *plan)
         return y
 
 
@@ -148,16 +142,17 @@ def _compile(compiler: str, path: Path) -> None:
         write_whole(path, library.read_bytes())
 
 
-def _output(x: Tensor, channels: int, window: Window) -> tuple[Tensor, _Shape]:
-    n, c, h, w = x.shape
-    out = window.out((h, w))
-    y = torch.empty((n, channels, *out), dtype=x.dtype, memory_format=torch.channels_last)
-    return y, _Shape(n, h, w, c, *out, channels)
+def _output(x: Tensor, channels: int, window: Window) -> tuple[Tensor, _Shape, _Window]:
+    size, shape, same_window = _plan(x.shape, channels, window)
+    return torch.empty(size, dtype=x.dtype, memory_format=torch.channels_last), shape, same_window
 
 
-def _window(w: Window) -> _Window:
-    return _Window(*w.size, *w.stride, *w.padding, *w.dilation)
+@functools.lru_cache(maxsize=1024)
+def _plan(shape: tuple[int, ...], channels: int, window: Window) -> tuple[tuple[int, ...], _Shape, _Window]:
+    n, c, h, w = shape
+    out = window.out(h, w)
+    return (n, channels, *out), _Shape(n, h, w, c, *out, channels), _Window(*window)
 
 
-def _at(tensor: Tensor | None) -> ctypes.c_void_p:
-    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+def _at(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()

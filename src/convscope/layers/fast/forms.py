@@ -1,7 +1,7 @@
 """Exact ways to run a layer: each is a module that holds the layer and gives what the layer gives, in another order.
 
-A form takes inputs in any layout, is quickest on channels last, and leaves to the layer what it is not made for (other dtypes
-or devices, pictures without a batch). All but `Prepacked` and `AsDense` are differentiable.
+A form takes inputs in any layout, is quickest on channels last, and leaves to the layer what it is not made for (other
+dtypes or devices, pictures without a batch). All but `Prepacked` are differentiable.
 """
 
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convscope.layers.family import channel_shuffle
-from convscope.layers.fast.operators import LAST
+from convscope.layers.fast.operators import LAST, conv2d, max_pool2d, separable2d
 
-_OPS = torch.ops
+_ONEDNN = torch.ops.mkldnn
 
 
 def pair(value: int | Sequence[int]) -> list[int]:
@@ -25,6 +25,8 @@ def pair(value: int | Sequence[int]) -> list[int]:
 
 class Form(nn.Module):
     """A way to run `plain`; a subclass says how, for float32 on the CPU."""
+
+    plain: Any
 
     def __init__(self, plain: nn.Module) -> None:
         super().__init__()
@@ -74,7 +76,7 @@ class Prepacked(Form):
     def _pack(self) -> Tensor:
         self._made_of = (self.plain.weight, _version(self.plain.weight))
         weight = self.plain.weight.detach()
-        return _OPS.mkldnn._reorder_convolution_weight(weight, *self._window(), self.plain.groups, list(self._shape))
+        return _ONEDNN._reorder_convolution_weight(weight, *self._window(), self.plain.groups, list(self._shape))
 
     def _window(self) -> tuple[list[int], list[int], list[int]]:
         return pair(self.plain.padding), pair(self.plain.stride), pair(self.plain.dilation)
@@ -86,7 +88,7 @@ class Prepacked(Form):
             self._packed = self._pack()
         padding, stride, dilation = self._window()
         window = (padding, stride, dilation, self.plain.groups)
-        return _OPS.mkldnn._convolution_pointwise(x, self._packed, self.plain.bias, *window, "none", [], "")
+        return _ONEDNN._convolution_pointwise(x, self._packed, self.plain.bias, *window, "none", [], "")
 
 
 @final
@@ -100,7 +102,7 @@ class Compiled(Form):
     def run(self, x: Tensor) -> Tensor:
         p = self.plain
         window = (p.stride, p.padding, p.dilation, p.groups, self.way)
-        return _OPS.convscope.conv2d(x, p.weight, p.bias, *window)
+        return conv2d(x, p.weight, p.bias, *window)
 
 
 @final
@@ -110,7 +112,7 @@ class Separable(Form):
     def run(self, x: Tensor) -> Tensor:
         depth, point = self.plain
         window = (depth.stride, depth.padding, depth.dilation)
-        return _OPS.convscope.separable2d(x, depth.weight, point.weight, point.bias, *window)
+        return separable2d(x, depth.weight, point.weight, point.bias, *window)
 
 
 @final
@@ -124,11 +126,11 @@ class MergedDepthwise(Form):
     def run(self, x: Tensor) -> Tensor:
         first, second = self.plain
         weight = first.weight * second.weight
-        parts = ((first.stride, second.stride), (first.padding, second.padding), (first.dilation, second.dilation))
-        stride, dilation = ([a * b for a, b in zip(*parts[i], strict=True)] for i in (0, 2))
-        padding = [a + b for a, b in zip(*parts[1], strict=True)]
+        stride = [a * b for a, b in zip(first.stride, second.stride, strict=True)]
+        padding = [a + b for a, b in zip(first.padding, second.padding, strict=True)]
+        dilation = [(first if k > 1 else second).dilation[i] for i, k in enumerate(first.kernel_size)]
         if self.way == "grouped":
-            return _OPS.convscope.conv2d(x, weight, second.bias, stride, padding, dilation, len(weight), self.way)
+            return conv2d(x, weight, second.bias, stride, padding, dilation, len(weight), self.way)
         return F.conv2d(x, weight, second.bias, stride, padding, dilation, len(weight))
 
 
@@ -137,23 +139,27 @@ class Phases(Form):
     """A transposed convolution as one small convolution for each place between the inputs, interleaved."""
 
     def run(self, x: Tensor) -> Tensor:
-        p = self.plain
-        pads = zip(x.shape[2:], p.kernel_size, p.stride, p.padding, p.output_padding, strict=True)
-        out = [(n - 1) * s - 2 * q + k + more for n, k, s, q, more in pads]
+        p: nn.ConvTranspose2d = self.plain
+        axes = zip(x.shape[2:], p.kernel_size, p.stride, p.padding, p.output_padding, strict=True)
+        out = [(n - 1) * s - 2 * q + k + o for n, k, s, q, o in axes]
         down, along = ([_Phase.of(p, axis, place, out[axis], x) for place in range(p.stride[axis])] for axis in (0, 1))
         weight = p.weight.unflatten(0, (p.groups, -1)).transpose(1, 2).flatten(0, 1)
+        bias = 0 if p.bias is None else p.bias[:, None, None]
         y = x.new_empty((len(x), p.out_channels, *out)).contiguous(memory_format=LAST)
         for i, rows in enumerate(down):
             for j, columns in enumerate(along):
-                part = F.pad(x, (*columns.pad, *rows.pad))
+                places = y[:, :, i :: p.stride[0], j :: p.stride[1]]
                 taps = weight[:, :, rows.taps][:, :, :, columns.taps].contiguous(memory_format=LAST)
-                y[:, :, i :: p.stride[0], j :: p.stride[1]] = F.conv2d(part, taps, p.bias, groups=p.groups)
+                if taps.numel():
+                    places.copy_(F.conv2d(F.pad(x, (*columns.pad, *rows.pad)), taps, p.bias, groups=p.groups))
+                else:  # a stride longer than the kernel leaves places that no input reaches
+                    places.copy_(torch.as_tensor(bias).expand_as(places))
         return y
 
 
 @dataclass(frozen=True, slots=True)
 class _Phase:
-    """Outputs that lie `place` behind a multiple of the stride: which taps reach them, and how far the input is padded."""
+    """The outputs `place` behind a multiple of the stride: which taps reach them, how far the input is padded."""
 
     taps: list[int]
     pad: tuple[int, int]
@@ -180,12 +186,14 @@ class MaxPool(Form):
 
     def run(self, x: Tensor) -> Tensor:
         p = self.plain
-        return _OPS.convscope.max_pool2d(x, *(pair(v) for v in (p.kernel_size, p.stride, p.padding, p.dilation)))
+        return max_pool2d(x, *(pair(v) for v in (p.kernel_size, p.stride, p.padding, p.dilation)))
 
 
 @final
 class AveragePool(Form):
     """An average pooling as the depthwise convolution that it is, by our own kernel or by oneDNN."""
+
+    weight: Tensor
 
     def __init__(self, plain: nn.AvgPool2d, channels: int, way: str) -> None:
         super().__init__(plain)
@@ -195,10 +203,10 @@ class AveragePool(Form):
         self.register_buffer("weight", torch.full((channels, 1, *size), value), persistent=False)
 
     def run(self, x: Tensor) -> Tensor:
-        window = [pair(v) for v in (self.plain.stride, self.plain.padding)]
+        stride, padding = pair(self.plain.stride), pair(self.plain.padding)
         if self.way == "grouped":
-            return _OPS.convscope.conv2d(x, self.weight, None, *window, [1, 1], x.shape[1], self.way)
-        return F.conv2d(x, self.weight, None, *window, 1, x.shape[1])
+            return conv2d(x, self.weight, None, stride, padding, [1, 1], x.shape[1], self.way)
+        return F.conv2d(x, self.weight, None, stride, padding, 1, x.shape[1])
 
 
 def _version(tensor: Tensor) -> int:

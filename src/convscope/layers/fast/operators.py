@@ -1,7 +1,8 @@
 """The compiled kernels as operators of PyTorch, so that autograd, recording and `torch.compile` know them.
 
-`convscope::conv2d` is a convolution done in one of two ways, `convscope::separable2d` a depthwise one with a 1x1 behind it,
-`convscope::max_pool2d` a pooling. Gradients of inputs are convolutions again, and go the same way where the stride is 1.
+`convscope::conv2d` is a convolution done in one of two ways, `convscope::separable2d` a depthwise one with a 1x1 behind
+it, `convscope::max_pool2d` a pooling. Gradients of inputs are convolutions again, and go the same way where the stride
+is 1. The functions of these names call the operators, or, where nobody listens (inference mode), what is behind them.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from convscope.layers.fast.compiled import Kernels, Window, kernels
@@ -180,12 +182,11 @@ def _grads(again: Callable[..., Tensor], ctx: Any, grad: Tensor) -> list[Tensor 
 
 
 def _of(size: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]) -> Window:
-    pairs = [(int(v[0]), int(v[-1])) for v in (size, stride, padding, dilation)]
-    return Window(*pairs)
+    return Window(*size, *stride, *padding, *dilation)
 
 
 def _empty(x: Tensor, channels: int, window: Window) -> Tensor:
-    size = (x.shape[0], channels, *window.out(tuple(x.shape[2:])))
+    size = (x.shape[0], channels, *window.out(*x.shape[2:]))
     return torch.empty(size, dtype=x.dtype, device=x.device, memory_format=LAST)
 
 
@@ -197,3 +198,18 @@ for _name, _run, _shape, _backward, _setup in (
     _LIBRARY.impl(_name, _run, "CPU")
     torch.library.register_fake(f"convscope::{_name}", _shape, lib=_LIBRARY)
     torch.library.register_autograd(f"convscope::{_name}", _backward, setup_context=_setup, lib=_LIBRARY)
+
+
+def _called(run: Callable[..., Tensor], operator: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def call(x: Tensor, *args: Any) -> Tensor:
+        unheard = torch.is_inference_mode_enabled() and not torch.compiler.is_compiling()
+        if unheard and type(x) is Tensor and not is_in_torch_dispatch_mode():
+            return run(x, *args)
+        return operator(x, *args)
+
+    return call
+
+
+conv2d = _called(_conv2d, torch.ops.convscope.conv2d)
+separable2d = _called(_separable2d, torch.ops.convscope.separable2d)
+max_pool2d = _called(_max_pool2d, torch.ops.convscope.max_pool2d)

@@ -76,8 +76,8 @@ def _of_average(layer: nn.AvgPool2d, channels: int) -> Iterator[Way]:
 
 
 def _of_stack(layer: nn.Sequential, example: Tensor, training: bool) -> Iterator[Way]:
-    if len(layer) == 2 and all(isinstance(part, nn.Conv2d) and part.padding_mode == "zeros" for part in layer):
-        first, second = layer
+    first, second = (layer[0], layer[-1]) if len(layer) == 2 else (None, None)
+    if isinstance(first, nn.Conv2d) and isinstance(second, nn.Conv2d):
         if _is_depthwise_then_pointwise(first, second):
             yield Way("own kernel, both in one pass", lambda: forms.Separable(copy.deepcopy(layer)))
         if _are_depthwise_along_two_axes(first, second):
@@ -97,13 +97,17 @@ def _is_depthwise_then_pointwise(first: nn.Conv2d, second: nn.Conv2d) -> bool:
     pointwise = second.kernel_size == (1, 1) and second.stride == (1, 1) and second.groups == 1
     unpadded = second.padding in ((0, 0), "valid") and not isinstance(first.padding, str)
     depthwise = first.groups == first.in_channels == first.out_channels and first.bias is None
-    ours = found is not None and can("grouped", first.weight, stride=first.stride, groups=first.groups)
-    return pointwise and unpadded and depthwise and ours and second.out_channels % found.panel == 0
+    ours = first.padding_mode == "zeros" and can("grouped", first.weight, stride=first.stride, groups=first.groups)
+    return (
+        found is not None and pointwise and unpadded and depthwise and ours and second.out_channels % found.panel == 0
+    )
 
 
 def _are_depthwise_along_two_axes(first: nn.Conv2d, second: nn.Conv2d) -> bool:
     channels = {first.groups, first.in_channels, first.out_channels, second.groups, second.out_channels}
-    if len(channels) > 1 or first.bias is not None or isinstance(first.padding, str) or isinstance(second.padding, str):
+    named = isinstance(first.padding, str) or isinstance(second.padding, str)
+    modes = {first.padding_mode, second.padding_mode}
+    if len(channels) > 1 or first.bias is not None or named or modes != {"zeros"}:
         return False
     windows = [list(zip(c.kernel_size, c.stride, c.padding, strict=True)) for c in (first, second)]
     return all((1, 1, 0) in axis for axis in zip(*windows, strict=True))
