@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -125,12 +126,19 @@ def _built() -> tuple[Kernels | None, str]:
     parts = (repr(key), found, str(Path(found).resolve().stat().st_mtime_ns), SOURCE.read_text())
     path = cache.folder() / f"kernels-{hashlib.sha256(''.join(parts).encode()).hexdigest()[:16]}.so"
     try:
-        if not path.exists():
-            _compile(found, path)
-        return Kernels(path), ""
+        return _loaded(found, path), ""
     except (OSError, RunError, AttributeError, subprocess.SubprocessError) as error:
         said = getattr(error, "stderr", None) or str(error)
         return None, f"{compiler} could not build them: {said.strip().splitlines()[0]}"
+
+
+def _loaded(compiler: str, path: Path) -> Kernels:
+    """The library that is kept; built where there is none, or none that can be loaded."""
+    if path.exists():
+        with suppress(OSError, AttributeError):
+            return Kernels(path)
+    _compile(compiler, path)
+    return Kernels(path)
 
 
 def _compile(compiler: str, path: Path) -> None:

@@ -139,7 +139,7 @@ class Phases(Form):
     """A transposed convolution as one small convolution for each place between the inputs, interleaved."""
 
     def run(self, x: Tensor) -> Tensor:
-        p: nn.ConvTranspose2d = self.plain
+        p = self.plain
         axes = zip(x.shape[2:], p.kernel_size, p.stride, p.padding, p.output_padding, strict=True)
         out = [(n - 1) * s - 2 * q + k + o for n, k, s, q, o in axes]
         down, along = ([_Phase.of(p, axis, place, out[axis], x) for place in range(p.stride[axis])] for axis in (0, 1))
@@ -165,7 +165,7 @@ class _Phase:
     pad: tuple[int, int]
 
     @classmethod
-    def of(cls, p: nn.ConvTranspose2d, axis: int, place: int, out: int, x: Tensor) -> "_Phase":
+    def of(cls, p: Any, axis: int, place: int, out: int, x: Tensor) -> "_Phase":
         stride, shift, count = p.stride[axis], place + p.padding[axis], len(range(place, out, p.stride[axis]))
         taps = list(range(shift % stride, p.kernel_size[axis], stride))[::-1]
         first = shift // stride
