@@ -62,4 +62,4 @@ def test_a_damaged_library_is_said(unbuilt):
 
 
 def test_the_source_is_shipped():
-    assert compiled.SOURCE.is_file()
+    assert all(path.is_file() for path in compiled.SOURCES)

@@ -1,4 +1,4 @@
-"""The kernels of `kernels.cpp`, compiled on this machine for this machine, once; or the reason why there are none.
+"""The kernels of the C++ files here, compiled on this machine for this machine, once; or why there are none.
 
 They need GCC (`CXX`, else g++). The library is kept in the user's cache folder by its source, its compiler and the
 processor. `CONVSCOPE_COMPILE=0` does without. Arrays are float32 on the CPU, channels last.
@@ -23,7 +23,7 @@ from convscope.clock import cache
 from convscope.errors import RunError
 from convscope.files import write_whole
 
-SOURCE = Path(__file__).with_name("kernels.cpp")
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("kernels.h", "windows.cpp", "winograd.cpp"))
 SWITCH = "CONVSCOPE_COMPILE"
 _FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-fno-math-errno", "-shared", "-fPIC")
 _BLOCK_BYTES = 2**20  # of transformed tiles that a thread holds: about a second-level cache
@@ -111,7 +111,11 @@ def why_absent() -> str:
 
 def digest() -> str:
     """What the kernels are: changes with their source, and tells whether they are there."""
-    return hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:12] if kernels() else "none"
+    return hashlib.sha256(_source().encode()).hexdigest()[:12] if kernels() else "none"
+
+
+def _source() -> str:
+    return "".join(path.read_text() for path in SOURCES)
 
 
 @functools.cache
@@ -123,7 +127,7 @@ def _built() -> tuple[Kernels | None, str]:
     if found is None:
         return None, f"there is no {compiler}"
     key = {"flags": _FLAGS, "instructions": machine.instructions(), "processor": machine.processor()}
-    parts = (repr(key), found, str(Path(found).resolve().stat().st_mtime_ns), SOURCE.read_text())
+    parts = (repr(key), found, str(Path(found).resolve().stat().st_mtime_ns), _source())
     path = cache.folder() / f"kernels-{hashlib.sha256(''.join(parts).encode()).hexdigest()[:16]}.so"
     try:
         return _loaded(found, path), ""
@@ -144,7 +148,7 @@ def _loaded(compiler: str, path: Path) -> Kernels:
 def _compile(compiler: str, path: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder) / "kernels.so"
-        command = [compiler, *_FLAGS, str(SOURCE), "-o", str(library)]
+        command = [compiler, *_FLAGS, *(str(s) for s in SOURCES if s.suffix == ".cpp"), "-o", str(library)]
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, library.read_bytes())

@@ -122,10 +122,22 @@ class MergedDepthwise(Form):
     def __init__(self, plain: nn.Sequential, way: str) -> None:
         super().__init__(plain)
         self.way = way
+        self._made_of: tuple[int, ...] = ()
+        self._merged = torch.empty(0)
+
+    def _weight(self) -> Tensor:
+        weights = [part.weight for part in self.plain]
+        if torch.is_grad_enabled() or any(w.is_inference() for w in weights):
+            return weights[0] * weights[1]
+        made_of = tuple(w._version for w in weights)
+        if made_of != self._made_of:
+            with torch.inference_mode(False), torch.no_grad():
+                self._merged, self._made_of = weights[0] * weights[1], made_of
+        return self._merged
 
     def run(self, x: Tensor) -> Tensor:
         first, second = self.plain
-        weight = first.weight * second.weight
+        weight = self._weight()
         stride = [a * b for a, b in zip(first.stride, second.stride, strict=True)]
         padding = [a + b for a, b in zip(first.padding, second.padding, strict=True)]
         dilation = [(first if k > 1 else second).dilation[i] for i, k in enumerate(first.kernel_size)]
