@@ -132,8 +132,9 @@ def _built() -> tuple[Kernels | None, str]:
     try:
         return _loaded(found, path), ""
     except (OSError, RunError, AttributeError, subprocess.SubprocessError) as error:
-        said = getattr(error, "stderr", None) or str(error)
-        return None, f"{compiler} could not build them: {said.strip().splitlines()[0]}"
+        said = error.stderr if isinstance(error, subprocess.CalledProcessError) else str(error)
+        lines = said.strip().splitlines() or ["it gave no reason"]
+        return None, f"{compiler} could not build them: {lines[0]}"
 
 
 def _loaded(compiler: str, path: Path) -> Kernels:
@@ -149,7 +150,7 @@ def _compile(compiler: str, path: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder) / "kernels.so"
         command = [compiler, *_FLAGS, *(str(s) for s in SOURCES if s.suffix == ".cpp"), "-o", str(library)]
-        subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=600)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, library.read_bytes())
 
