@@ -47,8 +47,8 @@ def test_an_exported_run_predicts_and_measures_as_the_run(run, tmp_path, ending)
         json.loads(CliRunner().invoke(app, ["predict", str(m), *words], catch_exceptions=False).stdout)
         for m in (run, path)
     )
-    flat = [[c for p in told["predictions"] for c in p["classes"]] for told in (own, other)]
-    assert [c["name"] for c in flat[0]] == [c["name"] for c in flat[1]]
+    flat = [told["predictions"] for told in (own, other)]
+    assert [c["label"] for c in flat[0]] == [c["label"] for c in flat[1]]
     assert [c["probability"] for c in flat[0]] == pytest.approx([c["probability"] for c in flat[1]], abs=1e-4)
     assert evaluate_run(path).evaluation.accuracy == evaluate_run(run).evaluation.accuracy
 

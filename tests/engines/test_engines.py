@@ -79,7 +79,7 @@ def test_a_batch_in_another_memory_format_is_read_right(small, saved, ending):
 
 
 def test_several_heads_come_back_as_they_were():
-    model, x = Two().eval(), torch.randn(1, 2, 6, 6)
+    model, x = Two().eval(), torch.randn(2, 2, 6, 6)
     card = card_of(model, x)
     assert card.outputs == ("segment.output", "detect.logits", "detect.boxes", "detect.points", "detect.strides")
     engine = ExportedModel(exported_bytes(model, x, card), source="m.pt2")

@@ -2,12 +2,13 @@
 one unpickles, which can run code."""
 
 import io
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from convscope.engines.card import KEY, Card
-from convscope.engines.outputs import Flat
+from convscope.engines.outputs import Flat, restored_outputs
 from convscope.errors import ModelError
 
 
@@ -38,3 +39,10 @@ class ExportedModel(nn.Module):
         extra: dict[str, str] = {KEY: ""}
         self.program = torch.export.load(io.BytesIO(content), extra_files=extra).module()
         self.card = Card.read(extra[KEY], source=source)
+
+    def forward(self, x_NCHW: Tensor) -> Any:
+        return restored_outputs(self.program(x_NCHW), self.card.outputs)
+
+    def train(self, mode: bool = True) -> "ExportedModel":
+        """An archive has the one mode that it was exported in."""
+        return self
