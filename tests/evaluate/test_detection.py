@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -72,6 +72,7 @@ def _pycocotools(found: list[Boxes], true: list[Boxes]) -> COCOeval:
 
 
 @given(st.integers(0, 100_000))
+@example(5107)  # a recall that lies on a threshold
 @settings(max_examples=25)
 def test_average_precision_is_that_of_pycocotools(seed: int) -> None:
     found, true = _case(seed)
