@@ -36,6 +36,7 @@ def _case(seed: int, pictures: int = 6) -> tuple[list[Boxes], list[Boxes]]:
         labels = g.integers(0, NUM_CLASSES, n)
         true.append(joined([(torch.from_numpy(boxes), torch.from_numpy(labels))]))
         near = np.concatenate([boxes, boxes]) + g.normal(0, 2.5, (2 * n, 4))
+        near[:, 2:] = np.maximum(near[:, 2:], near[:, :2] + 1)  # pycocotools leaves out boxes of negative area
         corner = g.uniform(0, 80, (2, 2))
         wild = np.concatenate([corner, corner + g.uniform(8, 40, (2, 2))], 1)
         said = np.concatenate([near, wild])
