@@ -69,15 +69,21 @@ def crop(inputs: Any, draws: Sequence[float], *, flip: bool = False) -> Any:
     Where the window reaches beyond the picture there is 0.
     """
     from torch.utils._pytree import tree_map_only
+    from torchvision.transforms import InterpolationMode
     from torchvision.transforms.v2 import functional as V
-    from torchvision.tv_tensors import TVTensor
+    from torchvision.tv_tensors import Mask, TVTensor, wrap
 
     def through(value: TVTensor) -> TVTensor:
         height, width = V.get_size(value)
         zoom = ZOOM ** draws[0]
         rows, columns = round(height / zoom), round(width / zoom)
         top, left = round((height - rows) * (1 + draws[2]) / 2), round((width - columns) * (1 + draws[1]) / 2)
-        seen = V.resized_crop(value, top, left, rows, columns, [height, width])
+        seen = V.crop(value, top, left, rows, columns)
+        if isinstance(seen, Mask):  # torchvision's own way for masks ("nearest") moves them by up to half a pixel
+            exact = V.resize(seen.as_subclass(Tensor)[None], [height, width], InterpolationMode.NEAREST_EXACT)[0]
+            seen = wrap(exact, like=seen)
+        else:
+            seen = V.resize(seen, [height, width])
         return V.horizontal_flip(seen) if flip and draws[5] > 0 else seen  # pyright: ignore[reportReturnType]
 
     return tree_map_only(TVTensor, through, inputs)

@@ -14,7 +14,7 @@ from torch import Tensor
 from convscope.data.samples import Boxes
 
 OVERLAPS = tuple(float(v) for v in np.linspace(0.5, 0.95, 10))
-RECALLS = torch.linspace(0, 1, 101, dtype=torch.float64)
+RECALLS = torch.from_numpy(np.linspace(0, 1, 101))  # to the bit, since a recall may lie on one of them
 
 
 @dataclass(frozen=True, slots=True, eq=False)

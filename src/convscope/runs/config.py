@@ -20,7 +20,7 @@ SCENES: Mapping[str, Any] = {
 TASK_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "classify": {},
     "detect": SCENES,
-    "segment": {**SCENES, "epochs": 14, "batch_size": 8, "warmup": 0.05},
+    "segment": {**SCENES, "epochs": 12, "batch_size": 8, "warmup": 0.05},
 }
 
 
