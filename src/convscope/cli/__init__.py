@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from convscope import __version__, machine
-from convscope.cli import learn, look, start
+from convscope.cli import learn, look, serve, start
 from convscope.cli.common import say
 from convscope.errors import ConvscopeError
 
@@ -29,6 +29,7 @@ VERBS = (
     learn.train,
     learn.evaluate,
     learn.predict,
+    serve.lab,
     start.env,
 )
 
