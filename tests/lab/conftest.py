@@ -8,9 +8,14 @@ import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 
-from convscope.lab import Door, open_lab, server_of
+from convscope.data.images import Picture
+from convscope.data.sets import Normalisation
+from convscope.lab import Door, Session, open_lab, server_of
+from convscope.lab.server import open_socket
+from convscope.runs.loaded import LoadedModel
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
@@ -73,21 +78,41 @@ def chromium():
         browser.close()
 
 
-@contextmanager
-def opened(browser, url, *, width=1440, height=900, **options):
-    """A page of its own context; whatever it says on the console or asks elsewhere fails the test."""
-    context = browser.new_context(viewport={"width": width, "height": height}, **options)
-    page = context.new_page()
-    trouble = []
-    page.on("console", lambda m: trouble.append(f"console: {m.text}"))
-    page.on("pageerror", lambda e: trouble.append(f"error: {e}"))
-    host = url.split("?")[0].rsplit("/", 1)[0]
-    page.on("request", lambda r: r.url.startswith((host, "blob:", "data:")) or trouble.append(f"asked: {r.url}"))
-    page.goto(url)
-    settled(page)
-    yield page
-    context.close()
-    assert trouble == []
+@pytest.fixture(scope="session")
+def opened(chromium):
+    """Opens a page in a context of its own; whatever it says on the console or asks elsewhere fails the test."""
+
+    @contextmanager
+    def opened(lab, path="/", *, width=1440, height=900, **options):
+        context = chromium.new_context(viewport={"width": width, "height": height}, locale="en-GB", **options)
+        page, trouble, own = context.new_page(), [], f"http://127.0.0.1:{lab.door.port}/"
+        page.on("console", lambda m: trouble.append(f"console: {m.text}"))
+        page.on("pageerror", lambda e: trouble.append(f"error: {e}"))
+        page.on("request", lambda r: r.url.startswith((own, "blob:")) or trouble.append(f"asked: {r.url}"))
+        page.trouble, page.settled = trouble, lambda: settled(page)
+        page.goto(own.removesuffix("/") + path + ("&" if "?" in path else "?") + f"token={lab.door.token}")
+        settled(page)
+        yield page
+        context.close()
+        assert trouble == []
+
+    return opened
+
+
+@pytest.fixture(scope="session")
+def lab_of_model():
+    """Serves a network of the test's own."""
+
+    @contextmanager
+    def lab_of_model(model, shape, *, pixels=None, classes=None, **options):
+        loaded = LoadedModel("test", model.eval(), shape, Normalisation(), classes, trained=True)
+        pixels = np.ones((*shape[1:], shape[0]), np.float32) if pixels is None else pixels
+        sock = open_socket("127.0.0.1", 0)
+        session = Session(loaded, Picture(pixels, "L", "test"), "test picture", **options)
+        with lab_of(sock, Door.make("127.0.0.1", sock.getsockname()[1]), session) as served:
+            yield served
+
+    return lab_of_model
 
 
 def settled(page, seconds=20):

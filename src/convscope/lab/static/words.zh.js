@@ -1,0 +1,26 @@
+// @ts-check
+/** @type {Record<string, string>} */
+export const zh = {
+  network: "网络", convolution: "卷积", runs: "训练记录", pages: "页面", skip: "跳到内容",
+  language: "语言", theme: "配色", auto: "自动", light: "浅色", dark: "深色", close: "关闭",
+  unreachable: "实验室没有回应。它还在运行吗？请重新启动，并打开它显示的地址。",
+  layers: "层", search: "名称、类型或形状", totals: "{params} 个参数 · {macs} MACs",
+  uncounted: "没有 {names} 的规则，其 MACs 未计入。", "no-layer": "没有这样的层，请换一个更短的词。",
+  more: "还有 {n} 层", "n-params": "{n} 个参数", whole: "整个输入",
+  untrained: "随机权重", "untrained-long": "这些权重是新的随机值。convscope demo 会训练 LeNet5，之后打开它的记录：convscope lab runs/demo",
+  maps: "特征图", "maps-how": "特征图。方向键移动单元，按住 Shift 每次移动 8 格；Page Up 和 Page Down 切换特征图。",
+  "maps-of": "{n} 张特征图，每张 {h} × {w}", thinned: "每 {n} 行、{n} 列画一个", "not-finite": "{n} 个值为 NaN 或无穷",
+  "value-at": "[{unit}]", dead: "失活", order: "排序", "by-index": "编号", "by-max": "最大值", "by-variance": "方差",
+  scale: "色阶", "whole-layer": "整层", "each-map": "每张图", zoom: "缩放", smaller: "缩小", larger: "放大", fit: "适合",
+  "page-before": "上一页", "page-after": "下一页", "page-of": "{n} / {of}", largest: "最大值", "minus-largest": "−最大值",
+  "scale-from": "颜色从 {low} 到 {high}", save: "保存", "save-png": "特征图 (PNG)", "save-json": "数值 (JSON)", "save-npz": "全部数值 (NPZ)",
+  picture: "图片", "by-name": "按名称", own: "自己的图片", draw: "手写", pad: "在这里写一个数字", clear: "清除", digit: "手写数字",
+  "digit-number": "数字的编号", flower: "花（照片）", china: "中国建筑（照片）", "choose-file": "选择文件",
+  "or-drop": "或拖放到这里", drawn: "手写的数字", "too-large": "文件太大，上限为 {mib} MiB。", likeliest: "最可能的类别",
+  field: "{w} × {h} px，x {x0}..{x1}，y {y0}..{y1}", "in-padding": "{of} px 中有 {n} px 在填充区", "no-field": "不依赖任何像素",
+  arithmetic: "算式", pick: "点击特征图中的一个值，查看得出它的数字。",
+  "model-says": "模型给出 {value}（相差 {difference}）", patch: "图块", "patch-raw": "图块，0..255", kernel: "卷积核", products: "乘积",
+  padding: "填充", raw: "像素显示为 0..255", "channel-of": "输入通道 {c}，共 {n} 个", channel: "通道 {c}", sums: "各通道之和",
+  "other-channels": "其他 {n} 个通道", bias: "偏置", total: "合计", "largest-of": "{n} 个中的最大值：",
+  term: "项", from: "来源", value: "值", weight: "权重", part: "贡献", "other-terms": "{n} 个较小的项",
+};
