@@ -106,12 +106,13 @@ class Network {
       this.view?.show(pixels.head.shape, pixels.values, sent.name);
       if (this.known !== sent.layers) {
         const answer = await getJson(`pictures/${sent.id}/layers`, "layers");
+        if (this.known) [this.page, this.unit] = [0, []];
         this.known = answer.layers;
         this.layers?.show(answer);
         this.row = null;
       }
       this.row ??= this.first(layer);
-      if (this.row) await this.choose(this.row, this.unit.length > 0);
+      if (this.row) await this.choose(this.row, true);
     } catch (error) {
       complain(error);
     }

@@ -105,7 +105,7 @@ export class Source {
     this.id = facts.id;
     this.name = facts.name;
     if (changed && this.way === "name") this.body();
-    this.notes.textContent = facts.notes.join("; ");
+    this.notes.textContent = this.way === "draw" ? "" : facts.notes.join("; ");
     fill(this.top, ...facts.top.map((/** @type {any} */ row) => el("div", { class: "bar" },
       el("span", { class: "label", title: row.label }, row.label),
       gauge(row),

@@ -22,4 +22,13 @@ export const en = {
   padding: "padding", raw: "pixels as 0..255", "channel-of": "input channel {c} of {n}", channel: "channel {c}", sums: "The sum of each channel",
   "other-channels": "other {n} channels", bias: "bias", total: "total", "largest-of": "The largest of {n}:",
   term: "term", from: "from", value: "value", weight: "weight", part: "part", "other-terms": "{n} smaller terms",
+  view: "View", "view-slide": "Convolution", "view-transposed": "Transposed", "view-matrix": "Matrices", "new-numbers": "New numbers",
+  "set-size": "input size", "set-inputs": "input channels", "set-outputs": "output channels", "set-kernel": "kernel", "set-stride": "stride",
+  "set-padding": "padding", "set-dilation": "dilation", "set-groups": "groups", "set-outpad": "output padding",
+  "no-groups": "{g} groups must divide {i} input and {o} output channels", "no-window": "the window spans {span} cells, but the padded input has {n}",
+  "no-outpad": "output padding {op} must be below the larger of stride and dilation: at most {most}", "no-output": "padding {p} leaves {m} cells",
+  play: "Play", pause: "Pause", still: "Your system asks for less motion: step or drag instead.", frame: "Frame", "step-back": "Step back", "step-on": "Step on",
+  "output-channel": "Output channel", "output-n": "output {n}", "input-n": "input {n}", "input-first": "input {n}, the first of {of}", turned: "the kernel, turned", "kernel-n": "kernel for input {n}", "out-size": "output size",
+  scatter: "scattered: each input cell lays its kernel down", stretch: "zeros inserted: an ordinary window, the kernel turned",
+  "row-kernel": "the kernel as a row", patches: "each window as a column", "row-output": "their product: the output as a row",
 };

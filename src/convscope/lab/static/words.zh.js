@@ -23,4 +23,13 @@ export const zh = {
   padding: "填充", raw: "像素显示为 0..255", "channel-of": "输入通道 {c}，共 {n} 个", channel: "通道 {c}", sums: "各通道之和",
   "other-channels": "其他 {n} 个通道", bias: "偏置", total: "合计", "largest-of": "{n} 个中的最大值：",
   term: "项", from: "来源", value: "值", weight: "权重", part: "贡献", "other-terms": "{n} 个较小的项",
+  view: "视图", "view-slide": "卷积", "view-transposed": "转置卷积", "view-matrix": "矩阵形式", "new-numbers": "换一组数",
+  "set-size": "输入大小", "set-inputs": "输入通道", "set-outputs": "输出通道", "set-kernel": "卷积核", "set-stride": "步长",
+  "set-padding": "填充", "set-dilation": "空洞率", "set-groups": "分组", "set-outpad": "输出填充",
+  "no-groups": "分组数 {g} 必须整除 {i} 个输入通道和 {o} 个输出通道", "no-window": "窗口跨 {span} 格，而填充后的输入只有 {n} 格",
+  "no-outpad": "输出填充 {op} 必须小于步长与空洞率中较大者：最多 {most}", "no-output": "填充 {p} 之后只剩 {m} 格",
+  play: "播放", pause: "暂停", still: "系统要求减少动画：请单步或拖动。", frame: "帧", "step-back": "后退一步", "step-on": "前进一步",
+  "output-channel": "输出通道", "output-n": "输出 {n}", "input-n": "输入 {n}", "input-first": "输入 {n}（{of} 个中的第一个）", turned: "旋转后的卷积核", "kernel-n": "输入 {n} 的卷积核", "out-size": "输出大小",
+  scatter: "散布：每个输入格铺下自己的卷积核", stretch: "插零：普通的窗口，卷积核旋转 180°",
+  "row-kernel": "卷积核排成一行", patches: "每个窗口排成一列", "row-output": "两者之积：输出排成一行",
 };
