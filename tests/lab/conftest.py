@@ -61,6 +61,12 @@ def lab_of(sock, door, session):
 
 
 @pytest.fixture(scope="session")
+def lab_of_opened():
+    """Serves what `open_lab` gives."""
+    return lab_of
+
+
+@pytest.fixture(scope="session")
 def lab():
     with lab_of(*open_lab("LeNet5", "digits:0", port=0)) as served:
         yield served

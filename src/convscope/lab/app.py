@@ -20,6 +20,7 @@ from convscope.lab import answers
 from convscope.lab.answers import Json, packed
 from convscope.lab.guard import PAGES, Door, Guard
 from convscope.lab.maps import maps_of
+from convscope.lab.runs_known import RunsKnown
 from convscope.lab.session import MissingError, Session
 from convscope.lab.work import BusyError, Pool
 
@@ -27,11 +28,11 @@ TYPES = {"css": "text/css", "js": "text/javascript", "html": "text/html", "svg":
 Work = Callable[[Request], Any]
 
 
-def make_app(session: Session, door: Door, *, pool: Pool | None = None) -> ASGIApp:
+def make_app(session: Session, door: Door, *, runs: RunsKnown | None = None, pool: Pool | None = None) -> ASGIApp:
     """The whole application behind its guard."""
     pool = pool or Pool()
     static = _static()
-    asked = _Asked(session)
+    asked = _Asked(session, runs or RunsKnown())
 
     async def page(request: Request) -> Response:
         return static["lab.html"]
@@ -54,6 +55,11 @@ def make_app(session: Session, door: Door, *, pool: Pool | None = None) -> ASGIA
         api("pictures/{picture}/layers/{layer}/maps", asked.maps),
         api("pictures/{picture}/layers/{layer}/values", asked.values),
         api("pictures/{picture}/layers/{layer}/units/{unit}", asked.unit),
+        api("runs", asked.runs),
+        api("runs/{run}/metrics", asked.metrics),
+        api("runs/{run}/evaluation", asked.evaluation),
+        api("runs/{run}/cells/{true}/{said}", asked.cell),
+        api("runs/{run}/predictions/{index}", asked.predictions),
     ]
 
     @asynccontextmanager
@@ -67,8 +73,8 @@ def make_app(session: Session, door: Door, *, pool: Pool | None = None) -> ASGIA
 class _Asked:
     """One method an address; they run in threads."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, session: Session, runs: RunsKnown) -> None:
+        self._session, self._runs = session, runs
 
     def session(self, request: Request) -> Response:
         return Json(answers.session_facts(self._session, version=__version__))
@@ -101,9 +107,24 @@ class _Asked:
             answers.unit_facts(look, op, unit, channel=None if channel is None else _number(channel, "channel"))
         )
 
+    def runs(self, request: Request) -> Response:
+        return Json({"runs": self._runs.facts()})
+
+    def metrics(self, request: Request) -> Response:
+        return Json(self._runs.metrics(_path_number(request, "run")))
+
+    def evaluation(self, request: Request) -> Response:
+        return Json(self._runs.evaluation(_path_number(request, "run")))
+
+    def cell(self, request: Request) -> Response:
+        return packed(*self._runs.cell(*(_path_number(request, k) for k in ("run", "true", "said"))))
+
+    def predictions(self, request: Request) -> Response:
+        return Json(self._runs.predictions(_path_number(request, "run"), _path_number(request, "index")))
+
     def _layer(self, request: Request) -> tuple[Any, Any]:
         picture = request.path_params["picture"]
-        index = _number(request.path_params["layer"], "layer")
+        index = _path_number(request, "layer")
         look = self._session.look(picture, index)
         return look, self._session.operator(look, index)
 
@@ -152,6 +173,10 @@ def _number(text: str, name: str) -> int:
     if not re.fullmatch(r"[0-9]{1,9}", text):
         raise InputError(f"{name}: {text[:20]!r} is no whole number from 0 on")
     return int(text)
+
+
+def _path_number(request: Request, name: str) -> int:
+    return _number(request.path_params[name], name)
 
 
 def _static() -> dict[str, Response]:

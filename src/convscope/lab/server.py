@@ -2,6 +2,7 @@
 
 import socket
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -11,6 +12,7 @@ from convscope.data.named import open_picture
 from convscope.errors import InputError, RunError
 from convscope.lab.app import make_app
 from convscope.lab.guard import Door
+from convscope.lab.runs_known import RunsKnown
 from convscope.lab.session import Session
 from convscope.runs.loaded import load_model
 
@@ -86,8 +88,11 @@ def open_lab(
 
 def server_of(session: Session, door: Door) -> uvicorn.Server:
     """The server, not yet running."""
+    spec = session.loaded.spec
+    runs = RunsKnown([Path(spec)] if session.loaded.trained and Path(spec).is_dir() else [])
     config = uvicorn.Config(
-        make_app(session, door), http=PatientProtocol, ws="none", lifespan="on", log_level="warning", access_log=False,
+        make_app(session, door, runs=runs),
+        http=PatientProtocol, ws="none", lifespan="on", log_level="warning", access_log=False,
         server_header=False, limit_concurrency=MOST_CONNECTIONS, timeout_keep_alive=5, timeout_graceful_shutdown=2,
         proxy_headers=False,
     )  # fmt: skip

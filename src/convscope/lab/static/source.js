@@ -150,7 +150,7 @@ function drawing(canvas, changed) {
 }
 
 /** @param {{label: string, probability: number}} row */
-function gauge(row) {
+export function gauge(row) {
   const inner = el("span");
   inner.style.width = `${100 * row.probability}%`;
   return el("span", { class: "gauge", role: "meter", "aria-label": row.label, "aria-valuemin": 0, "aria-valuemax": 1, "aria-valuenow": row.probability }, inner);

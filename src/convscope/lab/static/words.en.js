@@ -31,4 +31,10 @@ export const en = {
   "output-channel": "Output channel", "output-n": "output {n}", "input-n": "input {n}", "input-first": "input {n}, the first of {of}", turned: "the kernel, turned", "kernel-n": "kernel for input {n}", "out-size": "output size",
   scatter: "scattered: each input cell lays its kernel down", stretch: "zeros inserted: an ordinary window, the kernel turned",
   "row-kernel": "the kernel as a row", patches: "each window as a column", "row-output": "their product: the output as a row",
+  "no-runs": "No runs here yet. Train one: convscope demo, or convscope train; runs below runs/ are found by themselves.",
+  unfinished: "not finished", epochs: "{n} / {of} epochs", train: "training", val: "validation", smooth: "Smoothing", "log-axis": "logarithmic loss",
+  "save-csv": "Save CSV", "save-svg": "Save SVG", "no-epochs": "No epoch has ended yet. The curves begin with the first one.", lr: "learning rate",
+  confusion: "Confusion matrix", accuracy: "Accuracy {share} % (95 % interval {low} to {high} %) of {n} test pictures", "true-named": "true \\ named",
+  cell: "{n} of {true} named {said}", "open-cell": "Click a cell to see its pictures.", "test-picture": "test picture {n}", "first-shown": "The first {n} are shown.",
+  thought: "Test picture {n}, truly {true}",
 };

@@ -32,4 +32,10 @@ export const zh = {
   "output-channel": "输出通道", "output-n": "输出 {n}", "input-n": "输入 {n}", "input-first": "输入 {n}（{of} 个中的第一个）", turned: "旋转后的卷积核", "kernel-n": "输入 {n} 的卷积核", "out-size": "输出大小",
   scatter: "散布：每个输入格铺下自己的卷积核", stretch: "插零：普通的窗口，卷积核旋转 180°",
   "row-kernel": "卷积核排成一行", patches: "每个窗口排成一列", "row-output": "两者之积：输出排成一行",
+  "no-runs": "这里还没有训练记录。请先训练：convscope demo 或 convscope train；runs/ 下的记录会自动找到。",
+  unfinished: "未完成", epochs: "第 {n} / {of} 轮", train: "训练", val: "验证", smooth: "平滑", "log-axis": "损失用对数轴",
+  "save-csv": "保存 CSV", "save-svg": "保存 SVG", "no-epochs": "还没有完成一轮。第一轮结束后曲线才会出现。", lr: "学习率",
+  confusion: "混淆矩阵", accuracy: "准确率 {share} %（95 % 区间 {low} 到 {high} %），共 {n} 张测试图片", "true-named": "真实 \\ 判为",
+  cell: "{n} 张 {true} 被判为 {said}", "open-cell": "点击一格，查看其中的图片。", "test-picture": "测试图片 {n}", "first-shown": "只显示前 {n} 张。",
+  thought: "测试图片 {n}，实为 {true}",
 };
