@@ -74,7 +74,8 @@ def test_every_word_that_is_asked_for_is_there_and_none_is_left_over():
     code = "".join(p.read_text() for p in MODULES if not p.name.startswith("words."))
     asked = set(re.findall(r'\bt\("([\w-]+)"', code))
     assert asked <= words("en").keys()
-    spoken = set(re.findall(r'"([\w-]+)"', code)) | {f"by-{o}" for o in ("index", "max", "variance")}
+    spoken = set(re.findall(r'"([\w-]+)"', code))  # also those that are put together: by-max, view-slide, set-kernel
+    spoken |= {f"{kind}-{name}" for kind in ("by", "view", "set") for name in spoken}
     assert words("en").keys() <= spoken
 
 

@@ -58,7 +58,7 @@ def session_facts(session: Session, *, version: str) -> dict[str, Any]:
     return {
         "version": version, "model": loaded.spec, "trained": loaded.trained, "shape": loaded.shape,
         "mean": loaded.normalisation.mean, "std": loaded.normalisation.std, "classes": session.classes,
-        "given": session.given.name, "digits": sum(k.startswith("digits") for k in session.known()),
+        "given": session.given.name, "digits": session.num_digits,
     }  # fmt: skip
 
 

@@ -1,20 +1,20 @@
 """Session: one model, the pictures shown to it, and their recordings, within a bound of memory."""
 
+import re
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import prod
 from threading import Lock
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from convscope.data.digits import digits
 from convscope.data.images import Picture
 from convscope.data.named import PHOTOGRAPHS, open_picture
-from convscope.errors import ModelError
 from convscope.graph import Op, Recording, record
 from convscope.inspect import Summary, summarize
 from convscope.predict import Predictions, predict
@@ -60,13 +60,15 @@ class Session:
         self._sizes: dict[tuple[Any, ...], int] = {}
         self._summaries: dict[str, Summary] = {}
         self._count = 0
-        self._whole = _activation_bytes(record(loaded.model, torch.zeros(1, *loaded.shape))) <= memory // 2
         self.given = self._shown(GIVEN, name, picture)
-        self.classes = _classes(loaded)
+        plan = record(loaded.model, self.given.x, keep=lambda op: False)
+        self._whole = _activation_bytes(plan) <= memory // 2
+        self.classes = _classes(loaded, plan)
 
-    def known(self) -> list[str]:
-        """The ids of pictures that anybody may ask for, besides those that were sent in."""
-        return [*(f"digits:{i}" for i in range(len(digits().test))), *PHOTOGRAPHS]
+    @cached_property
+    def num_digits(self) -> int:
+        """Handwritten digits that can be asked for."""
+        return len(digits().test)
 
     def add(self, picture: Picture, *, name: str) -> Shown:
         """Take in a picture that was sent; the oldest is forgotten beyond 32."""
@@ -89,9 +91,10 @@ class Session:
             if found is not None:
                 self._pictures.move_to_end(key)
                 return found
-        if key not in self.known():
+        digit = re.fullmatch(r"digits:([0-9]{1,5})", key)
+        if key not in PHOTOGRAPHS and not (digit and int(digit[1]) < self.num_digits):
             raise MissingError(f"picture {key[:40]!r}: not held (any more); ask for given, digits:0 to digits:"
-                          f"{len(digits().test) - 1}, flower or china")  # fmt: skip
+                               f"{self.num_digits - 1}, flower or china")  # fmt: skip
         shown = self._shown(key, key, open_picture(key))
         self._hold(shown)
         return shown
@@ -163,11 +166,11 @@ class Session:
                 self._pictures.popitem(last=False)
 
 
-def _classes(loaded: LoadedModel) -> tuple[str, ...] | None:
-    try:
-        return loaded.class_names()
-    except ModelError:
+def _classes(loaded: LoadedModel, plan: Recording) -> tuple[str, ...] | None:
+    """The names of the classes, or their numbers; None where the output is no row of logits."""
+    if len(plan.outputs) != 1 or len(plan.outputs[0].shape) != 2:
         return None
+    return loaded.classes or tuple(map(str, range(plan.outputs[0].shape[1])))
 
 
 def _activation_bytes(recording: Recording) -> int:
