@@ -95,7 +95,7 @@ def opened(chromium):
         page.on("console", lambda m: trouble.append(f"console: {m.text}"))
         page.on("pageerror", lambda e: trouble.append(f"error: {e}"))
         page.on("request", lambda r: r.url.startswith((own, "blob:")) or trouble.append(f"asked: {r.url}"))
-        page.trouble, page.settled = trouble, lambda: settled(page)
+        page.trouble, page.settled, page.until = trouble, lambda: settled(page), lambda true: until(page, true)
         page.goto(own.removesuffix("/") + path + ("&" if "?" in path else "?") + f"token={lab.door.token}")
         settled(page)
         yield page
@@ -128,3 +128,12 @@ def settled(page, seconds=20):
             return
         page.wait_for_timeout(20)
     raise AssertionError(f"the page is {page.evaluate('document.body.dataset.state')!r} after {seconds} s")
+
+
+def until(page, true, seconds=20):
+    """Wait until something is so."""
+    for _ in range(int(seconds * 20)):
+        if true():
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"never so: {page.inner_text('main')[:2000]}")

@@ -9,7 +9,7 @@ pytestmark = pytest.mark.browser
 VIEWS = ("/", "/convolution", "/convolution?view=transposed&stride=2", "/convolution?view=matrix", "/runs")
 
 
-@pytest.mark.parametrize(("path", "scheme"), itertools.product(VIEWS, ("light", "dark")))
+@pytest.mark.parametrize(("path", "scheme"), [*itertools.product(VIEWS, ("light", "dark"))])
 def test_axe_finds_nothing(lab, opened, path, scheme):
     with opened(lab, path, color_scheme=scheme, bypass_csp=True) as page:
         found = Axe().run(page).response["violations"]

@@ -15,6 +15,11 @@ from convscope.inspect import receptive_field
 
 pytestmark = pytest.mark.browser
 C3 = 3  # the operator's number in LeNet5
+PIXEL = """([x, y]) => {
+  const pen = new OffscreenCanvas(1, 1).getContext('2d');
+  pen.drawImage(document.querySelector('.sheet canvas'), -x, -y);
+  return [...pen.getImageData(0, 0, 1, 1).data];
+}"""
 
 
 def look_of(lab, index=C3):
@@ -74,7 +79,7 @@ def test_layers_are_found_by_name_type_and_shape(page, words, found):
     page.fill(".search", words)
     assert page.locator(".rows button").count() == found
     page.fill(".search", "nothing at all")
-    assert "No such layer" in page.inner_text(".rows")
+    assert "No such layer" in page.text_content(".rows")
 
 
 def test_the_maps_have_the_colours_of_their_values(lab, page):
@@ -87,7 +92,7 @@ def test_the_maps_have_the_colours_of_their_values(lab, page):
         slot, row, column = rng.integers(16), rng.integers(10), rng.integers(10)
         x, y = 10 + (slot % across) * 90 + column * 8 + 4, 26 + (slot // across) * 106 + row * 8 + 4
         pixel = page.evaluate(
-            "([x, y]) => [...document.querySelector('.sheet canvas').getContext('2d').getImageData(x, y, 1, 1).data]",
+            PIXEL,
             [int(x), int(y)],
         )
         wanted = scale.paint(values[slot, row, column][None])[0]
@@ -146,9 +151,9 @@ def test_every_layer_of_lenet_is_taken_apart(lab, opened):
 
 def test_the_keyboard_moves_the_unit_and_the_map(page):
     def unit_after(key):
+        before = page.url
         page.keyboard.press(key)
-        page.wait_for_timeout(40)
-        page.settled()
+        page.until(lambda: page.url != before)
         return page.url.split("unit=")[1].split("&")[0]
 
     page.focus(".sheet")
@@ -158,8 +163,7 @@ def test_the_keyboard_moves_the_unit_and_the_map(page):
     assert unit_after("Shift+ArrowDown") == "0,5,9,0"
     assert unit_after("PageDown") == "0,6,9,0"
     assert unit_after("PageUp") == "0,5,9,0"
-    page.wait_for_timeout(300)
-    assert "14 \u00d7 14 px" in page.inner_text("#speech")
+    page.until(lambda: "14 \u00d7 14 px" in page.inner_text("#speech"))
 
 
 def test_hovering_needs_no_server(lab, page):
@@ -226,9 +230,7 @@ def test_dead_maps_and_nan_are_shown_and_counted(lab_of_model, opened):
         assert unit["value"] is None
         with opened(lab, f"/?layer={index}&zoom=8&unit=0,1,0,0") as page:
             assert "2 values are NaN or infinite" in page.inner_text(".readout")
-            pixel = page.evaluate(
-                "[...document.querySelector('.sheet canvas').getContext('2d').getImageData(10 + 74 + 4, 30, 1, 1).data]"
-            )
+            pixel = page.evaluate(PIXEL, [10 + 74 + 4, 30])
             assert pixel[:3] == [255, 0, 255]
 
 
@@ -240,8 +242,7 @@ def test_a_picture_is_taken_in_and_its_name_is_text(page, tmp_path):
     Image.fromarray(np.arange(1024, dtype=np.uint8).reshape(32, 32)).save(file)
     page.click("text=Your own")
     page.set_input_files("#file", file)
-    page.wait_for_timeout(300)
-    page.settled()
+    page.until(lambda: file.name in page.get_attribute(".picture canvas", "aria-label"))
     page.click("text=By name")
     assert page.inner_text(".line select option >> nth=0") == file.name
     assert page.locator("img").count() == 0
@@ -252,8 +253,7 @@ def test_a_file_that_is_no_picture_is_refused_and_the_view_stays(page, tmp_path)
     file.write_text("version https://git-lfs.github.com/spec/v1")
     page.click("text=Your own")
     page.set_input_files("#file", file)
-    page.wait_for_timeout(300)
-    assert "cat.png: looks like a Git LFS pointer" in page.inner_text("#problem")
+    page.until(lambda: "cat.png: looks like a Git LFS pointer" in page.inner_text("#problem"))
     assert page.locator(".cells").count() == 3
     assert page.trouble.pop().startswith("console: Failed to load resource: the server responded with a status of 400")
 
@@ -265,9 +265,7 @@ def test_a_drawn_digit_is_classified_at_once(page):
     page.mouse.move(box["x"] + 84, box["y"] + 20)
     page.mouse.down()
     page.mouse.move(box["x"] + 84, box["y"] + 150, steps=5)
-    page.wait_for_timeout(500)
-    page.settled()
-    assert page.inner_text(".top5") != before
+    page.until(lambda: page.inner_text(".top5") != before)
     assert page.locator(".bar").count() == 5
 
 

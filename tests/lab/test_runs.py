@@ -34,18 +34,10 @@ def lab_of_run(run, lab_of_opened):
         yield served
 
 
-def until(page, true, seconds=20):
-    for _ in range(int(seconds * 20)):
-        if true():
-            return
-        page.wait_for_timeout(50)
-    raise AssertionError(page.inner_text("main"))
-
-
 def test_the_matrix_is_the_evaluations_and_its_cells_open(lab_of_run, opened, measured):
     evaluation, images = measured.evaluation, measured.images
     with opened(lab_of_run, "/runs") as page:
-        until(page, lambda: page.locator(".confusion-table").count())
+        page.until(lambda: page.locator(".confusion-table").count())
         cells = page.eval_on_selector_all(
             ".confusion-table tbody td", "all => all.map(c => parseInt(c.textContent) || 0)"
         )
@@ -54,9 +46,9 @@ def test_the_matrix_is_the_evaluations_and_its_cells_open(lab_of_run, opened, me
         wrong = evaluation.wrong[0]
         true, said = int(images.labels[wrong]), int(evaluation.predictions[wrong])
         page.click(f".confusion-table tbody tr:nth-child({true + 1}) td:nth-of-type({said + 1}) button")
-        until(page, lambda: page.locator(".thumb").count() == evaluation.confusion[true][said])
+        page.until(lambda: page.locator(".thumb").count() == evaluation.confusion[true][said])
         page.click(f"[aria-label='test picture {wrong}']")
-        until(page, lambda: page.locator(".opened .bar").count() == 5)
+        page.until(lambda: page.locator(".opened .bar").count() == 5)
         assert page.inner_text(".opened .bar .label >> nth=0") == images.classes[said]
         assert f"truly {images.classes[true]}" in page.inner_text(".opened")
 
@@ -74,7 +66,7 @@ def test_the_pictures_of_a_cell_are_the_sets(lab_of_run, measured):
 
 def test_the_curves_can_be_smoothed_hidden_and_saved(lab_of_run, opened, run):
     with opened(lab_of_run, "/runs") as page:
-        until(page, lambda: page.locator(".curves svg").count() == 3)
+        page.until(lambda: page.locator(".curves svg").count() == 3)
         assert page.locator("[data-line=train_loss]").count() == 1
         page.click(".legend.train")
         assert page.locator("[data-line=train_loss]").count() == 0
@@ -121,7 +113,7 @@ def test_a_run_grows_on_the_page_and_nan_is_a_marked_gap(run, lab_of_opened, ope
         last = json.loads((growing / METRICS).read_text().splitlines()[-1])
         with (growing / METRICS).open("a") as log:
             log.write(json.dumps(last | {"epoch": 4, "val_loss": float("nan")}) + "\n")
-        until(page, lambda: page.locator(".gap").count() == 1)
+        page.until(lambda: page.locator(".gap").count() == 1)
         assert "4 / 5 epochs" in page.inner_text(".left")
 
 
