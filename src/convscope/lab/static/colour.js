@@ -83,7 +83,7 @@ export function swatch(value, scale) {
   const at = finite ? 3 * place(/** @type {number} */ (value), scale) : 0;
   const [r, g, b] = finite ? colours.slice(at, at + 3) : NOT_FINITE;
   const light = luminance(r) * 0.2126 + luminance(g) * 0.7152 + luminance(b) * 0.0722;
-  return { back: `rgb(${r} ${g} ${b})`, ink: light > 0.18 ? "#11161b" : "#ffffff" };
+  return { back: `rgb(${r} ${g} ${b})`, ink: light > 0.179 ? "#000000" : "#ffffff" };
 }
 
 /** @param {number} byte */

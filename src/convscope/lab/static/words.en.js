@@ -35,6 +35,6 @@ export const en = {
   unfinished: "not finished", epochs: "{n} / {of} epochs", train: "training", val: "validation", smooth: "Smoothing", "log-axis": "logarithmic loss",
   "save-csv": "Save CSV", "save-svg": "Save SVG", "no-epochs": "No epoch has ended yet. The curves begin with the first one.", lr: "learning rate",
   confusion: "Confusion matrix", accuracy: "Accuracy {share} % (95 % interval {low} to {high} %) of {n} test pictures", "true-named": "true \\ named",
-  cell: "{n} of {true} named {said}", "open-cell": "Click a cell to see its pictures.", "test-picture": "test picture {n}", "first-shown": "The first {n} are shown.",
+  cell: "True {true}, named {said}: {n}", "open-cell": "Click a cell to see its pictures.", "test-picture": "test picture {n}", "first-shown": "The first {n} are shown.",
   thought: "Test picture {n}, truly {true}",
 };

@@ -36,6 +36,6 @@ export const zh = {
   unfinished: "未完成", epochs: "第 {n} / {of} 轮", train: "训练", val: "验证", smooth: "平滑", "log-axis": "损失用对数轴",
   "save-csv": "保存 CSV", "save-svg": "保存 SVG", "no-epochs": "还没有完成一轮。第一轮结束后曲线才会出现。", lr: "学习率",
   confusion: "混淆矩阵", accuracy: "准确率 {share} %（95 % 区间 {low} 到 {high} %），共 {n} 张测试图片", "true-named": "真实 \\ 判为",
-  cell: "{n} 张 {true} 被判为 {said}", "open-cell": "点击一格，查看其中的图片。", "test-picture": "测试图片 {n}", "first-shown": "只显示前 {n} 张。",
+  cell: "真实 {true}，判为 {said}：{n}", "open-cell": "点击一格，查看其中的图片。", "test-picture": "测试图片 {n}", "first-shown": "只显示前 {n} 张。",
   thought: "测试图片 {n}，实为 {true}",
 };
