@@ -150,7 +150,7 @@ export class Arithmetic {
     const rows = terms.map((term) => el("tr", {},
       el("td", {}, term.label), el("td", { class: "soft" }, term.from), el("td", { class: "num" }, number(term.value)),
       el("td", { class: "num" }, term.weight === null ? "" : number(term.weight)),
-      el("td", { class: "num" }, bar(term.part ?? NaN, limit), number(term.part))));
+      el("td", { class: "num" }, number(term.part)), el("td", {}, bar(term.part ?? NaN, limit))));
     const others = more ? el("tr", {}, el("td", { colspan: 4, class: "soft" }, t("other-terms", { n: count(more) })), el("td", { class: "num" }, rest === null ? "" : number(rest))) : null;
     const total = el("tr", { class: "total" }, el("td", { colspan: 4 }, t("total")), el("td", { class: "num" }, number(this.facts.told.total)));
     return el("table", { class: "terms" }, el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...rows, others), el("tfoot", {}, total));

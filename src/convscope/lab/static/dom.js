@@ -76,7 +76,7 @@ export function sized(canvas, width, height) {
  * @param {string} value @param {(value: string) => void} changed
  */
 export function choice(label, options, value, changed) {
-  const select = el("select", { onchange: () => changed(select.value) },
+  const select = el("select", { "aria-label": label, onchange: () => changed(select.value) },
     ...options.map(([v, text]) => el("option", { value: v, selected: v === value }, text)));
   return el("label", { class: "field" }, el("span", {}, label), select);
 }
