@@ -73,7 +73,12 @@ export async function getPacked(path, slot) {
   return { head, values: new Float32Array(buffer, 4 + length) };
 }
 
-/** @param {Blob} blob @param {string} name @param {string} [slot] @returns {Promise<any>} what the server made of the picture */
+/**
+ * @param {Blob} blob
+ * @param {string} name
+ * @param {string} [slot]
+ * @returns {Promise<any>} what the server made of the picture
+ */
 export async function sendPicture(blob, name, slot) {
   return (await ask(`pictures?name=${encodeURIComponent(name)}`, { method: "POST", body: blob, slot })).json();
 }

@@ -31,13 +31,16 @@ export class Confusion {
     if (!result) return fill(this.host);
     const [low, high] = result.interval;
     const percent = (/** @type {number} */ v) => (100 * v).toFixed(2);
-    const rows = result.confusion.map((/** @type {number[]} */ row, /** @type {number} */ true_) => this.row(row, true_));
+    const rows = result.confusion.map((/** @type {number[]} */ row, /** @type {number} */ true_) => this.row(row,
+      true_));
     fill(this.opened, el("p", { class: "hint" }, t("open-cell")));
     fill(this.host, el("h2", {}, t("confusion")),
-      el("p", {}, t("accuracy", { share: percent(result.accuracy), low: percent(low), high: percent(high), n: count(result.images) })),
+      el("p", {}, t("accuracy", { share: percent(result.accuracy), low: percent(low), high: percent(high),
+        n: count(result.images) })),
       el("div", { class: "split" },
         el("table", { class: "confusion-table" }, el("caption", { class: "unseen" }, t("confusion")),
-          el("thead", {}, el("tr", {}, el("th", { scope: "col", class: "corner" }, t("true-named")), ...result.classes.map((/** @type {string} */ c) => el("th", { scope: "col", title: c }, c)))),
+          el("thead", {}, el("tr", {}, el("th", { scope: "col", class: "corner" }, t("true-named")),
+            ...result.classes.map((/** @type {string} */ c) => el("th", { scope: "col", title: c }, c)))),
           el("tbody", {}, ...rows)), this.opened));
   }
 
@@ -47,8 +50,10 @@ export class Confusion {
     const names = this.result.classes;
     return el("tr", {}, el("th", { scope: "row", title: names[right] }, names[right]), ...row.map((n, said) => {
       const cell = el("td", { class: said === right ? "right-cell" : null }, n
-        ? el("button", { type: "button", "aria-label": t("cell", { n, true: names[right], said: names[said] }), onclick: () => this.open(right, said) }, String(n)) : null);
-      if (n) cell.style.setProperty("--share", `${Math.round(100 * (said === right ? 0.12 + 0.5 * (n / whole) : Math.min(1, 0.15 + 3 * (n / whole))))}%`);
+        ? el("button", { type: "button", "aria-label": t("cell", { n, true: names[right], said: names[said] }),
+          onclick: () => this.open(right, said) }, String(n)) : null);
+      if (n) cell.style.setProperty("--share",
+        `${Math.round(100 * (said === right ? 0.12 + 0.5 * (n / whole) : Math.min(1, 0.15 + 3 * (n / whole))))}%`);
       return cell;
     }));
   }
@@ -61,9 +66,11 @@ export class Confusion {
       const plane = head.shape.reduce((/** @type {number} */ a, /** @type {number} */ b) => a * b, 1);
       const more = el("div", { class: "top5" });
       const pictures = head.index.map((/** @type {number} */ index, /** @type {number} */ i) => el("button", {
-        type: "button", class: "thumb", "aria-label": t("test-picture", { n: index }), title: t("test-picture", { n: index }), onclick: () => this.think(index, more),
+        type: "button", class: "thumb", "aria-label": t("test-picture", { n: index }), title: t("test-picture",
+          { n: index }), onclick: () => this.think(index, more),
       }, thumbnail(values.subarray(i * plane, (i + 1) * plane), head.shape)));
-      fill(this.opened, el("h3", {}, t("cell", { n: head.total, true: names[right], said: names[said] })), el("div", { class: "thumbs" }, ...pictures),
+      fill(this.opened, el("h3", {}, t("cell", { n: head.total, true: names[right], said: names[said] })),
+        el("div", { class: "thumbs" }, ...pictures),
         head.total > head.index.length && el("p", { class: "soft" }, t("first-shown", { n: head.index.length })), more);
     } catch (error) {
       complain(error);
@@ -74,8 +81,10 @@ export class Confusion {
   async think(index, host) {
     try {
       const answer = await getJson(`runs/${this.run}/predictions/${index}`, "prediction");
-      fill(host, el("h3", {}, t("thought", { n: index, true: answer.true })), ...answer.top.map((/** @type {any} */ row) => el("div", { class: "bar" },
-        el("span", { class: "label", title: row.label }, row.label), gauge(row), el("span", { class: "figure" }, `${(100 * row.probability).toFixed(1)} %`))));
+      fill(host, el("h3", {}, t("thought", { n: index, true: answer.true })),
+        ...answer.top.map((/** @type {any} */ row) => el("div", { class: "bar" },
+        el("span", { class: "label", title: row.label }, row.label), gauge(row), el("span", { class: "figure" },
+          `${(100 * row.probability).toFixed(1)} %`))));
     } catch (error) {
       complain(error);
     }

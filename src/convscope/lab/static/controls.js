@@ -21,7 +21,8 @@ export class Controls {
   }
 
   frame() {
-    const rows = RANGES.filter(([key]) => key !== "outpad" || this.settings.transposed).map(([key, low, high]) => this.row(key, low, high));
+    const rows = RANGES.filter(([key]) => key !== "outpad" || this.settings.transposed).map(([key, low,
+      high]) => this.row(key, low, high));
     fill(this.host, ...rows, this.why);
     this.why.textContent = "";
   }

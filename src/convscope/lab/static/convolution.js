@@ -3,7 +3,8 @@
 import { Controls, RANGES } from "./controls.js";
 import { el, fill, segments, sized } from "./dom.js";
 import { state } from "./notices.js";
-import { columns, convolved, group, inserted, kernelOf, numbers, outSize, refusal, scattered, span, stretched, taps, turned } from "./slide.js";
+import { columns, convolved, group, inserted, kernelOf, numbers, outSize, refusal, scattered, span, stretched, taps,
+  turned } from "./slide.js";
 import { drawPlane, drawSign, drawWindow, TITLE } from "./stage.js";
 import { numberOf, remember, shown } from "./state.js";
 import { t } from "./words.js";
@@ -26,7 +27,8 @@ class Convolution {
   constructor(main) {
     const asked = shown();
     this.view = VIEWS.includes(asked.get("view") ?? "") ? asked.get("view") ?? "slide" : "slide";
-    const given = Object.fromEntries(RANGES.map(([key, low, high]) => [key, numberOf(key, START[/** @type {keyof typeof START} */ (key)], low, high)]));
+    const given = Object.fromEntries(RANGES.map(([key, low, high]) => [key,
+      numberOf(key, START[/** @type {keyof typeof START} */ (key)], low, high)]));
     /** @type {Settings} */
     this.settings = /** @type {any} */ ({ ...given, transposed: this.view === "transposed" });
     if (refusal(this.settings)) this.settings = { ...START, transposed: this.settings.transposed };
@@ -92,20 +94,27 @@ class Convolution {
     this.make();
     this.play(false);
     const { outputs } = this.settings;
-    const slider = el("input", { type: "range", min: 0, max: this.frames() - 1, value: String(this.step), "aria-label": t("frame"), oninput: () => this.go(Number(slider.value)) });
+    const slider = el("input", { type: "range", min: 0, max: this.frames() - 1, value: String(this.step),
+      "aria-label": t("frame"), oninput: () => this.go(Number(slider.value)) });
     this.slider = slider;
     this.where = el("output", { class: "figure" });
     const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
-    const button = (/** @type {string} */ text, /** @type {string} */ label, /** @type {() => void} */ act) => el("button", { type: "button", "aria-label": label, title: label, onclick: act }, text);
-    this.start = el("button", { type: "button", class: "play", disabled: still, title: still ? t("still") : null, onclick: () => this.play(!this.timer) }, t("play"));
-    fill(this.player, this.start, button("\u2039", t("step-back"), () => this.go(this.step - 1)), button("\u203a", t("step-on"), () => this.go(this.step + 1)), slider, this.where,
-      outputs > 1 && segments(t("output-channel"), Array.from({ length: outputs }, (_, i) => [String(i), t("output-n", { n: i })]), String(this.output), (v) => {
+    const button = (/** @type {string} */ text, /** @type {string} */ label,
+      /** @type {() => void} */ act) => el("button", { type: "button", "aria-label": label, title: label,
+        onclick: act }, text);
+    this.start = el("button", { type: "button", class: "play", disabled: still, title: still ? t("still") : null,
+      onclick: () => this.play(!this.timer) }, t("play"));
+    fill(this.player, this.start, button("\u2039", t("step-back"), () => this.go(this.step - 1)),
+      button("\u203a", t("step-on"), () => this.go(this.step + 1)), slider, this.where,
+      outputs > 1 && segments(t("output-channel"), Array.from({ length: outputs },
+        (_, i) => [String(i), t("output-n", { n: i })]), String(this.output), (v) => {
         this.output = Number(v);
         this.draw();
       }));
     this.draw();
     const { transposed, ...kept } = this.settings;
-    const changed = Object.fromEntries(Object.entries(kept).map(([k, v]) => [k, v === START[/** @type {keyof typeof START} */ (k)] ? null : v]));
+    const changed = Object.fromEntries(Object.entries(kept).map(([k, v]) => [k,
+      v === START[/** @type {keyof typeof START} */ (k)] ? null : v]));
     remember({ view: this.view === "slide" ? null : this.view, seed: this.seed === 1 ? null : this.seed, ...changed });
     state(true);
   }
@@ -156,22 +165,29 @@ class Convolution {
     const tall = Math.max(s.inputs * (padded + 1), size + 1, read.length * (s.kernel + 1));
     const cell = this.cell(padded + s.kernel + size, tall, 3);
     const line = (/** @type {number} */ n) => n * cell + TITLE + 12;
-    const brush = this.brush(style, (padded + s.kernel + size) * cell + 3 * GAP, Math.max(s.inputs * line(padded), read.length * line(s.kernel), line(size)) + 6);
+    const brush = this.brush(style, (padded + s.kernel + size) * cell + 3 * GAP,
+      Math.max(s.inputs * line(padded), read.length * line(s.kernel), line(size)) + 6);
     x.forEach((plane, channel) => {
       const y = channel * line(padded);
       const shownPlane = bordered(plane, s.padding);
       const mine = read.includes(channel);
-      const border = (/** @type {number} */ r, /** @type {number} */ c) => r < s.padding || c < s.padding || r >= s.padding + s.size || c >= s.padding + s.size;
-      const hit = (/** @type {number} */ i, /** @type {number} */ at) => i - at * s.stride >= 0 && i - at * s.stride < span(s) && (i - at * s.stride) % s.dilation === 0;
-      drawPlane(brush, shownPlane, 4, y, cell, { title: t("input-n", { n: channel }), scale: { limit: 9, signed: false }, faint: border, faded: !mine, marked: (r, c) => mine && s.dilation > 1 && hit(r, row) && hit(c, column) });
+      const border = (/** @type {number} */ r,
+        /** @type {number} */ c) => r < s.padding || c < s.padding || r >= s.padding + s.size || c >= s.padding + s.size;
+      const hit = (/** @type {number} */ i,
+        /** @type {number} */ at) => i - at * s.stride >= 0 && i - at * s.stride < span(s) && (i - at * s.stride) % s.dilation === 0;
+      drawPlane(brush, shownPlane, 4, y, cell, { title: t("input-n", { n: channel }),
+        scale: { limit: 9, signed: false }, faint: border, faded: !mine, marked: (r,
+          c) => mine && s.dilation > 1 && hit(r, row) && hit(c, column) });
       if (mine) drawWindow(brush, 4, y, cell, [row * s.stride, column * s.stride, span(s), span(s)]);
     });
     const kernelX = 4 + padded * cell + GAP;
     drawSign(brush, "\u00d7", kernelX - GAP / 2, TITLE + (s.kernel * cell) / 2);
-    read.forEach((channel, i) => drawPlane(brush, kernelOf(s, weights, channel, this.output), kernelX, i * line(s.kernel), cell, { title: t("kernel-n", { n: channel }), scale: { limit: 2, signed: true } }));
+    read.forEach((channel, i) => drawPlane(brush, kernelOf(s, weights, channel, this.output), kernelX,
+      i * line(s.kernel), cell, { title: t("kernel-n", { n: channel }), scale: { limit: 2, signed: true } }));
     const outX = kernelX + s.kernel * cell + GAP;
     drawSign(brush, "=", outX - GAP / 2, TITLE + (s.kernel * cell) / 2);
-    drawPlane(brush, convolved(s, x, weights, this.output, this.step), outX, 0, cell, { title: t("output-n", { n: this.output }), scale: this.scale(), marked: (r, c) => r === row && c === column });
+    drawPlane(brush, convolved(s, x, weights, this.output, this.step), outX, 0, cell,
+      { title: t("output-n", { n: this.output }), scale: this.scale(), marked: (r, c) => r === row && c === column });
     const terms = taps(s, x, weights, this.output, row, column);
     this.tell(terms.map((p) => [p.value, p.weight]), `[${row}, ${column}]`);
   }
@@ -180,7 +196,8 @@ class Convolution {
   scale() {
     const { x, weights } = this.data ?? numbers(this.settings, this.seed);
     const s = this.settings;
-    const all = (s.transposed ? scattered(s, x, weights, this.output, Infinity) : convolved(s, x, weights, this.output, Infinity)).flat();
+    const all = (s.transposed ? scattered(s, x, weights, this.output, Infinity) : convolved(s, x, weights, this.output,
+      Infinity)).flat();
     const limit = Math.max(1, ...all.map((v) => Math.abs(v ?? 0)));
     return { limit, signed: true };
   }
@@ -200,29 +217,36 @@ class Convolution {
     const k = s.kernel;
     const [above, under] = [Math.max(s.size, whole.length), Math.max(n, size)];
     const cell = this.cell(k + Math.max(s.size + whole.length, n + size), above + under + 2, 2);
-    const brush = this.brush(style, (k + Math.max(s.size + whole.length, n + size)) * cell + 2 * GAP + 8, (above + under) * cell + 2 * TITLE + GAP + 8);
+    const brush = this.brush(style, (k + Math.max(s.size + whole.length, n + size)) * cell + 2 * GAP + 8,
+      (above + under) * cell + 2 * TITLE + GAP + 8);
     const title = read.length > 1 ? t("input-first", { n: read[0], of: read.length }) : t("input-n", { n: read[0] });
     const kernel = kernelOf(s, weights, read[0], this.output);
     const scale = { limit: 2, signed: true };
-    drawPlane(brush, x[read[0]], 4, 0, cell, { title, scale: { limit: 9, signed: false }, marked: (r, c) => r === fr && c === fc });
+    drawPlane(brush, x[read[0]], 4, 0, cell, { title, scale: { limit: 9, signed: false },
+      marked: (r, c) => r === fr && c === fc });
     drawSign(brush, "\u00d7", 4 + s.size * cell + GAP / 2, TITLE + (k * cell) / 2);
     drawPlane(brush, kernel, 4 + s.size * cell + GAP, 0, cell, { title: t("kernel"), scale });
     const right = 4 + (s.size + k) * cell + 2 * GAP;
     drawSign(brush, "\u2192", right - GAP / 2, TITLE + (k * cell) / 2);
     const edge = (/** @type {number} */ i) => i < s.padding || i >= s.padding + size;
-    drawPlane(brush, whole, right, 0, cell, { title: t("scatter"), scale: this.scale(), faint: (r, c) => edge(r) || edge(c) });
+    drawPlane(brush, whole, right, 0, cell, { title: t("scatter"), scale: this.scale(),
+      faint: (r, c) => edge(r) || edge(c) });
     drawWindow(brush, right, 0, cell, [fr * s.stride, fc * s.stride, span(s), span(s)]);
     const y = above * cell + TITLE + GAP / 2;
-    drawPlane(brush, wide.cells, 4, y, cell, { title: t("stretch"), scale: { limit: 9, signed: false }, faint: (r, c) => !wide.real[r][c] });
+    drawPlane(brush, wide.cells, 4, y, cell, { title: t("stretch"), scale: { limit: 9, signed: false },
+      faint: (r, c) => !wide.real[r][c] });
     drawWindow(brush, 4, y, cell, [tr, tc, span(s), span(s)]);
     drawSign(brush, "\u00d7", 4 + n * cell + GAP / 2, y + TITLE + (k * cell) / 2);
     drawPlane(brush, turned(kernel), 4 + n * cell + GAP, y, cell, { title: t("turned"), scale });
     const out = 4 + (n + k) * cell + 2 * GAP;
     drawSign(brush, "\u2192", out - GAP / 2, y + TITLE + (k * cell) / 2);
-    drawPlane(brush, inserted(s, x, weights, this.output, to), out, y, cell, { title: t("output-n", { n: this.output }), scale: this.scale(), marked: (r, c) => r === tr && c === tc });
+    drawPlane(brush, inserted(s, x, weights, this.output, to), out, y, cell,
+      { title: t("output-n", { n: this.output }), scale: this.scale(), marked: (r, c) => r === tr && c === tc });
     const pairs = read.flatMap((channel) => {
       const { cells } = stretched(s, x[channel]);
-      return turned(kernelOf(s, weights, channel, this.output)).flatMap((line, i) => line.map((w, j) => /** @type {[number, number]} */ ([cells[tr + i * s.dilation][tc + j * s.dilation], w])));
+      return turned(kernelOf(s, weights, channel, this.output)).flatMap((line,
+        i) => line.map((w, j) => /** @type {[number, number]} */ ([cells[tr + i * s.dilation][tc + j * s.dilation],
+          w])));
     });
     this.tell(pairs, `[${tr}, ${tc}]`);
   }
@@ -234,14 +258,17 @@ class Convolution {
     const { matrix, inside, kernel } = columns(s, x, weights, this.output);
     const count = matrix[0].length;
     const cell = this.cell(Math.max(count, kernel.length) + 1, matrix.length + 3, 1, 34);
-    const brush = this.brush(style, Math.max(count, kernel.length) * cell + 12, (matrix.length + 2) * cell + 3 * TITLE + GAP);
+    const brush = this.brush(style, Math.max(count, kernel.length) * cell + 12,
+      (matrix.length + 2) * cell + 3 * TITLE + GAP);
     drawPlane(brush, [kernel], 4, 0, cell, { title: t("row-kernel"), scale: { limit: 2, signed: true } });
     const y = cell + TITLE + 10;
-    drawPlane(brush, matrix, 4, y, cell, { title: t("patches"), scale: { limit: 9, signed: false }, faint: (r, c) => !inside[r][c] });
+    drawPlane(brush, matrix, 4, y, cell, { title: t("patches"), scale: { limit: 9, signed: false },
+      faint: (r, c) => !inside[r][c] });
     drawWindow(brush, 4, y, cell, [0, this.step, matrix.length, 1]);
     const below = y + TITLE + matrix.length * cell + 10;
     const flat = convolved(s, x, weights, this.output, this.step).flat();
-    drawPlane(brush, [flat], 4, below, cell, { title: t("row-output"), scale: this.scale(), marked: (_, c) => c === this.step });
+    drawPlane(brush, [flat], 4, below, cell, { title: t("row-output"), scale: this.scale(),
+      marked: (_, c) => c === this.step });
     this.tell(kernel.map((w, i) => [matrix[i][this.step], w]), `[${this.step}]`);
   }
 
@@ -252,7 +279,9 @@ class Convolution {
     const terms = pairs.filter(([v, w]) => v && w).map(([v, w]) => `${v}\u00b7${minus(w)}`);
     const text = terms.length > 20 ? `${terms.slice(0, 20).join(" + ")} + \u2026` : terms.join(" + ") || "0";
     const made = `${t("output-n", { n: this.output })}${at} = `;
-    fill(this.says, el("p", { class: "rule" }, this.rule()), el("p", {}, el("span", { class: "soft" }, made), text, el("strong", {}, ` = ${String(total).replace("-", "\u2212")}`)));
+    fill(this.says, el("p", { class: "rule" }, this.rule()),
+      el("p", {}, el("span", { class: "soft" }, made), text,
+        el("strong", {}, ` = ${String(total).replace("-", "\u2212")}`)));
     this.canvas.setAttribute("aria-label", `${made}${total}`);
   }
 
@@ -261,8 +290,10 @@ class Convolution {
     const s = this.settings;
     const m = outSize(s);
     const [word, rule] = s.transposed
-      ? ["(n \u2212 1)\u00b7s \u2212 2p + d(k \u2212 1) + 1 + o", `(${s.size} \u2212 1)\u00b7${s.stride} \u2212 2\u00b7${s.padding} + ${s.dilation}\u00b7(${s.kernel} \u2212 1) + 1 + ${s.outpad}`]
-      : ["\u230a(n + 2p \u2212 d(k \u2212 1) \u2212 1) / s\u230b + 1", `\u230a(${s.size} + 2\u00b7${s.padding} \u2212 ${s.dilation}\u00b7(${s.kernel} \u2212 1) \u2212 1) / ${s.stride}\u230b + 1`];
+      ? ["(n \u2212 1)\u00b7s \u2212 2p + d(k \u2212 1) + 1 + o",
+        `(${s.size} \u2212 1)\u00b7${s.stride} \u2212 2\u00b7${s.padding} + ${s.dilation}\u00b7(${s.kernel} \u2212 1) + 1 + ${s.outpad}`]
+      : ["\u230a(n + 2p \u2212 d(k \u2212 1) \u2212 1) / s\u230b + 1",
+        `\u230a(${s.size} + 2\u00b7${s.padding} \u2212 ${s.dilation}\u00b7(${s.kernel} \u2212 1) \u2212 1) / ${s.stride}\u230b + 1`];
     return `${t("out-size")} = ${word} = ${rule} = ${m}`;
   }
 

@@ -5,7 +5,8 @@ import { count, number } from "./format.js";
 
 /**
  * @typedef {{name: string, colour: string, values: (number | null)[]}} Line
- * @typedef {{title: string, log: boolean, smooth: number, colours: {ink: string, soft: string, line: string, odd: string, page: string},
+ * @typedef {{title: string, log: boolean, smooth: number, colours: {ink: string, soft: string, line: string, odd:
+ *   string, page: string},
  *   font: string}} Look
  */
 const [WIDTH, HEIGHT] = [400, 244];
@@ -40,7 +41,8 @@ export function ticks(low, high, log) {
   const size = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((m) => m * size).find((s) => s >= rough) ?? size;
   const first = Math.ceil(low / step - 1e-9);
-  return Array.from({ length: Math.floor(high / step + 1e-9) - first + 1 }, (_, i) => Number(((first + i) * step).toPrecision(12)));
+  return Array.from({ length: Math.floor(high / step + 1e-9) - first + 1 },
+    (_, i) => Number(((first + i) * step).toPrecision(12)));
 }
 
 /**
@@ -56,13 +58,16 @@ export function chart(epochs, lines, look) {
   const x = (/** @type {number} */ v) => EDGE.left + ((v - first) / (last - first)) * (WIDTH - EDGE.left - EDGE.right);
   const f = (/** @type {number} */ v) => (look.log ? Math.log10(v) : v);
   const y = (/** @type {number} */ v) => HEIGHT - EDGE.bottom - ((f(v) - f(low)) / (f(high) - f(low) || 1)) * (HEIGHT - EDGE.top - EDGE.bottom);
-  const text = (/** @type {number} */ at, /** @type {number} */ down, /** @type {string} */ words, /** @type {Record<string, any>} */ more = {}) =>
+  const text = (/** @type {number} */ at, /** @type {number} */ down, /** @type {string} */ words,
+    /** @type {Record<string, any>} */ more = {}) =>
     svg("text", { x: at, y: down, fill: colours.soft, "font-size": 11, ...more }, words);
   const grid = ticks(low, high, look.log).map((v) => svg("g", {},
     svg("line", { x1: EDGE.left, x2: WIDTH - EDGE.right, y1: y(v), y2: y(v), stroke: colours.line }),
     text(EDGE.left - 7, y(v) + 4, number(v), { "text-anchor": "end" })));
-  const below = ticks(first, last, false).filter(Number.isInteger).map((v) => text(x(v), HEIGHT - EDGE.bottom + 17, count(v), { "text-anchor": "middle" }));
-  return svg("svg", { xmlns: "http://www.w3.org/2000/svg", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, width: WIDTH, height: HEIGHT, role: "img", "aria-label": look.title, "font-family": look.font },
+  const below = ticks(first, last, false).filter(Number.isInteger).map((v) => text(x(v), HEIGHT - EDGE.bottom + 17,
+    count(v), { "text-anchor": "middle" }));
+  return svg("svg", { xmlns: "http://www.w3.org/2000/svg", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, width: WIDTH,
+    height: HEIGHT, role: "img", "aria-label": look.title, "font-family": look.font },
     svg("rect", { width: WIDTH, height: HEIGHT, fill: colours.page }),
     text(EDGE.left, 17, look.title, { fill: colours.ink, "font-size": 13, "font-weight": 600 }), ...grid, ...below,
     text(WIDTH - EDGE.right, HEIGHT - 4, "epoch", { "text-anchor": "end" }),
@@ -90,10 +95,13 @@ function drawn(epochs, line, { x, y, drawable, look }) {
   const gaps = epochs.filter((_, i) => !drawable(line.values[i]));
   const plain = { fill: "none", stroke: line.colour, "stroke-linejoin": "round" };
   return [
-    svg("path", { ...plain, d: path(line.values), "stroke-width": 1.6, opacity: look.smooth ? 0.3 : 1, "data-line": line.name }),
+    svg("path", { ...plain, d: path(line.values), "stroke-width": 1.6, opacity: look.smooth ? 0.3 : 1,
+      "data-line": line.name }),
     look.smooth ? svg("path", { ...plain, d: path(smoothed(line.values, look.smooth)), "stroke-width": 2 }) : null,
-    ...gaps.map((epoch) => svg("path", { class: "gap", d: `M${x(epoch) - 3} ${HEIGHT - EDGE.bottom - 7}l6 6m0-6l-6 6`, stroke: look.colours.odd, "stroke-width": 1.6 },
+    ...gaps.map((epoch) => svg("path", { class: "gap", d: `M${x(epoch) - 3} ${HEIGHT - EDGE.bottom - 7}l6 6m0-6l-6 6`,
+      stroke: look.colours.odd, "stroke-width": 1.6 },
       svg("title", {}, `${line.name}, ${epoch}: NaN`))),
-    ...(epochs.length < 3 ? epochs.map((epoch, i) => (drawable(line.values[i]) ? svg("circle", { cx: x(epoch), cy: y(Number(line.values[i])), r: 3, fill: line.colour }) : null)) : []),
+    ...(epochs.length < 3 ? epochs.map((epoch, i) => (drawable(line.values[i]) ? svg("circle",
+      { cx: x(epoch), cy: y(Number(line.values[i])), r: 3, fill: line.colour }) : null)) : []),
   ].filter((made) => made !== null);
 }

@@ -83,7 +83,8 @@ export function choice(label, options, value, changed) {
 
 /**
  * Buttons of which one is pressed.
- * @param {string} label @param {[string, string][]} options @param {string} value @param {(value: string) => void} changed
+ * @param {string} label @param {[string, string][]} options @param {string} value @param {(value: string) => void}
+ *   changed
  */
 export function segments(label, options, value, changed) {
   const buttons = options.map(([v, text]) => el("button", {

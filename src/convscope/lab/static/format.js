@@ -2,7 +2,8 @@
 // How numbers are written: as convscope's tables write them, and matrices with one exponent.
 
 const MINUS = "\u2212";
-const RAISED = { "-": "\u207b", 0: "\u2070", 1: "\u00b9", 2: "\u00b2", 3: "\u00b3", 4: "\u2074", 5: "\u2075", 6: "\u2076", 7: "\u2077", 8: "\u2078", 9: "\u2079" };
+const RAISED = { "-": "\u207b", 0: "\u2070", 1: "\u00b9", 2: "\u00b2", 3: "\u00b3", 4: "\u2074", 5: "\u2075",
+  6: "\u2076", 7: "\u2077", 8: "\u2078", 9: "\u2079" };
 
 /** @param {string} text */
 function signed(text) {

@@ -5,7 +5,8 @@
 const STEPS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 
 /**
- * @param {HTMLElement} element @param {(rows: number, columns: number) => void} move @param {(maps: number) => void} turn
+ * @param {HTMLElement} element @param {(rows: number, columns: number) => void} move @param {(maps: number) => void}
+ *   turn
  */
 export function listen(element, move, turn) {
   element.addEventListener("keydown", (e) => {

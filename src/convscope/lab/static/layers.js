@@ -6,7 +6,8 @@ import { t } from "./words.js";
 
 /**
  * @typedef {{index: number, module: string, op: string, output_shape: number[], params: number, macs: number | null,
- *   receptive_field: {size: number[], stride: number[] | null, padding: number[] | null, global_through: string[]} | null}} Row
+ *   receptive_field: {size: number[], stride: number[] | null, padding: number[] | null, global_through: string[]} |
+ *   null}} Row
  */
 const SHOWN = 300;
 
@@ -18,7 +19,8 @@ export class Layers {
     this.rows = [];
     this.current = -1;
     this.most = SHOWN;
-    this.search = el("input", { type: "search", class: "search", autocomplete: "off", spellcheck: "false", oninput: () => {
+    this.search = el("input", { type: "search", class: "search", autocomplete: "off", spellcheck: "false",
+      oninput: () => {
       this.most = SHOWN;
       this.draw();
     } });

@@ -28,7 +28,8 @@ async function start() {
     fill(header,
       el("a", { class: "skip", href: "#main" }, t("skip")),
       el("h1", { class: "unseen" }, t(PAGES[path])),
-      el("span", { class: "brand" }, el("span", { class: "mark", "aria-hidden": "true" }), "convscope", el("span", {}, "lab")),
+      el("span", { class: "brand" }, el("span", { class: "mark", "aria-hidden": "true" }), "convscope",
+        el("span", {}, "lab")),
       el("nav", { "aria-label": t("pages") }, ...Object.entries(PAGES).map(([to, name]) =>
         el("a", { href: to, "aria-current": to === path ? "page" : null }, t(name)))),
       facts,

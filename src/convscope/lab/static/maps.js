@@ -178,7 +178,8 @@ export class Maps {
     const accent = getComputedStyle(this.host).getPropertyValue("--accent");
     const { step, index } = this.head;
     if (this.over) {
-      for (let slot = 0; slot < index.length; slot++) this.crosshair(pen, slot, this.over.row / step, this.over.column / step);
+      for (let slot = 0; slot < index.length; slot++) this.crosshair(pen, slot, this.over.row / step,
+        this.over.column / step);
     }
     const slot = this.chosen ? index.indexOf(this.chosen.map) : -1;
     if (this.chosen && slot >= 0) this.ring(pen, slot, this.chosen.row / step, this.chosen.column / step, accent);
@@ -190,7 +191,8 @@ export class Maps {
     const z = this.used;
     const [w, h] = [this.head.columns * z, this.head.rows * z];
     const [cx, cy] = [x + (Math.floor(column) + 0.5) * z, y + (Math.floor(row) + 0.5) * z];
-    for (const [colour, wide] of /** @type {[string, number][]} */ ([["rgba(255,255,255,.75)", 3], ["rgba(10,15,20,.85)", 1]])) {
+    for (const [colour, wide] of /** @type {[string, number][]} */ ([["rgba(255,255,255,.75)", 3],
+      ["rgba(10,15,20,.85)", 1]])) {
       pen.strokeStyle = colour;
       pen.lineWidth = wide;
       pen.beginPath();
@@ -200,7 +202,13 @@ export class Maps {
     }
   }
 
-  /** @param {CanvasRenderingContext2D} pen @param {number} slot @param {number} row @param {number} column @param {string} accent */
+  /**
+   * @param {CanvasRenderingContext2D} pen
+   * @param {number} slot
+   * @param {number} row
+   * @param {number} column
+   * @param {string} accent
+   */
   ring(pen, slot, row, column, accent) {
     const { x, y } = this.corner(slot);
     const z = this.used;

@@ -28,7 +28,8 @@ class Network {
   /** @param {HTMLElement} main @param {HTMLElement} facts */
   constructor(main, facts) {
     this.facts = facts;
-    this.places = Object.fromEntries(["layers", "tools", "maps", "readout", "picture", "source", "work"].map((name) => [name, el("div", { class: name })]));
+    this.places = Object.fromEntries(["layers", "tools", "maps", "readout", "picture", "source",
+      "work"].map((name) => [name, el("div", { class: name })]));
     const { layers, tools, maps, readout, picture, source, work } = this.places;
     this.regions = [
       el("section", { class: "left" }, layers),
@@ -185,7 +186,8 @@ class Network {
   placeOf(unit) {
     const { lead, wrapped, index, step, height, width } = this.head;
     if (unit.length !== (wrapped ? 2 : lead.length + 2)) return null;
-    const map = wrapped ? 0 : lead.reduce((/** @type {number} */ m, /** @type {number} */ n, /** @type {number} */ i) => m * n + unit[i], 0);
+    const map = wrapped ? 0 : lead.reduce((/** @type {number} */ m, /** @type {number} */ n,
+      /** @type {number} */ i) => m * n + unit[i], 0);
     const [row, column] = wrapped ? [Math.floor(unit[1] / wrapped), unit[1] % wrapped] : unit.slice(-2);
     const slot = index.indexOf(map);
     if (slot < 0 || row < 0 || column < 0 || row >= height || column >= width || row % step || column % step) return null;

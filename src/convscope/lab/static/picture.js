@@ -1,5 +1,6 @@
 // @ts-check
-// The picture as the network takes it, and on it the receptive field: solid where it lies on the picture, dashed in full.
+// The picture as the network takes it, and on it the receptive field: solid where it lies on the picture, dashed in
+// full.
 import { el, fill, sized } from "./dom.js";
 import { t } from "./words.js";
 
@@ -59,7 +60,8 @@ export class PictureView {
     const room = side * (1 - 2 * MARGIN);
     const fit = room / Math.max(this.width, this.height);
     const zoom = fit >= 1 ? Math.floor(fit) : fit;
-    return { side, zoom, x: (side - this.width * zoom) / 2, y: side * MARGIN, tall: this.height * zoom + 2 * side * MARGIN };
+    return { side, zoom, x: (side - this.width * zoom) / 2, y: side * MARGIN,
+      tall: this.height * zoom + 2 * side * MARGIN };
   }
 
   draw() {
@@ -111,19 +113,25 @@ function area([[top, bottom], [left, right]]) {
   return (bottom - top + 1) * (right - left + 1);
 }
 
-/** @param {Box} box @param {number} height @param {number} width such as "17 x 17 px, x -3..13; 21 of 49 px in padding" */
+/**
+ * @param {Box} box
+ * @param {number} height
+ * @param {number} width such as "17 x 17 px, x -3..13; 21 of 49 px in padding"
+ */
 export function sentence(box, height, width) {
   const [[top, bottom], [left, right]] = box;
   const minus = (/** @type {number} */ v) => String(v).replace("-", "\u2212");
   const clipped = clip(box, height, width);
   const padded = area(box) - (clipped ? area(clipped) : 0);
-  const where = t("field", { w: right - left + 1, h: bottom - top + 1, x0: minus(left), x1: minus(right), y0: minus(top), y1: minus(bottom) });
+  const where = t("field", { w: right - left + 1, h: bottom - top + 1, x0: minus(left), x1: minus(right),
+    y0: minus(top), y1: minus(bottom) });
   return padded ? `${where}; ${t("in-padding", { n: padded, of: area(box) })}` : where;
 }
 
 /**
  * Where a unit looks, from the layer's field alone.
- * @param {import("./layers.js").Row} row @param {number} at row of the unit @param {number} column @param {number[]} input height and width
+ * @param {import("./layers.js").Row} row @param {number} at row of the unit @param {number} column @param {number[]}
+ *   input height and width
  * @returns {Box | null}
  */
 export function looksAt(row, at, column, [height, width]) {

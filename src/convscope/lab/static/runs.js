@@ -59,10 +59,14 @@ class Runs {
       fill(this.curves, el("p", { class: "hint" }, t("no-runs")));
       return;
     }
-    fill(this.left, el("h2", { class: "unseen" }, t("runs")), el("ul", { class: "rows", role: "list" }, ...this.runs.map((run) => el("li", {},
-      el("button", { type: "button", "aria-current": String(run.id === this.current), onclick: () => this.choose(run.id) },
-        el("span", { class: "name" }, el("bdi", {}, run.name)), el("span", { class: run.finished ? "type" : "type live" }, run.finished ? "" : t("unfinished")),
-        el("span", { class: "size" }, `${run.model}, ${run.data}`), el("span", { class: "sees" }, t("epochs", { n: count(run.done), of: count(run.epochs) })))))));
+    fill(this.left, el("h2", { class: "unseen" }, t("runs")),
+      el("ul", { class: "rows", role: "list" }, ...this.runs.map((run) => el("li", {},
+      el("button", { type: "button", "aria-current": String(run.id === this.current),
+        onclick: () => this.choose(run.id) },
+        el("span", { class: "name" }, el("bdi", {}, run.name)), el("span",
+          { class: run.finished ? "type" : "type live" }, run.finished ? "" : t("unfinished")),
+        el("span", { class: "size" }, `${run.model}, ${run.data}`), el("span", { class: "sees" },
+          t("epochs", { n: count(run.done), of: count(run.epochs) })))))));
     this.drawTools();
     this.draw();
     this.confusion.draw();
@@ -98,12 +102,14 @@ class Runs {
   }
 
   drawTools() {
-    const toggle = (/** @type {string} */ part) => el("button", { type: "button", class: `legend ${part}`, "aria-pressed": String(!this.hidden.has(part)), onclick: () => {
+    const toggle = (/** @type {string} */ part) => el("button",
+      { type: "button", class: `legend ${part}`, "aria-pressed": String(!this.hidden.has(part)), onclick: () => {
       if (!this.hidden.delete(part)) this.hidden.add(part);
       remember({ hide: [...this.hidden].join(",") });
       this.frame();
     } }, el("span", { class: "line-mark", "aria-hidden": "true" }), t(part));
-    const slider = el("input", { type: "range", min: 0, max: 95, step: 5, value: String(Math.round(100 * this.smooth)), oninput: () => {
+    const slider = el("input", { type: "range", min: 0, max: 95, step: 5, value: String(Math.round(100 * this.smooth)),
+      oninput: () => {
       this.smooth = Number(slider.value) / 100;
       remember({ smooth: Number(slider.value) || null });
       this.draw();
@@ -114,10 +120,14 @@ class Runs {
       this.draw();
     } });
     const name = this.runs.find((r) => r.id === this.current)?.name ?? "run";
-    fill(this.tools, toggle("train"), toggle("val"), el("label", { class: "field" }, el("span", {}, t("smooth")), slider),
+    fill(this.tools, toggle("train"), toggle("val"), el("label", { class: "field" }, el("span", {}, t("smooth")),
+      slider),
       el("label", { class: "check" }, log, t("log-axis")), el("span", { class: "push" }),
-      el("button", { type: "button", onclick: () => save(new Blob([this.csv()], { type: "text/csv" }), `${name}.csv`) }, t("save-csv")),
-      el("button", { type: "button", onclick: () => this.svgs().forEach((drawn, i) => save(new Blob([new XMLSerializer().serializeToString(drawn)], { type: "image/svg+xml" }), `${name}-${i}.svg`)) }, t("save-svg")));
+      el("button", { type: "button", onclick: () => save(new Blob([this.csv()], { type: "text/csv" }), `${name}.csv`) },
+        t("save-csv")),
+      el("button", { type: "button",
+        onclick: () => this.svgs().forEach((drawn, i) => save(new Blob([new XMLSerializer().serializeToString(drawn)],
+          { type: "image/svg+xml" }), `${name}-${i}.svg`)) }, t("save-svg")));
   }
 
   draw() {
@@ -132,14 +142,20 @@ class Runs {
     const colour = (/** @type {string} */ name) => style.getPropertyValue(`--${name}`);
     const keys = [...new Set(rows.flatMap((/** @type {any} */ r) => Object.keys(r)))];
     const kinds = [...new Set(keys.map((k) => /^(?:train|val)_(.+)$/.exec(k)?.[1]).filter((k) => k !== undefined))];
-    const look = { smooth: this.smooth, font: style.fontFamily, colours: { ink: colour("ink"), soft: colour("soft"), line: colour("line"), odd: colour("odd"), page: colour("page") } };
+    const look = { smooth: this.smooth, font: style.fontFamily,
+      colours: { ink: colour("ink"), soft: colour("soft"), line: colour("line"), odd: colour("odd"),
+        page: colour("page") } };
     const values = (/** @type {string} */ key) => rows.map((/** @type {any} */ r) => (typeof r[key] === "number" ? r[key] : null));
     const epochs = rows.map((/** @type {any} */ r) => r.epoch);
     const charts = kinds.map((kind) => {
-      const lines = [["train", colour("minus")], ["val", colour("plus")]].filter(([part]) => !this.hidden.has(part) && keys.includes(`${part}_${kind}`));
-      return chart(epochs, lines.map(([part, c]) => ({ name: `${part}_${kind}`, colour: c, values: values(`${part}_${kind}`) })), { ...look, title: kind.replaceAll("_", " "), log: this.log10 && kind === "loss" });
+      const lines = [["train", colour("minus")], ["val",
+        colour("plus")]].filter(([part]) => !this.hidden.has(part) && keys.includes(`${part}_${kind}`));
+      return chart(epochs,
+        lines.map(([part, c]) => ({ name: `${part}_${kind}`, colour: c,
+          values: values(`${part}_${kind}`) })), { ...look, title: kind.replaceAll("_", " "), log: this.log10 && kind === "loss" });
     });
-    if (keys.includes("lr")) charts.push(chart(epochs, [{ name: "lr", colour: colour("soft"), values: values("lr") }], { ...look, smooth: 0, title: t("lr"), log: false }));
+    if (keys.includes("lr")) charts.push(chart(epochs, [{ name: "lr", colour: colour("soft"), values: values("lr") }],
+      { ...look, smooth: 0, title: t("lr"), log: false }));
     return charts;
   }
 
@@ -147,6 +163,7 @@ class Runs {
     const rows = this.log.rows;
     const keys = [...new Set(rows.flatMap((/** @type {any} */ r) => Object.keys(r)))];
     const text = (/** @type {any} */ v) => (v === null ? "NaN" : v === undefined ? "" : String(v));
-    return [keys.join(","), ...rows.map((/** @type {any} */ r) => keys.map((k) => text(r[k])).join(","))].join("\n") + "\n";
+    return [keys.join(","),
+      ...rows.map((/** @type {any} */ r) => keys.map((k) => text(r[k])).join(","))].join("\n") + "\n";
   }
 }

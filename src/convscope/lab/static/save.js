@@ -16,7 +16,11 @@ export function saveJson(data, name) {
   save(new Blob([JSON.stringify(data, null, 1)], { type: "application/json" }), name);
 }
 
-/** @param {HTMLCanvasElement[]} layers drawn over each other @param {string} back the page's colour @param {string} name */
+/**
+ * @param {HTMLCanvasElement[]} layers drawn over each other
+ * @param {string} back the page's colour
+ * @param {string} name
+ */
 export function savePng(layers, back, name) {
   const sheet = document.createElement("canvas");
   [sheet.width, sheet.height] = [layers[0].width, layers[0].height];

@@ -5,7 +5,8 @@
  * @typedef {{size: number, inputs: number, outputs: number, kernel: number, stride: number, padding: number,
  *   dilation: number, groups: number, outpad: number, transposed: boolean}} Settings
  * @typedef {number[][]} Plane
- * @typedef {{row: number, column: number, value: number, weight: number, tap: [number, number], channel: number, inside: boolean}} Tap
+ * @typedef {{row: number, column: number, value: number, weight: number, tap: [number, number], channel: number,
+ *   inside: boolean}} Tap
  */
 
 /** @param {Settings} s cells from the first to the last that the window touches */
@@ -25,8 +26,10 @@ export function outSize(s) {
  */
 export function refusal(s) {
   if (s.inputs % s.groups || s.outputs % s.groups) return ["no-groups", { g: s.groups, i: s.inputs, o: s.outputs }];
-  if (!s.transposed) return s.size + 2 * s.padding < span(s) ? ["no-window", { span: span(s), n: s.size + 2 * s.padding }] : null;
-  if (s.outpad >= Math.max(s.stride, s.dilation)) return ["no-outpad", { op: s.outpad, most: Math.max(s.stride, s.dilation) - 1 }];
+  if (!s.transposed) return s.size + 2 * s.padding < span(s) ? ["no-window",
+    { span: span(s), n: s.size + 2 * s.padding }] : null;
+  if (s.outpad >= Math.max(s.stride, s.dilation)) return ["no-outpad",
+    { op: s.outpad, most: Math.max(s.stride, s.dilation) - 1 }];
   return outSize(s) < 1 ? ["no-output", { p: s.padding, m: outSize(s) }] : null;
 }
 
@@ -38,7 +41,8 @@ export function group(s, channel) {
 }
 
 /**
- * The kernel between an input and an output channel: as PyTorch lays weights out, [out][in of the group] or, transposed,
+ * The kernel between an input and an output channel: as PyTorch lays weights out, [out][in of the group] or,
+ *   transposed,
  * [in][out of the group].
  * @param {Settings} s @param {Plane[][]} weights @param {number} input @param {number} output @returns {Plane}
  */
@@ -48,7 +52,8 @@ export function kernelOf(s, weights, input, output) {
 
 /**
  * What the window over one output cell reads.
- * @param {Settings} s @param {Plane[]} x @param {Plane[][]} weights @param {number} output channel @param {number} row @param {number} column
+ * @param {Settings} s @param {Plane[]} x @param {Plane[][]} weights @param {number} output channel @param {number} row
+ *   @param {number} column
  * @returns {Tap[]}
  */
 export function taps(s, x, weights, output, row, column) {
@@ -60,7 +65,8 @@ export function taps(s, x, weights, output, row, column) {
         const r = row * s.stride - s.padding + i * s.dilation;
         const c = column * s.stride - s.padding + j * s.dilation;
         const inside = r >= 0 && c >= 0 && r < s.size && c < s.size;
-        found.push({ row: r, column: c, value: inside ? x[channel][r][c] : 0, weight: kernel[i][j], tap: /** @type {[number, number]} */ ([i, j]), channel, inside });
+        found.push({ row: r, column: c, value: inside ? x[channel][r][c] : 0, weight: kernel[i][j],
+          tap: /** @type {[number, number]} */ ([i, j]), channel, inside });
       }
     }
   }
@@ -74,13 +80,16 @@ export function taps(s, x, weights, output, row, column) {
  */
 export function convolved(s, x, weights, output, last) {
   const size = outSize(s);
-  return plane(size, (r, c) => (r * size + c > last ? null : taps(s, x, weights, output, r, c).reduce((sum, t) => sum + t.value * t.weight, 0)));
+  return plane(size, (r, c) => (r * size + c > last ? null : taps(s, x, weights, output, r,
+    c).reduce((sum, t) => sum + t.value * t.weight, 0)));
 }
 
 /**
- * The transpose as a scatter, up to and with frame `last`: each input cell lays its kernel, times its value, on the output.
+ * The transpose as a scatter, up to and with frame `last`: each input cell lays its kernel, times its value, on the
+ *   output.
  * The answer is the plane before cropping: `padding` cells at each side fall away.
- * @param {Settings} s @param {Plane[]} x @param {Plane[][]} weights @param {number} output @param {number} last @returns {Plane}
+ * @param {Settings} s @param {Plane[]} x @param {Plane[][]} weights @param {number} output @param {number} last
+ *   @returns {Plane}
  */
 export function scattered(s, x, weights, output, last) {
   const made = plane((s.size - 1) * s.stride + span(s) + s.outpad, () => 0);
@@ -103,7 +112,8 @@ export function cropped(s, whole) {
 }
 
 /**
- * The input with stride - 1 zeros between its cells, and the border that an ordinary convolution needs to give the transpose.
+ * The input with stride - 1 zeros between its cells, and the border that an ordinary convolution needs to give the
+ *   transpose.
  * A border below 0 cuts cells off.
  * @param {Settings} s @param {Plane} x @returns {{cells: Plane, real: boolean[][], border: number}}
  */
@@ -120,13 +130,16 @@ export function stretched(s, x) {
 }
 
 /**
- * The transpose as a convolution of the stretched input with the kernel turned by 180 degrees, up to and with frame `last`.
+ * The transpose as a convolution of the stretched input with the kernel turned by 180 degrees, up to and with frame
+ *   `last`.
  * @param {Settings} s @param {Plane[]} x @param {Plane[][]} weights @param {number} output @param {number} last
  * @returns {(number | null)[][]}
  */
 export function inserted(s, x, weights, output, last) {
   const size = outSize(s);
-  const read = group(s, output).map((channel) => ({ cells: stretched(s, x[channel]).cells, kernel: turned(kernelOf(s, weights, channel, output)) }));
+  const read = group(s,
+    output).map((channel) => ({ cells: stretched(s, x[channel]).cells,
+      kernel: turned(kernelOf(s, weights, channel, output)) }));
   return plane(size, (r, c) => {
     if (r * size + c > last) return null;
     let sum = 0;
@@ -151,7 +164,8 @@ export function turned(kernel) {
  */
 export function columns(s, x, weights, output) {
   const size = outSize(s);
-  const all = Array.from({ length: size * size }, (_, i) => taps(s, x, weights, output, Math.floor(i / size), i % size));
+  const all = Array.from({ length: size * size }, (_, i) => taps(s, x, weights, output, Math.floor(i / size),
+    i % size));
   return {
     matrix: all[0].map((_, r) => all.map((list) => list[r].value)),
     inside: all[0].map((_, r) => all.map((list) => list[r].inside)),
@@ -161,7 +175,8 @@ export function columns(s, x, weights, output) {
 
 /** @template T @param {number} size @param {(row: number, column: number) => T} cell @returns {T[][]} */
 function plane(size, cell) {
-  return Array.from({ length: Math.max(0, size) }, (_, r) => Array.from({ length: Math.max(0, size) }, (_, c) => cell(r, c)));
+  return Array.from({ length: Math.max(0, size) }, (_, r) => Array.from({ length: Math.max(0, size) },
+    (_, c) => cell(r, c)));
 }
 
 /**
@@ -177,6 +192,7 @@ export function numbers(s, seed) {
   const [outer, inner] = s.transposed ? [s.inputs, s.outputs / s.groups] : [s.outputs, s.inputs / s.groups];
   return {
     x: Array.from({ length: s.inputs }, () => plane(s.size, () => next(0, 9))),
-    weights: Array.from({ length: outer }, () => Array.from({ length: inner }, () => plane(s.kernel, () => next(-2, 2)))),
+    weights: Array.from({ length: outer }, () => Array.from({ length: inner },
+      () => plane(s.kernel, () => next(-2, 2)))),
   };
 }

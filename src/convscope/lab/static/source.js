@@ -9,7 +9,12 @@ const PAD = 168;
 const LARGEST = 24 * 2 ** 20;
 
 export class Source {
-  /** @param {HTMLElement} host @param {any} facts of the session @param {(id: string) => void} named @param {(facts: any) => void} sent */
+  /**
+   * @param {HTMLElement} host
+   * @param {any} facts of the session
+   * @param {(id: string) => void} named
+   * @param {(facts: any) => void} sent
+   */
   constructor(host, facts, named, sent) {
     this.host = host;
     this.facts = facts;
@@ -57,13 +62,15 @@ export class Source {
     const digit = /^digits:(\d+)$/.exec(this.id);
     const kind = digit ? "digits" : this.id.startsWith("own-") ? "own" : this.id;
     const most = this.facts.digits - 1;
-    const index = el("input", { type: "number", min: 0, max: most, value: digit ? digit[1] : "0", "aria-label": t("digit-number"),
+    const index = el("input", { type: "number", min: 0, max: most, value: digit ? digit[1] : "0",
+      "aria-label": t("digit-number"),
       hidden: kind !== "digits", onchange: () => {
         const wanted = Math.min(most, Math.max(0, Math.round(Number(index.value)) || 0));
         index.value = String(wanted);
         this.named(`digits:${wanted}`);
       } });
-    const options = [["given", this.facts.given], ["digits", t("digit")], ["flower", t("flower")], ["china", t("china")]];
+    const options = [["given", this.facts.given], ["digits", t("digit")], ["flower", t("flower")],
+      ["china", t("china")]];
     if (kind === "own") options.unshift(["own", this.name ?? t("own")]);
     const select = el("select", { "aria-label": t("picture"), onchange: () => {
       index.hidden = select.value !== "digits";
@@ -76,7 +83,8 @@ export class Source {
     const file = el("input", { type: "file", accept: "image/*", class: "unseen", id: "file", onchange: () => {
       if (file.files?.[0]) this.send(file.files[0], file.files[0].name);
     } });
-    return el("div", { class: "line" }, file, el("label", { class: "button", for: "file" }, t("choose-file")), el("span", { class: "soft" }, t("or-drop")));
+    return el("div", { class: "line" }, file, el("label", { class: "button", for: "file" }, t("choose-file")),
+      el("span", { class: "soft" }, t("or-drop")));
   }
 
   clear() {
@@ -131,7 +139,8 @@ function drawing(canvas, changed) {
   canvas.addEventListener("pointerdown", (e) => {
     down = true;
     canvas.setPointerCapture(e.pointerId);
-    Object.assign(pen, { strokeStyle: "#fff", lineWidth: 20, lineCap: "round", lineJoin: "round", shadowColor: "#fff", shadowBlur: 8 });
+    Object.assign(pen, { strokeStyle: "#fff", lineWidth: 20, lineCap: "round", lineJoin: "round", shadowColor: "#fff",
+      shadowBlur: 8 });
     const [x, y] = at(e);
     pen.beginPath();
     pen.moveTo(x, y);
@@ -153,5 +162,6 @@ function drawing(canvas, changed) {
 export function gauge(row) {
   const inner = el("span");
   inner.style.width = `${100 * row.probability}%`;
-  return el("span", { class: "gauge", role: "meter", "aria-label": row.label, "aria-valuemin": 0, "aria-valuemax": 1, "aria-valuenow": row.probability }, inner);
+  return el("span", { class: "gauge", role: "meter", "aria-label": row.label, "aria-valuemin": 0, "aria-valuemax": 1,
+    "aria-valuenow": row.probability }, inner);
 }

@@ -13,7 +13,8 @@ export const TITLE = 20;
 
 /**
  * A plane with its title above it; returns its width and height.
- * @param {Brush} brush @param {(number | null)[][]} values null: empty @param {number} x @param {number} y @param {number} cell
+ * @param {Brush} brush @param {(number | null)[][]} values null: empty @param {number} x @param {number} y @param
+ *   {number} cell
  * @param {Look} [look] faint: dashed, such as padding
  */
 export function drawPlane({ pen, style }, values, x, y, cell, look = {}) {

@@ -13,7 +13,8 @@ const BAR = [110, 10];
 export class Tools {
   /**
    * @param {HTMLElement} host @param {import("./maps.js").Maps} maps
-   * @param {{changed: () => void, page: (to: number) => void, numbers: () => any, values: () => string, name: () => string}} calls
+   * @param {{changed: () => void, page: (to: number) => void, numbers: () => any, values: () => string, name: () =>
+   *   string}} calls
    */
   constructor(host, maps, calls) {
     this.host = host;
@@ -46,7 +47,8 @@ export class Tools {
         this.by = v;
         this.calls.page(0);
       }),
-      segments(t("scale"), [["layer", t("whole-layer")], ["map", t("each-map")]], maps.perMap ? "map" : "layer", (v) => {
+      segments(t("scale"), [["layer", t("whole-layer")], ["map", t("each-map")]], maps.perMap ? "map" : "layer",
+        (v) => {
         maps.perMap = v === "map";
         remember({ scale: maps.perMap ? "map" : null });
         maps.draw();
@@ -77,9 +79,12 @@ export class Tools {
   pager() {
     const { page, pages } = this.head;
     const turn = (/** @type {string} */ text, /** @type {string} */ label, /** @type {number} */ to) =>
-      el("button", { type: "button", "aria-label": label, disabled: to < 0 || to >= pages, onclick: () => this.calls.page(to) }, text);
+      el("button", { type: "button", "aria-label": label, disabled: to < 0 || to >= pages,
+        onclick: () => this.calls.page(to) }, text);
     this.pages.hidden = pages < 2;
-    fill(this.pages, turn("\u2039", t("page-before"), page - 1), el("span", { class: "figure" }, t("page-of", { n: page + 1, of: pages })), turn("\u203a", t("page-after"), page + 1));
+    fill(this.pages, turn("\u2039", t("page-before"), page - 1),
+      el("span", { class: "figure" }, t("page-of", { n: page + 1, of: pages })), turn("\u203a", t("page-after"),
+        page + 1));
   }
 
   legend() {
@@ -87,7 +92,8 @@ export class Tools {
     const per = this.maps.perMap;
     const [width, height] = BAR;
     const pen = sized(this.bar, width, height);
-    const values = Float32Array.from({ length: width }, (_, i) => (signed ? 2 * (i / (width - 1)) - 1 : i / (width - 1)));
+    const values = Float32Array.from({ length: width }, (_,
+      i) => (signed ? 2 * (i / (width - 1)) - 1 : i / (width - 1)));
     const image = new ImageData(width, 1);
     paint(values, 0, width, image.data, { limit: 1, signed });
     const strip = new OffscreenCanvas(width, 1);
@@ -100,7 +106,8 @@ export class Tools {
 
   take() {
     const list = el("details", { class: "menu" }, el("summary", {}, t("save")));
-    const entry = (/** @type {string} */ text, /** @type {() => void} */ act) => el("button", { type: "button", onclick: () => {
+    const entry = (/** @type {string} */ text, /** @type {() => void} */ act) => el("button",
+      { type: "button", onclick: () => {
       list.open = false;
       act();
     } }, text);
