@@ -17,17 +17,17 @@ COMMAND = [sys.executable, "-c", "from convscope.cli import main; main()", "lab"
 
 
 def test_it_prints_an_address_that_answers_and_ctrl_c_ends_it():
-    process = subprocess.Popen([*COMMAND, "--port", "0"], stdout=subprocess.PIPE, text=True, env=os.environ)
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        found = re.fullmatch(r"LeNet5 on digits:0: open (http://127\.0\.0\.1:\d+/\?token=[\w-]{32})\n", line)
-        assert found, line
-        with urllib.request.urlopen(found[1], timeout=30) as answer:
-            assert answer.status == 200
-    finally:
-        process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0
+    with subprocess.Popen([*COMMAND, "--port", "0"], stdout=subprocess.PIPE, text=True, env=os.environ) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            found = re.fullmatch(r"LeNet5 on digits:0: open (http://127\.0\.0\.1:\d+/\?token=[\w-]{32})\n", line)
+            assert found, line
+            with urllib.request.urlopen(found[1], timeout=30) as answer:
+                assert answer.status == 200
+        finally:
+            process.send_signal(signal.SIGINT)
+            assert process.wait(30) == 0
 
 
 @pytest.mark.parametrize(
