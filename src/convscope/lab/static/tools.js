@@ -8,7 +8,7 @@ import { remember, shown } from "./state.js";
 import { t } from "./words.js";
 
 const ORDERS = ["index", "max", "variance"];
-const BAR = [110, 10];
+const BAR = [80, 10];
 
 export class Tools {
   /**

@@ -9,7 +9,7 @@ export const en = {
   untrained: "random weights", "untrained-long": "These weights are fresh and random. convscope demo trains LeNet5; then open its run: convscope lab runs/demo",
   maps: "Feature maps", "maps-how": "Feature maps. Arrows move the unit, with Shift by 8; Page Up and Page Down change the map.",
   "maps-of": "{n} maps of {h} \u00d7 {w}", thinned: "every {n}th row and column is drawn", "not-finite": "{n} values are NaN or infinite",
-  "value-at": "[{unit}]", dead: "dead", order: "Order", "by-index": "index", "by-max": "largest value", "by-variance": "variance",
+  "value-at": "[{unit}]", dead: "dead", order: "Order", "by-index": "by index", "by-max": "by largest", "by-variance": "by variance",
   scale: "Colour scale", "whole-layer": "Whole layer", "each-map": "Each map", zoom: "Zoom", smaller: "Smaller", larger: "Larger", fit: "Fit",
   "page-before": "Page before", "page-after": "Page after", "page-of": "{n} / {of}", largest: "largest", "minus-largest": "\u2212largest",
   "scale-from": "Colours from {low} to {high}", save: "Save", "save-png": "Maps as PNG", "save-json": "Numbers as JSON", "save-npz": "All values as NPZ",

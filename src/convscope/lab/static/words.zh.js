@@ -10,7 +10,7 @@ export const zh = {
   untrained: "随机权重", "untrained-long": "这些权重是新的随机值。convscope demo 会训练 LeNet5，之后打开它的记录：convscope lab runs/demo",
   maps: "特征图", "maps-how": "特征图。方向键移动单元，按住 Shift 每次移动 8 格；Page Up 和 Page Down 切换特征图。",
   "maps-of": "{n} 张特征图，每张 {h} × {w}", thinned: "每 {n} 行、{n} 列画一个", "not-finite": "{n} 个值为 NaN 或无穷",
-  "value-at": "[{unit}]", dead: "失活", order: "排序", "by-index": "编号", "by-max": "最大值", "by-variance": "方差",
+  "value-at": "[{unit}]", dead: "失活", order: "排序", "by-index": "按编号", "by-max": "按最大值", "by-variance": "按方差",
   scale: "色阶", "whole-layer": "整层", "each-map": "每张图", zoom: "缩放", smaller: "缩小", larger: "放大", fit: "适合",
   "page-before": "上一页", "page-after": "下一页", "page-of": "{n} / {of}", largest: "最大值", "minus-largest": "−最大值",
   "scale-from": "颜色从 {low} 到 {high}", save: "保存", "save-png": "特征图 (PNG)", "save-json": "数值 (JSON)", "save-npz": "全部数值 (NPZ)",
