@@ -72,7 +72,7 @@ def lab():
         yield served
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # two of Playwright's loops cannot run at once, and other folders have their own
 def chromium():
     from playwright.sync_api import sync_playwright
 
@@ -84,7 +84,7 @@ def chromium():
         browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def opened(chromium):
     """Opens a page in a context of its own; whatever it says on the console or asks elsewhere fails the test."""
 
