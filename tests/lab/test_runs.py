@@ -84,6 +84,22 @@ def test_the_curves_can_be_smoothed_hidden_and_saved(lab_of_run, opened, run):
         assert waited.value.path().read_text().startswith('<svg xmlns="http://www.w3.org/2000/svg"')
 
 
+def test_many_classes_become_a_list_of_confusions(lab_of_run, opened):
+    with opened(lab_of_run, "/runs") as page:
+        shown = page.evaluate(
+            """async () => {
+              const { Confusion } = await import('/static/confusion.js');
+              const host = document.createElement('div');
+              const classes = Array.from({ length: 100 }, (_, i) => `<b>${i}</b>`);
+              const confusion = classes.map((_, r) => classes.map((_, c) => (r === c ? 9 : r === 1 && c < 50 ? c : 0)));
+              new Confusion(host).show(0, { classes, confusion, images: 1, accuracy: 1, interval: [0, 1] });
+              return [...host.querySelectorAll('.pairs button')].map(b => b.textContent);
+            }"""
+        )
+        assert len(shown) == 40
+        assert shown[0] == "True <b>1</b>, named <b>49</b>: 49"
+
+
 def test_smoothing_and_ticks_are_right(lab_of_run, opened):
     with opened(lab_of_run, "/runs") as page:
         raw = [1.0, 4.0, None, 2.0, 8.0]

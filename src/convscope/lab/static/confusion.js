@@ -8,6 +8,8 @@ import { gauge } from "./source.js";
 import { t } from "./words.js";
 
 const SIDE = 56;
+const MOST = 60; // classes of which a matrix can be read; of more, the largest confusions are listed
+const PAIRS = 40;
 
 export class Confusion {
   /** @param {HTMLElement} host */
@@ -31,17 +33,31 @@ export class Confusion {
     if (!result) return fill(this.host);
     const [low, high] = result.interval;
     const percent = (/** @type {number} */ v) => (100 * v).toFixed(2);
-    const rows = result.confusion.map((/** @type {number[]} */ row, /** @type {number} */ true_) => this.row(row,
-      true_));
     fill(this.opened, el("p", { class: "hint" }, t("open-cell")));
     fill(this.host, el("h2", {}, t("confusion")),
       el("p", {}, t("accuracy", { share: percent(result.accuracy), low: percent(low), high: percent(high),
         n: count(result.images) })),
       el("div", { class: "split" },
-        el("table", { class: "confusion-table" }, el("caption", { class: "unseen" }, t("confusion")),
-          el("thead", {}, el("tr", {}, el("th", { scope: "col", class: "corner" }, t("true-named")),
-            ...result.classes.map((/** @type {string} */ c) => el("th", { scope: "col", title: c }, c)))),
-          el("tbody", {}, ...rows)), this.opened));
+        result.classes.length > MOST ? this.pairs() : this.table(), this.opened));
+  }
+
+  table() {
+    const { classes, confusion } = this.result;
+    const heads = classes.map((/** @type {string} */ c) => el("th", { scope: "col", title: c }, c));
+    return el("table", { class: "confusion-table" }, el("caption", { class: "unseen" }, t("confusion")),
+      el("thead", {}, el("tr", {}, el("th", { scope: "col", class: "corner" }, t("true-named")), ...heads)),
+      el("tbody", {}, ...confusion.map((/** @type {number[]} */ row, /** @type {number} */ right) => this.row(row, right))));
+  }
+
+  /** The largest confusions as a list, for more classes than a matrix can show. */
+  pairs() {
+    const { classes, confusion } = this.result;
+    const wrong = confusion.flatMap((/** @type {number[]} */ row, /** @type {number} */ right) =>
+      row.map((n, said) => ({ n, right, said })).filter((c) => c.n && c.right !== c.said));
+    wrong.sort((/** @type {any} */ a, /** @type {any} */ b) => b.n - a.n);
+    return el("ul", { class: "rows pairs", role: "list" }, ...wrong.slice(0, PAIRS).map((/** @type {any} */ c) => el("li", {},
+      el("button", { type: "button", onclick: () => this.open(c.right, c.said) },
+        t("cell", { n: c.n, true: classes[c.right], said: classes[c.said] })))));
   }
 
   /** @param {number[]} row @param {number} right the class that these pictures are of */
