@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from convscope import __version__, machine
-from convscope.cli import learn, look, speed, start, steps, why
+from convscope.cli import learn, look, serve, speed, start, steps, why
 from convscope.cli.common import say
 from convscope.errors import ConvscopeError
 
@@ -47,6 +47,7 @@ VERBS = (
     learn.predict,
     learn.export,
     speed.profile,
+    serve.lab,
     start.env,
 )
 

@@ -11,7 +11,6 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from matplotlib import get_data_path
 from PIL import Image, ImageDraw, ImageFont
 
 from convscope.errors import InputError
@@ -260,4 +259,6 @@ def colour_bar(page: Image.Image, corner: tuple[int, int], scale: Scale, shared:
 @cache
 def font(size: int) -> ImageFont.FreeTypeFont:
     """DejaVu Sans: it has the true minus sign and most alphabets, and matplotlib brings it."""
+    from matplotlib import get_data_path  # a slow import, and only text needs it
+
     return ImageFont.truetype(Path(get_data_path()) / "fonts/ttf/DejaVuSans.ttf", size)
