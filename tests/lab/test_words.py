@@ -37,9 +37,10 @@ def test_colours_are_those_of_the_pictures(page):
     for name, diverging in (("diverging", True), ("sequential", False)):
         shown = page.evaluate("async d => [...(await import('/static/colour.js')).table(d, false)]", diverging)
         assert np.abs(np.array(shown).reshape(257, 3) - colour_table(name).astype(int)).max() <= 1
-    assert page.evaluate("async () => (await import('/static/colour.js')).LIGHT") == {
-        k: list(v) for k, v in ANCHORS.items()
-    }
+    known = page.evaluate("async () => { const c = await import('/static/colour.js'); return [c.LIGHT, c.DARK]; }")
+    anchors = {name: list(colours) for name, colours in ANCHORS.items()}
+    light = {name: anchors[name] for name in ("diverging", "sequential")}
+    assert known == [light, light | {"diverging": anchors["diverging-dark"]}]
 
 
 @pytest.mark.browser

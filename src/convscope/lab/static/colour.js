@@ -6,7 +6,7 @@ export const LIGHT = {
   sequential: ["#0b1230", "#1b3f77", "#2a7591", "#5fac8d", "#c3d67f", "#fdf7dc"],
 };
 export const DARK = {
-  diverging: ["#b5d6ff", "#5b9be8", "#2b568f", "#14181d", "#8c5212", "#e08a30", "#ffd09a"],
+  diverging: ["#b9d5f4", "#5c98dc", "#2a5a9c", "#14181f", "#8f4c14", "#dd8430", "#fbd3a2"],
   sequential: LIGHT.sequential,
 };
 export const NOT_FINITE = [255, 0, 255];
