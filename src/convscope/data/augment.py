@@ -81,7 +81,7 @@ def crop(inputs: Any, draws: Sequence[float], *, flip: bool = False) -> Any:
         seen = V.crop(value, top, left, rows, columns)
         if isinstance(seen, Mask):  # torchvision's own way for masks ("nearest") moves them by up to half a pixel
             exact = V.resize(seen.as_subclass(Tensor)[None], [height, width], InterpolationMode.NEAREST_EXACT)[0]
-            seen = wrap(exact, like=seen)
+            seen = wrap(exact, like=seen)  # pyright: ignore[reportCallIssue]
         else:
             seen = V.resize(seen, [height, width])
         return V.horizontal_flip(seen) if flip and draws[5] > 0 else seen  # pyright: ignore[reportReturnType]

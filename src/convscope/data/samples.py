@@ -149,7 +149,7 @@ def cropped(sample: Sample, draws: Sequence[float], *, flip: bool = False) -> Sa
     whole, bounds = boxes.as_subclass(Tensor), torch.tensor([width, height, width, height])
     seen = whole.clamp(min=torch.zeros(4), max=bounds)
     kept = _area(seen) >= MIN_SEEN * _area(whole)
-    seen = tv_tensors.wrap(seen[kept], like=boxes)
+    seen = tv_tensors.wrap(seen[kept], like=boxes)  # pyright: ignore[reportCallIssue]
     return replace(sample, image=image, boxes=seen, labels=sample.labels[kept], mask=mask)
 
 

@@ -63,8 +63,8 @@ class TopDown(nn.Module):
             x = self.lateral[at](maps[at])
             if above is not None:
                 x = x + F.interpolate(above, x.shape[2:], mode="nearest")
-            above = self.smooth[at](torch.relu(x))
-            given.insert(0, above)
+            above = x = self.smooth[at](torch.relu(x))
+            given.insert(0, x)
         return given
 
 

@@ -43,7 +43,7 @@ class Average(nn.Module):
         """One step, the `step`th (from 1), towards the other network; counters are copied."""
         part = 1 - min(self.decay, (1 + step) / (10 + step))
         floats = [(a, b) for a, b in self.pairs if a.is_floating_point()]
-        torch._foreach_lerp_([a for a, _ in floats], [b for _, b in floats], part)
+        torch._foreach_lerp_([a for a, _ in floats], [b for _, b in floats], part)  # pyright: ignore[reportPrivateImportUsage]
         for a, b in self.pairs:
             if not a.is_floating_point():
                 a.copy_(b)
@@ -82,7 +82,7 @@ def make_task(config: TrainConfig, train: DataSet) -> Task:
 
     Raises: InputError if the task has no such option.
     """
-    num_classes, options = len(train.classes), {}
+    num_classes, options = len(train.classes), dict[str, Any]()
     if config.label_smoothing or config.class_weights != "none":
         if config.task == "detect":
             raise InputError("label_smoothing and class_weights: are for classify and segment; leave them out")
