@@ -103,7 +103,8 @@ def test_predict_finds_objects_in_the_pixels_of_the_file(runs: dict[str, Measure
     coco = json.loads((out / "coco.json").read_text())
     assert [i["height"] for i in coco["images"]] == [2 * SIZE] * 3
     assert len(coco["annotations"]) == len(rows) == len((out / "predictions.csv").read_text().splitlines()) - 1
-    assert min(Image.open(out / "p0.png").size) >= 384
+    with Image.open(out / "p0.png") as drawn:
+        assert min(drawn.size) >= 384
 
 
 def test_a_higher_threshold_finds_fewer(runs: dict[str, Measured], pictures: Path) -> None:

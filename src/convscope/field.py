@@ -136,6 +136,8 @@ def field(
     pictures measure the effective field; 0: it is not measured; None: the given pictures do.
     Raises: InputError if the layer or the place does not exist; ModelError if the input is no picture.
 
+    >>> import torch
+    >>> from torch import nn
     >>> found = field(nn.Sequential(nn.Conv2d(1, 1, 3, dilation=2)), torch.zeros(1, 1, 9, 9), layer="0", place=(0, 1))
     >>> found.box, found.outside, int(found.mask().sum())
     (((0, 4), (1, 5)), 0, 9)

@@ -57,7 +57,7 @@ def test_a_bootstrap_of_a_mean_is_the_normal_interval() -> None:
     values = torch.from_numpy(np.random.default_rng(0).random(2000))
     low, high = bootstrap(2000, lambda w_RP: w_RP @ values / 2000)
     error = 1.96 * values.std().item() / 2000**0.5
-    assert (low, high) == pytest.approx((values.mean() - error, values.mean() + error), abs=0.1 * error)
+    assert (low, high) == pytest.approx((values.mean().item() - error, values.mean().item() + error), abs=0.1 * error)
 
 
 def test_what_is_no_segmenter_is_refused() -> None:

@@ -42,13 +42,17 @@ def draw_boxes(picture_CHW: Tensor, boxes: Boxes, classes: Sequence[str], *, sco
     picture, zoom = _enlarged(picture_CHW)
     if not len(boxes.labels):
         return picture
+<<<<<<< HEAD
     names = [str(classes[i]) for i in boxes.labels.tolist()]
+=======
+    names = [str(classes[int(i)]) for i in boxes.labels]
+>>>>>>> w/tasks
     said = [f"{n} {s:.2f}" for n, s in zip(names, boxes.scores.tolist(), strict=True)] if scores else names
     palette = colours(len(classes))
     return draw_bounding_boxes(
         picture, zoom * boxes.boxes, said, [palette[i] for i in boxes.labels.tolist()], width=2,
         font=str(Path(get_data_path()) / "fonts/ttf/DejaVuSans.ttf"), font_size=15,
-        label_colors="white", label_background_colors=[palette[i] for i in boxes.labels.tolist()],
+        label_colors="white", fill_labels=True, label_background_colors=[palette[i] for i in boxes.labels.tolist()],
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -87,7 +88,11 @@ class AveragePrecision:
     def __init__(self) -> None:
         from torchmetrics.detection import MeanAveragePrecision
 
-        self.inner: MeanAveragePrecision = MeanAveragePrecision(backend="faster_coco_eval")
+        # torchmetrics' own thresholds are rounded to float32, which moves a recall that lies on one of them
+        recalls, overlaps = np.linspace(0, 1, 101).tolist(), np.linspace(0.5, 0.95, 10).tolist()
+        self.inner: MeanAveragePrecision = MeanAveragePrecision(
+            iou_thresholds=overlaps, rec_thresholds=recalls, backend="faster_coco_eval"
+        )
 
     def to(self, device: Any) -> "AveragePrecision":
         """Itself: boxes are brought to the CPU, where they are compared."""
