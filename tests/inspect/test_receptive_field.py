@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from networks import SIZE, Squeeze, View, networks, ones, output, positive, support
 from torch import nn
 
-from convscope import receptive_field, record
+from convscope import receptive_field, record, summarize
 from convscope.inspect import fields, reach
 from convscope.models import build
 
@@ -63,6 +63,13 @@ def test_where_no_padding_is_read_the_local_field_is_the_hull_of_the_support(mod
     elif all(lo >= 0 and hi < n for (lo, hi), n in zip(box, SIZE, strict=True)):
         assert box == tuple(places(found))
         assert all(hi - lo + 1 <= size for (lo, hi), size in zip(box, field.size, strict=True))
+
+
+def test_axes_of_one_element_that_a_view_drops_are_still_seen():
+    net = nn.Sequential(nn.Conv2d(3, 10, 8), nn.Flatten())
+    shown = summarize(record(net, torch.zeros(1, 3, 8, 8))).operators[-1].receptive_field
+    assert shown is not None
+    assert (shown["size"], shown["global_through"], shown["bound"]) == (None, ("1",), False)
 
 
 class UNet(nn.Module):

@@ -101,6 +101,8 @@ def reshaped_line(axis: int, out: tuple[int, ...], into: tuple[int, ...]) -> Lin
         return None
     there, here = next((t, h) for t, h in matched(out, into) if axis in h)
     longer = [a for a in there if out[a] > 1]
+    if not there:  # an axis of one element, which the output does not have
+        return Line(None, ((0, 0),))
     if len(longer) > 1:
         return None
     mover = (longer or there)[-1]
