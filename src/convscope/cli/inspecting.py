@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from convscope.graph import Recording
-    from convscope.inspect import Limits, Summary
+    from convscope.inspect import Budget, Summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +80,9 @@ def write_files(seen: Inspected, *, html: Path | None, graph: Path | None, depth
         say_written(write_whole(target_file(graph), text))
 
 
-def keep_to(limits: "Limits", summary: "Summary") -> None:
+def keep_to(budget: "Budget", summary: "Summary") -> None:
     """Raises: LimitError with one sentence for each limit that is broken."""
-    broken = limits.broken(summary)
+    broken = budget.broken(summary)
     if broken:
         raise LimitError("\n".join(broken))
 
