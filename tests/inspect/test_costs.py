@@ -73,7 +73,7 @@ def test_macs_that_are_not_known_break_their_limit():
     assert Budget(max_macs=10).broken(summary_of(Odd(), 4)) == ("MACs: at least 0, but 10 are allowed",)
 
 
-@pytest.mark.parametrize("wrong", ["", "M", "ten", "5X", "1e400G", "nan"])
+@pytest.mark.parametrize("wrong", ["", "M", "ten", "5X", "1e400G", "nan", "-5", "-5X"])
 def test_an_amount_that_is_none_is_refused(wrong):
     with pytest.raises(InputError, match="is no amount; use such as 600M"):
         amount(wrong, option="--max-macs")

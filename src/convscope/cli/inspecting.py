@@ -74,10 +74,10 @@ def write_files(seen: Inspected, *, html: Path | None, graph: Path | None, depth
 
     if html:
         text = page(seen.summary, seen.recording, title=seen.title, depth=depth)
-        say_written(write_whole(target_file(html), text))
+        say_written(write_whole(target_file(html, "--html"), text))
     if graph:
         text = draw(flow(seen.recording, seen.summary, depth=depth), title=seen.title)
-        say_written(write_whole(target_file(graph), text))
+        say_written(write_whole(target_file(graph, "--graph"), text))
 
 
 def keep_to(budget: "Budget", summary: "Summary") -> None:

@@ -51,8 +51,11 @@ def amount(text: str | None, *, option: str) -> int | None:
     if text is None:
         return None
     number = text.rstrip("KMGiIbBkmg")
-    factor = _FACTORS.get(text[len(number) :].upper())
+    factor = _FACTORS.get(text[len(number) :].upper(), -1)
     try:
-        return int(float(number) * (factor or 0)) if factor else int("")
+        count = int(float(number) * factor)
     except (ValueError, OverflowError):
-        raise InputError(f"{option}: {text!r} is no amount; use such as 600M, 5000 or 100MiB") from None
+        count = -1
+    if count < 0:
+        raise InputError(f"{option}: {text!r} is no amount; use such as 600M, 5000 or 100MiB")
+    return count
