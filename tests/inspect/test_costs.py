@@ -10,9 +10,9 @@ from torch import nn
 from convscope import record, summarize
 from convscope.errors import InputError
 from convscope.geometry import Window
-from convscope.inspect import Limits, advice, compare, least_input, rolled, sizes
+from convscope.inspect import Budget, advice, compare, least_input, rolled, sizes
 from convscope.inspect.advice import padded_share
-from convscope.inspect.limits import amount, widest_field
+from convscope.inspect.budget import amount, widest_field
 
 
 def summary_of(model, *shape):
@@ -56,9 +56,9 @@ def test_a_comparison_names_what_changed_and_with_itself_nothing():
 def test_limits_that_are_broken_are_said_one_by_one():
     summary = summary_of(RESNET)
     total = summary.total
-    kept = Limits(total.macs, total.params, total.memory.peak, widest_field(summary))
+    kept = Budget(total.macs, total.params, total.memory.peak, widest_field(summary))
     assert kept.broken(summary) == ()
-    broken = Limits(total.macs - 1, total.params - 1, total.memory.peak - 1, 1000).broken(summary)
+    broken = Budget(total.macs - 1, total.params - 1, total.memory.peak - 1, 1000).broken(summary)
     assert [sentence.partition(":")[0] for sentence in broken] == [
         "MACs", "parameters", "peak memory", "receptive field"]  # fmt: skip
     assert broken[1] == "parameters: 11,689,512, but 11,689,511 are allowed"
@@ -70,10 +70,10 @@ def test_macs_that_are_not_known_break_their_limit():
         def forward(self, x):
             return torch.cumsum(x, 1)
 
-    assert Limits(max_macs=10).broken(summary_of(Odd(), 4)) == ("MACs: at least 0, but 10 are allowed",)
+    assert Budget(max_macs=10).broken(summary_of(Odd(), 4)) == ("MACs: at least 0, but 10 are allowed",)
 
 
-@pytest.mark.parametrize("wrong", ["", "M", "ten", "5X", "1e400G", "nan"])
+@pytest.mark.parametrize("wrong", ["", "M", "ten", "5X", "1e400G", "nan", "-5", "-5X"])
 def test_an_amount_that_is_none_is_refused(wrong):
     with pytest.raises(InputError, match="is no amount; use such as 600M"):
         amount(wrong, option="--max-macs")

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from convscope.graph import Recording
-    from convscope.inspect import Limits, Summary
+    from convscope.inspect import Budget, Summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +74,15 @@ def write_files(seen: Inspected, *, html: Path | None, graph: Path | None, depth
 
     if html:
         text = page(seen.summary, seen.recording, title=seen.title, depth=depth)
-        say_written(write_whole(target_file(html), text))
+        say_written(write_whole(target_file(html, "--html"), text))
     if graph:
         text = draw(flow(seen.recording, seen.summary, depth=depth), title=seen.title)
-        say_written(write_whole(target_file(graph), text))
+        say_written(write_whole(target_file(graph, "--graph"), text))
 
 
-def keep_to(limits: "Limits", summary: "Summary") -> None:
+def keep_to(budget: "Budget", summary: "Summary") -> None:
     """Raises: LimitError with one sentence for each limit that is broken."""
-    broken = limits.broken(summary)
+    broken = budget.broken(summary)
     if broken:
         raise LimitError("\n".join(broken))
 

@@ -85,10 +85,10 @@ def inspect(
     """Print every operator of a network: output shape, parameters, MACs, memory, receptive field."""
     from convscope.cli.inspecting import at_sizes, inspected, keep_to, write_files
     from convscope.inspect import compare, rolled
-    from convscope.inspect.limits import Limits, amount
+    from convscope.inspect.budget import Budget, amount
 
     macs, params = amount(max_macs, option="--max-macs"), amount(max_params, option="--max-params")
-    limits = Limits(macs, params, amount(max_memory, option="--max-memory"), min_receptive_field)
+    budget = Budget(macs, params, amount(max_memory, option="--max-memory"), min_receptive_field)
     seen = inspected(model, input, advise=advice)
     shown: Any = seen.summary if depth is None else rolled(seen.summary, depth=depth)
     if sizes:
@@ -98,7 +98,7 @@ def inspect(
     write_files(seen, html=html, graph=graph, depth=depth)
     title = f"{seen.title}, against {against}" if against else seen.title
     show(shown.table(title=title), data={"model": model, **shown.data()}, json=json)
-    keep_to(limits, seen.summary)
+    keep_to(budget, seen.summary)
 
 
 def family(

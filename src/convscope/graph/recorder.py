@@ -14,6 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from convscope.graph.values import Op, Role, Value, map_tensors, tensors_of
 
 CHANGED = "convscope.changed.default"  # no operator: a tensor was changed through another view of its memory
+_NORM = torch.ops.aten.native_batch_norm.default
+_SHORTENED = {_NORM, torch.ops.aten.native_batch_norm_backward.default}
 
 
 class View(NamedTuple):
@@ -102,7 +104,7 @@ class Recorder(TorchDispatchMode):
             read = [t.clone() for t in read]
         for tensor in written:
             self._before_write(tensor)
-        result = self._call(func, args, kwargs)
+        result = _shortcut(func, given) or self._call(func, args, kwargs)
         self._add(Op(len(self.ops), str(func), self._module, bound, ()), list(tensors_of(result)), read, written)
         return result
 
@@ -182,9 +184,6 @@ class Recorder(TorchDispatchMode):
 
     def _call(self, func: Any, args: Any, kwargs: Any) -> Any:
         """The operator's result; on meta tensors, the model's own constants are taken there too."""
-        short = _shortcut(func, args)
-        if short:
-            return short
         try:
             return func(*args, **kwargs)
         except Exception as error:
@@ -226,11 +225,17 @@ def _facts(func: Any) -> _Facts:
     return _Facts(func)
 
 
-def _shortcut(func: Any, args: Any) -> tuple[Tensor, Tensor, Tensor] | None:
-    """What normalisation by running statistics gives on meta tensors, where PyTorch takes long to work it out."""
-    if func is not torch.ops.aten.native_batch_norm.default or not args[0].is_meta or args[5]:
+def _shortcut(func: Any, given: dict[str, Any]) -> tuple[Tensor | None, ...] | None:
+    """What batch normalisation and its gradient make on meta tensors, where PyTorch takes long to work it out."""
+    x = given.get("input")
+    if func not in _SHORTENED or x is None or not x.is_meta:
         return None
-    return torch.empty_like(args[0]), args[0].new_empty(0), args[0].new_empty(0)
+    like = next((t for t in (given["weight"], given["running_mean"]) if t is not None), x)
+    if func is _NORM:
+        channels = x.shape[1] if given["training"] else 0
+        return torch.empty_like(x), like.new_empty(channels), like.new_empty(channels)
+    made = torch.empty_like(x), like.new_empty(x.shape[1]), like.new_empty(x.shape[1])
+    return tuple(t if wanted else None for t, wanted in zip(made, given["output_mask"], strict=True))
 
 
 def _shown(func: Any, args: Any) -> str:

@@ -2,11 +2,11 @@
 
 from convscope.inspect.advice import advice
 from convscope.inspect.alignment import Alignment, Misalignment, misaligned
+from convscope.inspect.budget import Budget
 from convscope.inspect.compare import Comparison, compare
 from convscope.inspect.drawing import draw
 from convscope.inspect.effective import EffectiveField, effective_field
 from convscope.inspect.flow import Flow, flow
-from convscope.inspect.limits import Limits
 from convscope.inspect.memory import Memory, memory
 from convscope.inspect.modules import ModuleCost, Rolled, rolled
 from convscope.inspect.page import page
@@ -17,11 +17,11 @@ from convscope.inspect.summary import Operator, Summary, Total, summarize
 
 __all__ = [
     "Alignment",
+    "Budget",
     "Comparison",
     "EffectiveField",
     "Field",
     "Flow",
-    "Limits",
     "Memory",
     "Misalignment",
     "ModuleCost",

@@ -1,4 +1,4 @@
-"""compare(): what changed from one network to another; broken(): which limits a network does not keep."""
+"""compare(): what changed from one network to another."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from convscope.graph import Op, Recording
 
 MIB = 2**20
-_WRITES_NOTHING = {"empty", "new_empty", "empty_like", "changed"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ import numpy as np
 
 from convscope.errors import InputError
 from convscope.geometry import Interval, Window
-from convscope.graph import RULES, Box, Op, Recording, Value, reading, reads, rule_of
+from convscope.graph import RULES, Box, Op, Recording, Value, reading, reads, resizing, rule_of
 from convscope.graph.rules import Rules, conv_windows, outputs_apart, pool_windows
 from convscope.inspect.lines import matched
 from convscope.inspect.receptive_field import Unit
@@ -25,10 +25,12 @@ MOST_PRODUCTS = 12  # beyond it, a union is cut anew into products that do not o
 
 # A run of outputs reads a run of inputs, without holes: to ask for whole runs is as exact as to ask for each unit.
 SOLID = frozenset({
-    reading.everything, reading.adaptive_reads, reading.reduced_reads, reading.along_dim_reads,
+    reading.everything, resizing.adaptive_reads, reading.reduced_reads, reading.along_dim_reads,
     reading.permuted_reads, reading.cat_reads, reading.matmul_reads, reading.trailing_reads, reading.group_reads,
     reading.split_reads, reading.select_reads, reading.pad_reads, reading.attention_reads, reading.batch_norm_reads,
 })  # fmt: skip
+# Channels move with rows and columns: what several outputs read together is no product of axes.
+WOVEN = frozenset({resizing.shuffled_reads, resizing.unshuffled_reads})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -184,7 +186,8 @@ def _read(op: Op, each: Product, value: Value, k: int, rules: Rules, bounds: lis
     """What a product of the operator's k-th output reads of an input."""
     rule = rule_of(op, rules=rules)
     computed_weight = rule is not None and rule.reads is reading.conv_reads and value != op.args["input"]
-    if rule is None or rule.reads is reading.everything or computed_weight:
+    woven = rule is not None and rule.reads in WOVEN and any(axis.sum() > 1 for axis in each)
+    if rule is None or rule.reads is reading.everything or computed_weight or woven:
         bounds.append(op.name)
     if rule is None:
         yield _whole(value)

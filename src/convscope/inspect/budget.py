@@ -1,4 +1,4 @@
-"""Limits: what a network may cost at most and must see at least, and the sentences for those that it breaks."""
+"""Budget: what a network may cost at most and must see at least, and the sentences for what it breaks."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ _FACTORS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KIB": 2**10, "MIB": 2**2
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class Budget:
     """At most so many MACs, parameters and bytes of peak memory for inference; at least such a receptive field (px)."""
 
     max_macs: int | None = None
@@ -51,8 +51,11 @@ def amount(text: str | None, *, option: str) -> int | None:
     if text is None:
         return None
     number = text.rstrip("KMGiIbBkmg")
-    factor = _FACTORS.get(text[len(number) :].upper())
+    factor = _FACTORS.get(text[len(number) :].upper(), -1)
     try:
-        return int(float(number) * (factor or 0)) if factor else int("")
+        count = int(float(number) * factor)
     except (ValueError, OverflowError):
-        raise InputError(f"{option}: {text!r} is no amount; use such as 600M, 5000 or 100MiB") from None
+        count = -1
+    if count < 0:
+        raise InputError(f"{option}: {text!r} is no amount; use such as 600M, 5000 or 100MiB")
+    return count
