@@ -47,6 +47,7 @@ VERBS = (
     learn.predict,
     learn.export,
     speed.profile,
+    speed.optimize,
     start.env,
 )
 
