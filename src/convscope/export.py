@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from convscope.engines import Card, exported_bytes, named_outputs, onnx_bytes, open_engine, openvino_bytes, output_names

@@ -9,6 +9,7 @@ from convscope.engines.need import need
 from convscope.engines.onnx import OnnxModel, onnx_bytes, open_onnx
 from convscope.engines.openvino import OpenVinoModel, open_openvino, openvino_bytes, openvino_from
 from convscope.engines.outputs import named_outputs, output_names, restored_outputs
+from convscope.engines.quiet import quiet
 from convscope.errors import ModelError
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "openvino_bytes",
     "openvino_from",
     "output_names",
+    "quiet",
     "restored_outputs",
 ]
 

@@ -1,16 +1,13 @@
 """int8: OpenVINO's network with weights and activations in eight bits, as NNCF finds their ranges on real pictures."""
 
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from io import StringIO
+from collections.abc import Sequence
 
 from torch import Tensor
 
 from convscope.engines.card import Card
 from convscope.engines.need import need
 from convscope.engines.openvino import openvino, saved
+from convscope.engines.quiet import quiet
 from convscope.errors import ModelError
 
 
@@ -24,7 +21,7 @@ def int8_bytes(onnx: bytes, card: Card, pictures_1CHW: Sequence[Tensor]) -> tupl
     need("openvino", "nncf", extra="optimize")
     graph = openvino().Core().read_model(onnx)
     try:
-        with _quiet():
+        with quiet():
             import nncf
 
             given = nncf.Dataset([x.numpy() for x in pictures_1CHW])
@@ -35,16 +32,3 @@ def int8_bytes(onnx: bytes, card: Card, pictures_1CHW: Sequence[Tensor]) -> tupl
             f"NNCF cannot quantise the network ({type(error).__name__}: {lines[0][:200] if lines else 'no message'})"
         ) from error
     return saved(quantised, card)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without progress bars, and what NNCF tells of GPUs that are not there."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

@@ -3,7 +3,6 @@
 import copy
 import os
 import shutil
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,7 +11,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from convscope.engines import Card, OnnxModel, OpenVinoModel, int8_bytes, need, onnx_bytes, openvino_from
+from convscope.engines import Card, OnnxModel, OpenVinoModel, int8_bytes, need, onnx_bytes, openvino_from, quiet
 from convscope.errors import DataError, InputError, ModelError
 from convscope.layers.fast.forms import ChannelsLast
 from convscope.optimize.fusing import fold, fuse
@@ -110,13 +109,12 @@ def _compiled(m: Material) -> Made:
     if not shutil.which(os.environ.get("CXX") or "g++"):
         raise InputError("torch.compile: needs a C++ compiler; install g++, or name one in CXX")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet():
             module = torch.compile(copy.deepcopy(m.model).eval(), dynamic=False, options={"freezing": True})
             module(m.batch)
     except Exception as error:
-        lines = str(error).strip().splitlines()
-        raise ModelError(f"torch.compile cannot compile it ({lines[0][:200] if lines else type(error).__name__})") from error  # fmt: skip
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise ModelError(f"torch.compile cannot compile it ({lines[0][:200]})") from error
     return Made(InBatches(module, len(m.batch)))  # pyright: ignore[reportArgumentType]
 
 

@@ -203,8 +203,8 @@ def _conv(graph: fx.GraphModule, node: fx.Node) -> nn.Conv2d | None:
     conv = _module(graph, node)
     if type(conv) is not nn.Conv2d or conv.padding_mode != "zeros" or isinstance(conv.padding, str):
         return None
-    shaped = isinstance(node.args[0], fx.Node) and "tensor_meta" in node.args[0].meta
-    return conv if shaped and len(node.args[0].meta["tensor_meta"].shape) == 4 and conv.weight.dtype == torch.float32 else None  # fmt: skip
+    shape = _shape(node.args[0]) if isinstance(node.args[0], fx.Node) else None
+    return conv if shape and len(shape) == 4 and conv.weight.dtype == torch.float32 else None
 
 
 def _around(graph: fx.GraphModule, node: fx.Node) -> tuple[fx.Node, fx.Node | None, Activation]:

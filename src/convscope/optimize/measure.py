@@ -1,11 +1,10 @@
-"""optimize(): every way that is known to make a network faster, tried on this machine, and the best one kept as a file."""
+"""optimize(): what is known to make a network faster, tried on this machine, and the best one kept as a file."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor, nn
 
 from convscope.clock import Timing, compare

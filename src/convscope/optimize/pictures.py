@@ -13,9 +13,9 @@ LEAST = 1e-8  # a difference of nothing, on a logarithmic axis
 
 
 def pareto(found: Optimised) -> Figure:
-    """A point a candidate, named; the line joins those that no other beats in both."""
+    """A numbered point a candidate; the line joins those that no other beats in both."""
     shown = sorted((r for r in found.rows if r.seconds is not None), key=lambda r: r.seconds or 0)
-    figure = Figure(figsize=(8.4, 4.8), layout="constrained")
+    figure = Figure(figsize=(9.6, 4.4), layout="constrained")
     axes = figure.subplots()
     heights = [_height(found, r) for r in shown]
     for row, height in zip(shown, heights, strict=True):
@@ -26,10 +26,10 @@ def pareto(found: Optimised) -> Figure:
         axes.scatter(1e3 * (row.seconds or 0), height, s=110 if kept else 45, color=colour, ec="white", zorder=3)
     front = _front(found, shown, heights)
     axes.plot([1e3 * (r.seconds or 0) for r, _ in front], [h for _, h in front], color=FAINT, lw=0.8, zorder=1)
-    _name(axes, found, shown, heights)
+    _number(axes, found, shown, heights)
     axes.set(xlabel=f"ms for a batch of {found.batch_size}", xlim=(0, None))
     if found.score:
-        axes.set_ylabel(f"{found.score}, % (95 % interval)")
+        axes.set_ylabel(f"{found.score}, % (95 % interval)", color=INK)
     else:
         axes.set(yscale="log", ylabel="largest difference, as a share of the largest output")
     axes.set_title(f"{found.model}: time and what it costs", loc="left", fontsize=11, color=INK)
@@ -55,14 +55,12 @@ def _front(found: Optimised, rows: Sequence[Row], heights: Sequence[float]) -> l
     return front
 
 
-def _name(axes: Axes, found: Optimised, rows: Sequence[Row], heights: Sequence[float]) -> None:
-    """Names beside their points, each a line below the last where points lie close."""
-    most = max((1e3 * (r.seconds or 0) for r in rows), default=1)
-    taken: list[tuple[float, float]] = []
-    span = max(heights, default=1) - min(heights, default=0) or 1
-    for row, height in zip(rows, heights, strict=True):
-        x = 1e3 * (row.seconds or 0)
-        near = sum(abs(x - a) < 0.25 * most and (not found.score or abs(height - b) < 0.05 * span) for a, b in taken)
-        taken.append((x, height))
-        words = f"{row.candidate} (kept)" if row == found.kept else row.candidate
-        axes.annotate(words, (x, height), (7, 6 - 11 * near), textcoords="offset points", fontsize=8, color=INK)
+def _number(axes: Axes, found: Optimised, rows: Sequence[Row], heights: Sequence[float]) -> None:
+    """A number above or below each point by turns, and what the numbers mean beside the picture."""
+    key = []
+    for i, (row, height) in enumerate(zip(rows, heights, strict=True)):
+        ms = 1e3 * (row.seconds or 0)
+        offset = (0, 9 if i % 2 == 0 else -16)
+        axes.annotate(str(i + 1), (ms, height), offset, textcoords="offset points", ha="center", fontsize=8, color=INK)
+        key.append(f"{i + 1:2}  {ms:.3g} ms  {row.candidate}" + (" (kept)" if row == found.kept else ""))
+    axes.text(1.02, 1, "\n".join(key), transform=axes.transAxes, va="top", fontsize=9, linespacing=1.6, color=INK)

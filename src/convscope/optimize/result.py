@@ -14,10 +14,10 @@ GAIN = 0.97  # what helps takes at most so much of the network's time: less is n
 class Row:
     """One candidate; None where it was not measured.
 
-    `seconds` for a batch (median), `ratio` how many times as fast as the network as it is, in one run with it; `bytes` of
-    its files; `difference` the largest one of an output as a share of its largest value; `agreement` the share of equal
-    predictions; `score` and `interval` on the data, 0 to 1. `why` says why it does not help; it is empty if it does.
-    `is_file` tells what can be written from what lives in this process alone.
+    `seconds` for a batch (median), `ratio` how many times as fast as the network as it is, in one run with it; `bytes`
+    of its files; `difference` the largest one of an output as a share of its largest value; `agreement` the share of
+    equal predictions; `score` and `interval` on the data, 0 to 1. `why` says why it does not help, and is empty if it
+    does. `is_file` tells what can be written from what lives in this process alone.
     """
 
     stage: str
@@ -106,11 +106,10 @@ class Optimised:
             return ["nothing helps: the network is kept as it is"]
         if kept is None:
             return [f"what helps lives in a process of PyTorch alone ({best.candidate}): no file was written"]
-        told = [f"kept: {kept.candidate}, {kept.ratio:.2f} times as fast, in {', '.join(map(str, self.files))}"] if self.files else []  # fmt: skip
+        where = f", in {', '.join(map(str, self.files))}" if self.files else ""
+        told = [f"kept: {kept.candidate}, {kept.ratio:.2f} times as fast{where}"]
         if best != kept and best.ratio and kept.ratio:
-            told.append(
-                f"{best.candidate}, which no file holds yet, is {best.ratio / kept.ratio:.2f} times as fast as that"
-            )
+            told.append(f"{best.candidate}, which no file holds, is {best.ratio / kept.ratio:.2f} times as fast")
         return told
 
     def data(self) -> dict[str, Any]:

@@ -72,7 +72,6 @@ class LoadedModel:
             notes.append(f"{picture.source}: resized from {x.shape[0]}x{x.shape[1]} to {size[0]}x{size[1]}")
         return self.normalisation(resize(x, size=size)[None]), tuple(notes)
 
-
     def examples(self, images: Any = None, *, most: int = 64) -> Tensor:
         """Real pictures as the network takes them, NxCxHxW: the first of a set, or the packaged photographs.
 
