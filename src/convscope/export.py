@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from convscope.engines import Card, exported_bytes, named_outputs, onnx_bytes, open_engine, openvino_bytes, output_names
@@ -82,9 +81,9 @@ def export(loaded: LoadedModel, path: Path, *, data: str | None = None) -> Expor
         ending = path.suffix or "a name without an ending"
         raise InputError(f"{path}: export to .onnx, .xml (OpenVINO) or .pt2 (torch.export), not {ending}")
     images = held_out(loaded, data) if data or loaded.data else None
-    x_NCHW = _pictures(loaded, images)
+    x_NCHW = loaded.examples(images, most=PICTURES)
     with evaluating(loaded.model):
-        card = _card(loaded, x_NCHW, data)
+        card = loaded.card(output_names(loaded.model, x_NCHW[:1]), data=data)
         files = make(path, loaded.model, x_NCHW[:2], card)
         with tempfile.TemporaryDirectory() as folder:
             there = [_put(Path(folder) / name, content) for name, content in files.items()]
@@ -118,22 +117,6 @@ FORMATS: Mapping[str, Callable[[Path, nn.Module, Tensor, Card], Files]] = {
 def _put(path: Path, content: bytes) -> Path:
     path.write_bytes(content)
     return path
-
-
-def _pictures(loaded: LoadedModel, images: Any) -> Tensor:
-    """Real pictures as the network takes them: of its own data, or the packaged photographs."""
-    if images is not None:
-        return images.batch(torch.arange(min(PICTURES, len(images))))[0]
-    from convscope.data.images import photograph
-
-    return torch.cat([loaded.prepare(photograph(name))[0] for name in ("flower", "china")])
-
-
-def _card(loaded: LoadedModel, x_NCHW: Tensor, data: str | None) -> Card:
-    norm = loaded.normalisation
-    names = output_names(loaded.model, x_NCHW[:1])
-    facts = (loaded.task, loaded.classes, loaded.shape, norm.mean, norm.std, names)
-    return Card(*facts, data=data or loaded.data, seed=loaded.seed, middle=loaded.middle)
 
 
 def _agreement(model: nn.Module, engine: nn.Module, x_NCHW: Tensor) -> tuple[Agreement, ...]:

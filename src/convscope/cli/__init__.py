@@ -48,6 +48,7 @@ VERBS = (
     learn.export,
     speed.profile,
     serve.lab,
+    speed.optimize,
     start.env,
 )
 

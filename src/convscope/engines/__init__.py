@@ -4,10 +4,12 @@ from pathlib import Path
 
 from convscope.engines.card import Card
 from convscope.engines.exported import ExportedModel, exported_bytes
+from convscope.engines.int8 import int8_bytes
 from convscope.engines.need import need
 from convscope.engines.onnx import OnnxModel, onnx_bytes, open_onnx
-from convscope.engines.openvino import OpenVinoModel, open_openvino, openvino_bytes
+from convscope.engines.openvino import OpenVinoModel, open_openvino, openvino_bytes, openvino_from
 from convscope.engines.outputs import named_outputs, output_names, restored_outputs
+from convscope.engines.quiet import quiet
 from convscope.errors import ModelError
 
 __all__ = [
@@ -17,12 +19,15 @@ __all__ = [
     "OnnxModel",
     "OpenVinoModel",
     "exported_bytes",
+    "int8_bytes",
     "named_outputs",
     "need",
     "onnx_bytes",
     "open_engine",
     "openvino_bytes",
+    "openvino_from",
     "output_names",
+    "quiet",
     "restored_outputs",
 ]
 

@@ -9,6 +9,7 @@ from convscope.errors import ModelError
 
 KEY = "convscope"
 FORMAT = 1
+PRECISIONS = ("f32", "bf16")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class Card:
     data: str = ""
     seed: int = 0
     middle: bool = False
+    precision: str = "f32"
 
     def text(self) -> str:
         """As JSON, with the version that wrote it.
@@ -70,6 +72,7 @@ class Card:
         numbers = all(isinstance(v, int | float) for v in (*self.mean, *self.std))
         sizes = all(isinstance(n, int) and 0 < n < 2**31 for n in self.shape)
         names = all(isinstance(n, str) for n in (*self.outputs, *(self.classes or ()), self.task, self.data))
-        if not (numbers and sizes and names and self.outputs and len(self.mean) == len(self.std)):
+        known = self.precision in PRECISIONS
+        if not (known and numbers and sizes and names and self.outputs and len(self.mean) == len(self.std)):
             raise ValueError("card")
         return self

@@ -72,17 +72,18 @@ def evaluate_run(folder: Path | str, *, data: str | None = None) -> Measured:
     return Measured(run, loaded.model, images, EVALUATIONS[loaded.task](loaded.model, images))
 
 
-def held_out(loaded: LoadedModel, data: str | None = None) -> Any:
-    """The test part of `data`, or of what the network was trained on, as the network takes pictures.
+def held_out(loaded: LoadedModel, data: str | None = None, *, part: str = "test") -> Any:
+    """The test part (or another) of `data`, or of what the network was trained on, as the network takes pictures.
 
     Raises: DataError if the classes differ, or no data are known.
     """
     spec = data or loaded.data
     if not spec:
         raise DataError(f"{loaded.spec}: no data are known to measure it on; give --data")
-    images = datasets.load(spec, shape=loaded.shape, seed=loaded.seed, task=loaded.task).test  # pyright: ignore[reportArgumentType]
+    parts = datasets.load(spec, shape=loaded.shape, seed=loaded.seed, task=loaded.task)  # pyright: ignore[reportArgumentType]
+    images = getattr(parts, part)
     if images.classes != loaded.classes:
         learnt = ", ".join(loaded.class_names()[:8])
         raise DataError(f"data {spec!r}: has classes {', '.join(images.classes[:8])}, but {loaded.spec} "
                         f"learnt {learnt}; give data with those classes")  # fmt: skip
-    return replace(images, normalisation=loaded.normalisation)  # pyright: ignore[reportArgumentType]
+    return replace(images, normalisation=loaded.normalisation)

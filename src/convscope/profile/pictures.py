@@ -25,11 +25,19 @@ def save(figure: Figure, path: Path) -> Path:
 
     Raises: InputError if that is none of `FORMATS`.
     """
-    kind = path.suffix.lower().removeprefix(".")
-    if kind not in FORMATS:
-        raise InputError(f"{path}: a picture of a profile is {', '.join(FORMATS)}; let the name end in one of them")
+    kind = checked_format(path).suffix.lower().removeprefix(".")
     metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
     return write_whole(path, lambda file: figure.savefig(file, format=kind, dpi=144, metadata=metadata))
+
+
+def checked_format(path: Path) -> Path:
+    """The path, if its name ends in one of `FORMATS`.
+
+    Raises: InputError if not.
+    """
+    if path.suffix.lower().removeprefix(".") not in FORMATS:
+        raise InputError(f"{path}: a picture of a profile is {', '.join(FORMATS)}; let the name end in one of them")
+    return path
 
 
 def roofline(profile: Profile) -> Figure:

@@ -2,15 +2,16 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from convscope.data.digits import NORMALISATION
 from convscope.data.folder import resize
-from convscope.data.images import Picture, to_channels
+from convscope.data.images import Picture, photograph, to_channels
 from convscope.data.sets import Normalisation
-from convscope.engines import ENDINGS, open_engine
+from convscope.engines import ENDINGS, Card, open_engine
 from convscope.errors import ModelError
 from convscope.graph import record
 from convscope.models import MODELS, build, imagenet, input_shape
@@ -70,6 +71,21 @@ class LoadedModel:
         elif tuple(x.shape[:2]) != tuple(size):
             notes.append(f"{picture.source}: resized from {x.shape[0]}x{x.shape[1]} to {size[0]}x{size[1]}")
         return self.normalisation(resize(x, size=size)[None]), tuple(notes)
+
+    def examples(self, images: Any = None, *, most: int = 64) -> Tensor:
+        """Real pictures as the network takes them, NxCxHxW: the first of a set, or the packaged photographs.
+
+        Raises: ModelError if the network does not take pictures.
+        """
+        if images is not None:
+            return images.batch(torch.arange(min(most, len(images))))[0]
+        return torch.cat([self.prepare(photograph(name))[0] for name in ("flower", "china")])
+
+    def card(self, outputs: tuple[str, ...], *, data: str | None = None) -> Card:
+        """What an exported file of it carries; `outputs` are the names of what it gives."""
+        norm = self.normalisation
+        facts = (self.task, self.classes, self.shape, norm.mean, norm.std, outputs)
+        return Card(*facts, data=data or self.data, seed=self.seed, middle=self.middle)
 
 
 def load_model(spec: str, *, shape: tuple[int, ...] | None = None) -> LoadedModel:
