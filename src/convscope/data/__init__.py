@@ -1,24 +1,33 @@
 """Data sets: embedded ones, and folders of pictures."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
+from convscope.data.check import check
 from convscope.data.digits import CLASSES, digits
+from convscope.data.findings import Finding, Report, Stopped
 from convscope.data.folder import folder, folder_classes
+from convscope.data.formats import recognise
+from convscope.data.loading import folder_layout, load_folder
 from convscope.data.samples import Boxes, Sample, SampleSet, TaskName
 from convscope.data.scenes import SCENE_CLASSES, scenes
 from convscope.data.sets import ImageSet, Normalisation, Splits
-from convscope.errors import DataError, nearest
+from convscope.data.tree import walk
+from convscope.errors import DataError, ImageError, nearest
 
 __all__ = [
     "DATASETS",
     "Boxes",
+    "Finding",
     "ImageSet",
     "Normalisation",
+    "Report",
     "Sample",
     "SampleSet",
     "Splits",
     "TaskName",
+    "check",
     "class_names",
     "digits",
     "folder",
@@ -37,13 +46,17 @@ DATASETS: Mapping[str, Mapping[str, tuple[tuple[str, ...], Callable[[tuple[int, 
 def class_names(spec: str, *, task: TaskName = "classify") -> tuple[str, ...]:
     """The classes of a data set, before its pictures are read.
 
-    Raises: DataError if `spec` is neither an embedded data set of the task nor a folder of class folders.
+    Raises: DataError if `spec` is neither an embedded data set of the task nor a folder in a known format.
 
     >>> class_names("digits")[:3]
     ('0', '1', '2')
     """
     known = DATASETS[task]
-    return known[spec][0] if spec in known else folder_classes(_folder(spec, task))
+    if spec in known:
+        return known[spec][0]
+    path = _folder(spec, task)
+    with _pointing(spec):
+        return folder_classes(path) if _in_class_folders(path, task) else folder_layout(path, task).classes
 
 
 def load(spec: str, *, shape: tuple[int, ...], seed: int = 0, task: TaskName = "classify") -> Splits:
@@ -53,13 +66,32 @@ def load(spec: str, *, shape: tuple[int, ...], seed: int = 0, task: TaskName = "
     Raises: DataError, ImageError.
     """
     known = DATASETS[task]
-    return known[spec][1](shape, seed) if spec in known else folder(_folder(spec, task), shape=shape, seed=seed)
+    if spec in known:
+        return known[spec][1](shape, seed)
+    path = _folder(spec, task)
+    with _pointing(spec):
+        if _in_class_folders(path, task):
+            return folder(path, shape=shape, seed=seed)
+        return load_folder(path, task=task, shape=shape, seed=seed)
 
 
 def _folder(spec: str, task: TaskName) -> Path:
     path = Path(spec)
-    if task != "classify":
-        raise DataError(f"data {spec!r}: is no embedded data set to {task}; {nearest(spec, DATASETS[task])}")
     if not path.is_dir():
         raise DataError(f"data {spec!r}: is neither a folder nor an embedded data set; {nearest(spec, DATASETS[task])}")
     return path
+
+
+def _in_class_folders(path: Path, task: TaskName) -> bool:
+    return task == "classify" and recognise(walk(path), task)[0].name == "class folders"
+
+
+@contextmanager
+def _pointing(spec: str) -> Iterator[None]:
+    """Errors of a folder say what tells of all of them at once."""
+    try:
+        yield
+    except Stopped:
+        raise
+    except (DataError, ImageError) as error:
+        raise type(error)(f"{error} (`convscope data check {spec}` lists all that is wrong)") from error
