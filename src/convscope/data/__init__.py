@@ -3,13 +3,16 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
+
+import torch
 
 from convscope.data.check import check
 from convscope.data.digits import CLASSES, digits
 from convscope.data.findings import Finding, Report, Stopped
 from convscope.data.folder import folder, folder_classes
 from convscope.data.formats import recognise
-from convscope.data.loading import folder_layout, load_folder
+from convscope.data.loading import folder_layout, load_folder, load_some
 from convscope.data.samples import Boxes, Sample, SampleSet, TaskName
 from convscope.data.scenes import SCENE_CLASSES, scenes
 from convscope.data.sets import ImageSet, Normalisation, Splits
@@ -33,6 +36,7 @@ __all__ = [
     "folder",
     "load",
     "scenes",
+    "some",
 ]
 
 # task -> name -> (classes, function of the shape and the seed)
@@ -73,6 +77,32 @@ def load(spec: str, *, shape: tuple[int, ...], seed: int = 0, task: TaskName = "
         if _in_class_folders(path, task):
             return folder(path, shape=shape, seed=seed)
         return load_folder(path, task=task, shape=shape, seed=seed)
+
+
+def some(
+    spec: str, *, task: str | None = None, shape: tuple[int, ...] | None = None, count: int = 12, seed: int = 0
+) -> tuple[ImageSet | SampleSet, str]:
+    """A few training samples, chosen by `seed`, and a sentence on what they are.
+
+    `shape`: (C, H, W); if None, that of an embedded set, or 3x128x128.
+    Raises: DataError if there is no such data set, or its format is not known.
+
+    >>> samples, told = some("digits", count=3)
+    >>> len(samples), told
+    (3, 'digits, to classify')
+    """
+    if task not in (None, *DATASETS):
+        raise DataError(f"task {task!r}: is none; {nearest(str(task), DATASETS)}")
+    for known in [task] if task else DATASETS:
+        if spec in DATASETS[known]:
+            usual = (1, 32, 32) if known == "classify" else (3, 128, 128)
+            whole = load(spec, shape=shape or usual, seed=seed, task=cast(TaskName, known)).train
+            chosen = torch.randperm(len(whole), generator=torch.Generator().manual_seed(seed))[:count]
+            return whole.subset(chosen), f"{spec}, to {known}"
+    path = _folder(spec, cast(TaskName, task or "detect"))
+    samples, layout, lost = load_some(path, task=task, shape=shape or (3, 128, 128), count=count, seed=seed)
+    more = f"; {lost} could not be shown, and `convscope data check {spec}` says why" * bool(lost)
+    return samples, f"{spec}: {layout.format}, to {layout.task}{more}"
 
 
 def _folder(spec: str, task: TaskName) -> Path:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ class Finding:
     stops: bool = True
 
 
-class Stopped(DataError):
+class Stopped(DataError):  # noqa: N818 - as StopIteration: it ends a reading
     """A finding that ended reading, in one sentence."""
 
 
@@ -44,7 +45,7 @@ class Findings:
     counts: Counter[str] = field(default_factory=Counter)
     stops: bool = False
 
-    def add(self, kind: str, where: str, what: str, mend: str, *, stops: bool = True) -> None:  # noqa: PLR0913
+    def add(self, kind: str, where: str, what: str, mend: str, *, stops: bool = True) -> None:
         """Note one; `kind` groups those that are alike.
 
         Raises: DataError if it stops training and the list is strict.
@@ -66,10 +67,8 @@ class Findings:
             raise error
         where, _, rest = str(error).partition(": ")
         what, _, mend = rest.rpartition("; ")
-        try:
+        with suppress(ValueError):
             where = Path(where).relative_to(self.root).as_posix()
-        except ValueError:
-            pass
         self.add(kind, where, what or mend, mend if what else "look at the file")
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,6 +41,26 @@ def load_folder(root: Path | str, *, task: TaskName, shape: tuple[int, ...], see
         parts[name] = tuple(sample(o, shape) for o in opened if o is not None)
     normalisation = _normalisation(parts["train"])
     return Splits(*(_set(parts[name], layout, normalisation) for name in PARTS))
+
+
+def load_some(
+    root: Path | str, *, task: str | None, shape: tuple[int, ...], count: int, seed: int = 0
+) -> tuple[ImageSet | SampleSet, Layout, int]:
+    """A few training samples of a folder, the folder's layout, and how many of them could not be read.
+
+    Raises: DataError if the format is not known, or not one sample can be shown.
+    """
+    found, tree = Findings(Path(root)), walk(root)
+    layout = read(tree, task, found)
+    entries = layout.parts.get("train", ())
+    order = np.random.Generator(np.random.Philox(key=seed)).permutation(len(entries)).tolist()
+    labelled = [at for at in order if entries[at].labels]
+    chosen = list(dict.fromkeys([*labelled[:1], *order]))[:count]
+    opened = [open_entry(tree, entries[at], layout, found) for at in chosen]
+    samples = [sample(o, shape) for o in opened if o is not None]
+    if not samples:
+        raise DataError(f"{root}: not one sample can be shown; `convscope data check {root}` says why")
+    return _set(samples, layout, Normalisation()), layout, len(opened) - len(samples)
 
 
 def folder_layout(root: Path | str, task: TaskName) -> Layout:

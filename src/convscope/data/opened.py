@@ -86,8 +86,8 @@ def _turn(entry: Entry, picture: Picture, found: Findings) -> int:
         return 1
     if entry.size != stored:
         stated = "x".join(map(str, entry.size or ()))
-        raise DataError(f"{entry.where}: says that {entry.file} is {stated}, but it is {width}x{height}; correct the size, "
-                        "and the labels if they were made for it")  # fmt: skip
+        raise DataError(f"{entry.where}: says that {entry.file} is {stated}, but it is {width}x{height}; correct the "
+                        "size, and the labels if they were made for it")  # fmt: skip
     return how
 
 
@@ -136,9 +136,9 @@ def _mask(tree: Tree, entry: Entry, picture: Picture, layout: Layout, found: Fin
         return turned_array(entry.mask(high, wide), how)
     values = decode_values(io.BytesIO(tree.read(entry.mask_file)), source=entry.mask_file)
     if values.shape[:2] != (height, width):
-        if how == 1 or values.shape[:2] != ((width, height) if how >= 5 else (height, width)):
-            raise DataError(f"{entry.mask_file}: is {values.shape[1]}x{values.shape[0]}, but its picture {entry.file} is "
-                            f"{width}x{height}; bring them to one size")  # fmt: skip
+        if how < 5 or values.shape[:2] != (width, height):
+            raise DataError(f"{entry.mask_file}: is {values.shape[1]}x{values.shape[0]}, but its picture {entry.file} "
+                            f"is {width}x{height}; bring them to one size")  # fmt: skip
         values = turned_array(values, how)
     if values.ndim == 3:
         return _from_colours(values, layout.colours, entry.mask_file, found)

@@ -65,7 +65,7 @@ def _classes(tree: Tree, found: Findings) -> tuple[tuple[str, ...], dict[Colour,
     file = next((f for f in COLOURED if f in tree.files), None)
     if file is None:
         found.add("class names", "classes.txt", "there is no file with the names of the classes",
-                  "write one, a name a line, the class of value 0 first; add r g b where masks are in colours")  # fmt: skip
+                  "write one, a name a line, value 0 first; add r g b where masks are in colours")  # fmt: skip
         return (), {}
     names: list[str] = []
     colours: dict[Colour, int] = {}

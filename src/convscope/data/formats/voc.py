@@ -87,8 +87,9 @@ def _box(item: Node) -> Box | None:
 
 def _picture(tree: Tree, file: str, name: str, found: Findings) -> str | None:
     here, stem = posixpath.dirname(file), posixpath.splitext(file)[0]
-    folders = [here, posixpath.join(posixpath.dirname(here), "JPEGImages"), posixpath.join(posixpath.dirname(here), "images"),
-               *([here.replace("Annotations", "JPEGImages", 1), here.replace("annotations", "images", 1)])]  # fmt: skip
+    above = posixpath.dirname(here)
+    folders = [here, posixpath.join(above, "JPEGImages"), posixpath.join(above, "images")]
+    folders += [here.replace("Annotations", "JPEGImages", 1), here.replace("annotations", "images", 1)]
     places = [joined(folder, name) for folder in folders] if name else []
     for place in places:
         if place in tree.files and place in tree.pictures:
