@@ -75,7 +75,7 @@ def test_a_picture_outside_the_folder_is_refused(tmp_path: Path, name: str) -> N
     report = data.check(root)
     assert any("instances.json: images[0]: the picture" in s for s in _found(report)), report.table()
     assert not report.clean
-    with pytest.raises(DataError, match="instances.json: images"):
+    with pytest.raises(DataError, match=r"instances\.json: images"):
         data.load(str(root), shape=SHAPE, task="detect")
 
 
@@ -156,11 +156,11 @@ def _coco(root: Path, change: Callable[[dict[str, Any]], object]) -> Path:
         (lambda d: d["annotations"][2].update(bbox=[1, 2, 3]), "annotations[2]: has no bbox of four numbers"),
         (
             lambda d: d["annotations"][2].update(bbox=[5, 5, 0, 4]),
-            "annotations[2]: box (5, 5, 5, 9) has no width or height",
+            "[2]: box (5, 5, 5, 9) has no width or height",
         ),
         (
             lambda d: d["annotations"][2].update(bbox=[50, 5, 9, 4]),
-            "box (50, 5, 59, 9) lies outside the picture of 40x30",
+            "box (50, 5, 59, 9) lies outside the picture",
         ),
         (lambda d: d["annotations"][2].update(bbox=[5, 5, -3, 4]), "box (5, 5, 2, 9) ends before it begins"),
         (lambda d: d["annotations"][2].update(bbox=[5, 5, float("nan"), 4]), "box (5, 5, nan, 9) holds NaN"),

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from convscope.data.folder import SUFFIXES
+from convscope.data.folder import LITTER, SUFFIXES
 from convscope.errors import DataError
 
-LITTER = frozenset({"thumbs.db", "desktop.ini", ".ds_store", "__macosx"})
 MAX_TEXT = 512 * 2**20  # bytes of one annotation file; instances_train2017.json has 470 million
 
 

@@ -2,7 +2,8 @@
 
 from convscope.data.entries import Entry, Layout
 from convscope.data.findings import Findings
-from convscope.data.tree import LITTER, Tree
+from convscope.data.folder import class_folders
+from convscope.data.tree import Tree
 
 
 def is_classes(tree: Tree) -> bool:
@@ -15,7 +16,7 @@ def read_classes(tree: Tree, task: str, found: Findings) -> Layout:
     """An entry a picture; the folder below the part is its class."""
     tops = [name for name in ("train", "val", "test") if (tree.root / name).is_dir()]
     tops = tops if "train" in tops else [""]
-    classes = _folders(tree, tops[0])
+    classes = class_folders(tree.root / tops[0])
     place = {name: at for at, name in enumerate(classes)}
     if len(classes) < 2:
         found.add(
@@ -32,13 +33,7 @@ def read_classes(tree: Tree, task: str, found: Findings) -> Layout:
         if empty := [c for c in classes if c not in present]:
             found.add("empty class", top or ".", f"no pictures in the classes {', '.join(empty)}",
                       "add some, or remove the folders")  # fmt: skip
-        if strange := [c for c in _folders(tree, top) if c not in place]:
+        if strange := [c for c in class_folders(tree.root / top) if c not in place]:
             found.add("classes", top, f"holds classes that the training part lacks: {', '.join(strange)}",
                       "rename or move them")  # fmt: skip
     return Layout("class folders", task, tuple(classes), parts)
-
-
-def _folders(tree: Tree, top: str) -> list[str]:
-    here = tree.root / top
-    folders = (p for p in here.iterdir() if p.is_dir() and not p.is_symlink())
-    return sorted(p.name for p in folders if p.name[0] != "." and p.name.lower() not in LITTER)

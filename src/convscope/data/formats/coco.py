@@ -155,7 +155,7 @@ class _Reader:
         for place in places:
             if place in self.tree.files:
                 return place
-        if all(p is None for p in places):
+        if places[0] is None:
             self.found.add("outside", where, f"the picture {name!r} lies outside the folder", "copy it into the folder")
         elif any(p in self.tree.links for p in places):
             self.found.add("link", where, f"the picture {name!r} is a link", "put the file itself in its place")

@@ -161,7 +161,7 @@ class _Rows:
         for place in places:
             if place in self.tree.files:
                 return place
-        if all(p is None for p in places):
+        if places[0] is None:
             self.found.add(
                 "outside", where, f"the picture {name!r:.80} lies outside the folder", "copy it into the folder"
             )

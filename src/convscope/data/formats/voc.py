@@ -97,7 +97,7 @@ def _picture(tree: Tree, file: str, name: str, found: Findings) -> str | None:
     beside = [p for p in (stem + end for end in (".jpg", ".jpeg", ".png")) if p in tree.files]
     if beside:
         return beside[0]
-    if places and all(p is None for p in places):
+    if places and places[0] is None:
         found.add("outside", file, f"the picture {name!r} lies outside the folder", "copy it into the folder")
     elif any(p in tree.links for p in places):
         found.add("link", file, f"the picture {name!r} is a link", "put the file itself in its place")
