@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from tiny import SIZE, offer
 
 from convscope import data
 from convscope.runs import TrainConfig, open_run
 from convscope.runs import folder as runs
 from convscope.train import loop, train
-from tiny import SIZE, offer
 
 ALL: dict[str, Any] = {"ema": 0.9, "clip": 0.5, "accumulate": 3, "save_every_steps": 2, "num_threads": 1, "device": "cpu"}
 SCENES = {**ALL, "data": "tiny", "image_size": SIZE, "epochs": 3, "batch_size": 16, "channels_last": True, "flip": True}

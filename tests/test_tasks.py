@@ -16,6 +16,7 @@ from convscope.evaluate import Measured, evaluate_run
 from convscope.report import write_report
 from convscope.runs import TrainConfig, open_run
 from convscope.train import train
+
 from tiny import SIZE, offer, tiny
 
 TINY: dict[str, Any] = {"data": "tiny", "image_size": SIZE, "epochs": 12, "batch_size": 8, "num_threads": 1}
