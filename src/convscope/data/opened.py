@@ -3,6 +3,7 @@
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -172,6 +173,6 @@ def _from_colours(
     return np.array([of[int(v)] for v in seen], np.uint8)[inverse].reshape(packed.shape)
 
 
-def _counted(unknown: Mapping[object, int]) -> str:
+def _counted(unknown: Mapping[Any, int]) -> str:
     told = [f"{v} ({c:,} pixels)" for v, c in list(unknown.items())[:8]]
     return ", ".join(told) + ", ..." * (len(unknown) > 8)

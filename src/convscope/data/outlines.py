@@ -27,7 +27,8 @@ def polygon_mask(polygons: Sequence[Sequence[float]], *, height: int, width: int
             raise ValueError("an outline lies outside the picture, or holds NaN")
     if not polygons:
         return np.zeros((height, width), bool)
-    return mask.decode(mask.merge(mask.frPyObjects([list(map(float, p)) for p in polygons], height, width))) > 0
+    drawn: Any = mask.frPyObjects([list(map(float, p)) for p in polygons], height, width)
+    return mask.decode(mask.merge(drawn)) > 0
 
 
 def run_length_mask(rle: Any, *, height: int, width: int) -> np.ndarray:
