@@ -124,7 +124,8 @@ def test_the_same_picture_in_train_and_test_is_told(tmp_path: Path) -> None:
         folders.picture(file, seed=1000 + at)
     same = (tmp_path / "train" / "cat" / "3.png").read_bytes()
     (tmp_path / "test" / "dog" / "5.png").write_bytes(same)
-    smooth = Image.open(tmp_path / "train" / "cat" / "4.png").resize((12, 9)).resize((320, 240), 3)
+    with Image.open(tmp_path / "train" / "cat" / "4.png") as noise:
+        smooth = noise.resize((12, 9)).resize((320, 240), Image.Resampling.BICUBIC)
     smooth.save(tmp_path / "train" / "cat" / "4.png")
     smooth.save(tmp_path / "test" / "cat" / "7.jpg", quality=80)
     found = _found(data.check(tmp_path))

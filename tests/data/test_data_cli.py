@@ -13,7 +13,8 @@ import folders
 from convscope import data
 from convscope.cli import app
 from convscope.data import ImageSet
-from convscope.data.images import read_image
+from convscope.data.augment import affine, draws
+from convscope.data.images import Picture, read_image
 from convscope.data.likeness import difference_hash, near_pairs
 from convscope.predict.drawing import colours
 from convscope.predict.sheet import CAPTION, GAP, sheet
@@ -45,7 +46,8 @@ def test_show_draws_a_folder(tmp_path: Path, task: str) -> None:
     assert code == 0, text
     assert f"COCO JSON, to {task}" in text
     cell = 384
-    assert Image.open(tmp_path / "s.png").size == (GAP + 4 * (cell + GAP), GAP + 2 * (cell + CAPTION + GAP))
+    with Image.open(tmp_path / "s.png") as drawn:
+        assert drawn.size == (GAP + 4 * (cell + GAP), GAP + 2 * (cell + CAPTION + GAP))
 
 
 def test_show_leaves_out_what_cannot_be_read_and_says_so(tmp_path: Path) -> None:
@@ -69,22 +71,19 @@ def test_a_sheet_holds_the_pictures_and_the_colours_of_their_masks(tmp_path: Pat
 
 def test_augmented_samples_are_those_of_the_first_epoch() -> None:
     one = ImageSet(torch.rand(2, 1, 384, 384), torch.tensor([0, 1]), ("cat", "dog"))
-    from convscope.data.augment import affine, draws
-
     wanted = affine(one.images, draws(2, seed=3, epoch=1)).mul(255).round()[0, 0]
     drawn = np.asarray(sheet(one, augmented=True, seed=3))[GAP : GAP + 384, GAP : GAP + 384, 0]
     assert np.array_equal(drawn, wanted.numpy())
 
 
 def test_hashes_know_a_picture_again_and_tell_others_apart(tmp_path: Path) -> None:
-    files = [folders.picture(tmp_path / f"{i}.png", seed=i, size=(9, 9)) for i in range(20)]
-    images = [Image.open(f).resize((300, 200), 3) for f in files]
-    for i, image in enumerate(images):
+    for i in range(20):
+        with Image.open(folders.picture(tmp_path / f"{i}.png", seed=i, size=(9, 9))) as small:
+            image = small.resize((300, 200), Image.Resampling.BICUBIC)
         image.save(tmp_path / f"{i}.png")
         image.resize((150, 100)).save(tmp_path / f"{i}.jpg", quality=75)
-    one, other = (
-        np.stack([difference_hash(read_image(tmp_path / f"{i}.{e}")) for i in range(20)]) for e in ("png", "jpg")
-    )
+    names = [[tmp_path / f"{i}.{end}" for i in range(20)] for end in ("png", "jpg")]
+    one, other = (np.stack([difference_hash(read_image(name)) for name in some]) for some in names)
     assert list(near_pairs(one, other)) == [(i, i) for i in range(20)]
-    even = np.stack([difference_hash(data.images.Picture(np.full((8, 8, 1), 0.5, np.float32), "L", ""))] * 2)
+    even = np.stack([difference_hash(Picture(np.full((8, 8, 1), 0.5, np.float32), "L", ""))] * 2)
     assert list(near_pairs(even, even)) == []
