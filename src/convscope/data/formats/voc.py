@@ -92,7 +92,7 @@ def _picture(tree: Tree, file: str, name: str, found: Findings) -> str | None:
     folders += [here.replace("Annotations", "JPEGImages", 1), here.replace("annotations", "images", 1)]
     places = [joined(folder, name) for folder in folders] if name else []
     for place in places:
-        if place in tree.files and place in tree.pictures:
+        if place in tree.files:
             return place
     beside = [p for p in (stem + end for end in (".jpg", ".jpeg", ".png")) if p in tree.files]
     if beside:
