@@ -189,6 +189,19 @@ def test_masks_with_a_palette_in_colours_and_as_indices_are_the_same(tmp_path: P
             assert np.array_equal(sample.mask.numpy(), values)
 
 
+@pytest.mark.parametrize(
+    ("make", "task"), [(folders.coco, "segment"), (folders.yolo, "detect"), (folders.pairs, "segment")]
+)
+def test_batches_of_a_folder_can_be_augmented(make: Any, task: Any, tmp_path: Path) -> None:
+    train = data.load(str(make(tmp_path)), shape=SHAPE, task=task).train
+    numbers = torch.zeros(len(train), 6)
+    x, targets = train.batch(torch.arange(len(train)), draws=numbers)
+    plain, wanted = train.batch(torch.arange(len(train)))
+    torch.testing.assert_close(x, plain, atol=0.01, rtol=0)
+    for one, other in zip(targets, wanted, strict=True):
+        assert torch.equal(one, other)
+
+
 def test_a_table_gives_labels_and_boxes(tmp_path: Path) -> None:
     text = "filename,class\n" + "".join(f"{i}.png,{'dog' if i % 2 else 'cat'}\n" for i in range(20))
     made = data.load(str(folders.rows(tmp_path / "a", text, count=20)), shape=SHAPE)

@@ -57,10 +57,10 @@ def sample(opened: Opened, shape: Sequence[int]) -> Sample:
     pixels = to_channels(opened.picture, shape[0]).pixels
     height, width = pixels.shape[:2]
     image = resize(torch.from_numpy(pixels), size=shape[1:]).mul(255).round().to(torch.uint8)
-    mask = None
     if opened.mask is not None:
         whole = torch.from_numpy(opened.mask)[None, None]
-        mask = tv_tensors.Mask(torch.nn.functional.interpolate(whole, tuple(shape[1:]), mode="nearest-exact")[0, 0])
+        mask = torch.nn.functional.interpolate(whole, tuple(shape[1:]), mode="nearest-exact")[0, 0]
+        return Sample(tv_tensors.Image(image), mask=tv_tensors.Mask(mask), name=opened.picture.source)
     scale = torch.tensor([shape[2] / width, shape[1] / height] * 2, dtype=torch.float64)
     boxes = (torch.tensor(opened.boxes, dtype=torch.float64).reshape(-1, 4) * scale).float()
     size = (shape[1], shape[2])
@@ -68,8 +68,7 @@ def sample(opened: Opened, shape: Sequence[int]) -> Sample:
         tv_tensors.Image(image),
         tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=size),  # pyright: ignore[reportCallIssue]
         torch.tensor(opened.labels, dtype=torch.int64),
-        mask,
-        opened.picture.source,
+        name=opened.picture.source,
     )
 
 
