@@ -164,8 +164,9 @@ def test_a_documented_command_parses(page, line):
         return
     assert verb in app.commands, f"{page}: there is no verb {verb!r}"
     command, rest = app.commands[verb], words[words.index(verb) + 1 :]
-    if hasattr(command, "default"):  # a group: its own verb comes next, or is left out
-        name = rest.pop(0) if rest[:1] and rest[0] in command.commands else command.default
+    if hasattr(command, "commands"):  # a group: its own verb comes next, or is left out where there is a default
+        name = rest.pop(0) if rest[:1] and rest[0] in command.commands else getattr(command, "default", None)
+        assert name, f"{page}: {line} needs one of {sorted(command.commands)}"
         command = command.commands[name]
     context = command.context_class(command, info_name=verb)
     given, left, _ = command.make_parser(context).parse_args([w for w in rest if w != "--help"])

@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from convscope import __version__, machine
-from convscope.cli import learn, look, serve, speed, start, steps, why
+from convscope.cli import data, learn, look, serve, speed, start, steps, why
 from convscope.cli.common import say
 from convscope.errors import ConvscopeError
 
@@ -42,6 +42,8 @@ VERBS = (
     why.attribute,
     why.patches,
     why.visualise,
+    look.explain,
+    data.data,
     learn.train,
     learn.evaluate,
     learn.predict,

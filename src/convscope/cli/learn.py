@@ -22,7 +22,7 @@ from convscope.table import Column, Table
 
 def train(
     task: Annotated[str, typer.Argument(help="What is learnt: classify, detect or segment.", metavar="TASK")],
-    data: Annotated[str | None, typer.Option(help="digits or scenes, or a folder of class folders.")] = None,
+    data: Annotated[str | None, typer.Option(help="digits or scenes, or a folder (see docs/data.md).")] = None,
     model: Annotated[str | None, typer.Option(help="Which network (LeNet5) or backbone (small).")] = None,
     weights: Annotated[str | None, typer.Option(help="A file of weights to begin with.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training pictures.")] = None,

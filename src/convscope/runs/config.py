@@ -34,7 +34,7 @@ class TrainConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
 
     task: Literal["classify", "detect", "segment"] = Field("classify", description="what is learnt")
-    data: str = Field("digits", description="an embedded data set, or a folder of class folders")
+    data: str = Field("digits", description="an embedded data set, or a folder")
     model: str = Field("LeNet5", description="a model's name, or that of a backbone")
     weights: str = Field("", description="a file of weights to begin with; those that do not fit are left out")
     freeze: bool = Field(False, description="keep the backbone as it is, and train the head alone")
