@@ -96,7 +96,7 @@ def test_the_sets_of_both_tasks_share_their_scenes(monkeypatch: pytest.MonkeyPat
 def test_what_scenes_cannot_be_is_refused() -> None:
     with pytest.raises(DataError, match=r"scenes: are 3x128x128, not 3x64x64; leave image_size at 128"):
         load("scenes", shape=(3, 64, 64), task="detect")
-    with pytest.raises(DataError, match="no embedded data set to segment; known: scenes"):
+    with pytest.raises(DataError, match="data 'digits': is neither a folder nor an embedded data set; known: scenes"):
         load("digits", shape=(3, 64, 64), task="segment")
     with pytest.raises(DataError, match="hold several digits, so that there is no one class"):
         scenes("classify")

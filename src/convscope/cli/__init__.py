@@ -27,29 +27,28 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Build, see, train and speed up convolutional neural networks.",
     epilog="MODEL is LeNet5, ConvNet3, torchvision:NAME, timm:NAME, imagenet:efficientnet_lite0, "
-    "package.module:function, or a run folder. "
+    "package.module:function, a run folder, or an exported file. "
     "IMAGE is a file, digits:N (a handwritten test digit), flower, china, coffee, chelsea, ... (photographs).",
 )
 
 VERBS = (
     start.demo,
+    serve.lab,
     look.convolve,
-    look.inspect,
     look.family,
+    look.inspect,
     look.field,
     look.features,
     steps.explain,
     why.attribute,
     why.patches,
     why.visualise,
-    look.explain,
     data.data,
     learn.train,
     learn.evaluate,
     learn.predict,
     learn.export,
     speed.profile,
-    serve.lab,
     speed.optimize,
     start.env,
 )
