@@ -204,3 +204,10 @@ def test_batch_normalisation_on_meta_tensors_makes_what_it_makes_on_real_ones(dt
         made = [[(v.shape, v.dtype, r.storages[v.storage]) for v in o.outputs]
                 for o, r in ((of_meta, meta), (of_real, real))]  # fmt: skip
         assert made[0] == made[1]
+
+
+def test_a_module_of_modules_answers_with_the_last_operator_inside_it():
+    block = nn.Sequential(nn.Conv2d(1, 1, 1), nn.ReLU())
+    recording = record(block.append(nn.Sequential(nn.Sigmoid(), nn.Tanh())), torch.zeros(1, 1, 2, 2))
+    assert recording.find("2").name == "tanh"
+    assert recording.find("2.0").name == "sigmoid"

@@ -98,21 +98,35 @@ class Recording:
     def find(self, layer: str | int) -> Op:
         """The operator of a layer: by its module path, the end of that path ("C3"), or the operator's index.
 
-        A module that ran several operators answers with the last one.
+        A module that ran several operators answers with the last one; one that ran none itself, with the last that
+        ran inside it.
         Raises: InputError with the nearest name if there is none, or with the candidates if there are several.
         """
         paths = list(dict.fromkeys(op.module for op in self.ops if op.module))
-        if isinstance(layer, int) or (layer.isdecimal() and layer not in paths):
+        above = list(dict.fromkeys(up for p in paths for up in _parents(p)))
+        if isinstance(layer, int) or (layer.isdecimal() and layer not in {*paths, *above}):
             if 0 <= int(layer) < len(self.ops):
                 return self.ops[int(layer)]
             raise InputError(f"layer {layer}: the recording has operators 0 to {len(self.ops) - 1}; choose one of them")
-        found = [p for p in paths if p == layer] or [p for p in paths if p.endswith(f".{layer}")]
+        found = _named(layer, paths) or _named(layer, above)
         if len(found) > 1:
             raise InputError(f"layer {layer!r}: several modules end so: {', '.join(found)}; give the whole path")
         if not found:
             known = nearest(layer, {*paths, *(p.rpartition(".")[2] for p in paths)} if "." not in layer else paths)
             raise InputError(f"layer {layer!r}: no operator ran in a module of that name; {known}")
-        return next(op for op in reversed(self.ops) if op.module == found[0])
+        inside = "" if found[0] in paths else f"{found[0]}."
+        return next(
+            op for op in reversed(self.ops) if op.module == found[0] or (inside and op.module.startswith(inside))
+        )
+
+
+def _named(layer: str, paths: list[str]) -> list[str]:
+    return [p for p in paths if p == layer] or [p for p in paths if p.endswith(f".{layer}")]
+
+
+def _parents(path: str) -> Iterator[str]:
+    while path := path.rpartition(".")[0]:
+        yield path
 
 
 def _shapes(values: tuple[Value, ...]) -> str:
