@@ -76,8 +76,8 @@ def pool_windows(op: Op) -> tuple[Window, ...]:
 def reduced_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box:
     """A reduction reads its axes whole and keeps its place along the others."""
     given = op.args.get("dim")
-    every = given is None or given == ()
-    dims = set(range(len(value.shape))) if every else {d % len(value.shape) for d in _tuple(given)}
+    all_axes = tuple(range(len(value.shape)))
+    dims = {d % len(value.shape) for d in _tuple(all_axes if given is None or given == () else given)}
     rest = iter(box)
     keep = op.args.get("keepdim", False)
     result = []
