@@ -1,7 +1,6 @@
 """Totals and rows against published numbers."""
 
 import json
-
 import time
 
 import pytest
