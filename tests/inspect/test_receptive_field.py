@@ -167,6 +167,18 @@ def test_attention_sees_everything_and_its_own_patch():
     assert field.at((0, 1 + 14 * 3 + 5, 0)) == ((48, 63), (80, 95))  # behind the class token
 
 
+def test_a_view_that_drops_a_last_axis_keeps_the_field():
+    model = nn.Sequential(nn.Conv2d(1, 1, (3, 8)), nn.Flatten(2), nn.Conv1d(1, 1, 3))
+    field = field_of(model, torch.zeros(1, 1, 12, 8), "2")
+    assert (field.size, field.stride) == ((5, 8), (1, 0))
+    woven = field_of(nn.Sequential(nn.Conv2d(1, 4, 3), nn.PixelShuffle(2)), torch.zeros(1, 1, 8, 8))
+    assert (woven.size, woven.stride) == ((3, 3), (0.5, 0.5))
+    dropped = field_of(
+        nn.Sequential(nn.Conv1d(1, 1, 3, 2), nn.AdaptiveMaxPool1d(1), nn.Flatten(0)), torch.zeros(1, 1, 4)
+    )
+    assert dropped.size == (3,)
+
+
 def test_statistics_of_the_batch_are_everything():
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
     assert field_of(model.eval(), torch.zeros(2, 1, 8, 8)).global_through == ()

@@ -1,6 +1,7 @@
 """Totals and rows against published numbers."""
 
 import json
+import time
 
 import pytest
 import torch
@@ -109,3 +110,15 @@ def test_the_table_says_that_phases_differ_and_what_is_a_bound():
     odd = str(summarize(record(Odd(), torch.zeros(1, 4))))
     assert "≤ 4" in odd
     assert "units may see less" in odd
+
+
+def test_ten_thousand_operators_take_about_ten_times_as_long_as_a_thousand():
+    seconds = {}
+    for count in (1_000, 10_000):
+        layers = [nn.Conv1d(1, 1, 3, padding=1) if i % 2 else nn.ReLU() for i in range(count)]
+        start = time.process_time()
+        summary = summarize(record(nn.Sequential(*layers), torch.zeros(1, 1, 16)))
+        seconds[count] = time.process_time() - start
+    assert seconds[10_000] < 40 * seconds[1_000]
+    assert len(summary.operators) == 10_000
+    assert summary.total.macs == 5_000 * 16 * 3

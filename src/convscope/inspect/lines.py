@@ -105,6 +105,8 @@ def reshaped_line(axis: int, out: tuple[int, ...], into: tuple[int, ...]) -> Lin
         return Line(None, ((0, 0),))
     if len(longer) > 1:
         return None
+    if not there:  # the last axes are gone, each of one element
+        return Line(None, ((0, 0),))
     mover = (longer or there)[-1]
     inner = prod(into[a] for a in here if a > axis)
     if all(into[a] == 1 for a in here if a < axis):
