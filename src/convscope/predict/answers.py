@@ -13,6 +13,7 @@ from convscope.explain.sheets import as_rgb
 from convscope.explain.targets import Target, logit_sum, unit
 from convscope.models import Candidates
 from convscope.runs.loaded import LoadedModel
+from convscope.table import number
 from convscope.tasks import Detection
 
 MARK = "#f6b36b"
@@ -39,9 +40,9 @@ class Answer:
 
     def __str__(self) -> str:
         if self.share is not None:
-            return f"class {self.name}, {100 * self.share:.3g} % of the pixels"
+            return f"class {self.name}, {number(100 * self.share)} % of the pixels"
         where = f" at row {self.pixel[0]}, column {self.pixel[1]}" if self.pixel else ""
-        return f"{'box of ' if self.box else ''}class {self.name}{where}, {100 * self.probability:.3g} %"
+        return f"{'box of ' if self.box else ''}class {self.name}{where}, {number(100 * self.probability)} %"
 
     def marked(self, picture_HWC: np.ndarray) -> np.ndarray:
         """The picture, pixels in 0..1, with the box outlined or the pixel ringed."""
