@@ -180,7 +180,7 @@ BAD = {
     "visualise: misspelt layer": ([*VISUALISE, "--layer", "C33", "--channel", 0], "did you mean 'C3'"),
     "visualise: channel outside": ([*VISUALISE, "--layer", "C3", "--channel", 16], "has channels 0 to 15"),
     "visualise: no steps": ([*VISUALISE, "--layer", "C3", "--channel", 0, "--steps", 0], "steps"),
-    "features: kernels of a layer without": ([*FEATURES, "--kernels", "--layer", "S2"], "layer 'S2': is no convolution"),
+    "features: kernels of a layer without": ([*FEATURES, "--kernels", "--layer", "S2"], "is no convolution"),
     "features: kernels of no layer": ([*FEATURES, "--kernels", "--layer", "C33"], "did you mean 'C3'"),
     "features: statistics of which layer": ([*FEATURES, "--statistics", "--data", "digits"], "give --layer"),
     "features: statistics of what": ([*FEATURES, "--statistics", "--layer", "C3"], "whose pictures is not said"),

@@ -56,7 +56,7 @@ class Visualisation:
         return len(self.activations) - 1
 
     def picture(self) -> Image.Image:
-        """The picture, enlarged by a whole number; its mean and spread brought to fixed ones, so that it can be seen."""
+        """The picture, enlarged by a whole number, with a fixed mean and spread, so that it can be seen."""
         first, last = number(self.activations[0]), number(self.activation)
         lines = (f"mean activation {first} at first, {last} after {self.steps} steps", "drawn with a fixed contrast")
         about = self.pixels - self.pixels.mean()

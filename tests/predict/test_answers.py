@@ -127,13 +127,14 @@ def test_a_pixel_is_asked_about_by_row_and_column(runs: Path) -> None:
 def test_what_is_not_there_is_said_in_a_sentence(runs: Path) -> None:
     detector, segmenter = load_model(str(runs / "detect")), load_model(str(runs / "segment"))
     x = torch.zeros(1, 3, SIZE, SIZE)
-    for loaded, words, told in (
+    asked: list[tuple[LoadedModel, dict[str, Any], str]] = [
         (detector, {"box": 500}, "--box 500: the network finds"),
         (detector, {"pixel": (1, 2)}, "learnt to detect, not to segment"),
         (detector, {"target": "dsc"}, "did you mean 'disc'"),
         (segmenter, {"box": 0}, "learnt to segment, and gives no boxes"),
         (segmenter, {"pixel": (1, 64)}, "the network's picture is 64x64; give row,column"),
         (segmenter, {"pixel": (1,)}, "give row,column"),
-    ):
+    ]
+    for loaded, words, told in asked:
         with pytest.raises(InputError, match=told):
             answer(loaded, x, **words)
