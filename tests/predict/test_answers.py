@@ -122,6 +122,23 @@ def test_a_pixel_is_asked_about_by_row_and_column(runs: Path) -> None:
     size = maps(runs)["saliency"]
     near = size[max(0, row - 16) : row + 17, max(0, column - 16) : column + 17].sum() / size.sum()
     assert near > 0.6
+    found = ask(runs, "segment", "--pixel", f"{row},{column}", "--method", "grad-cam")["methods"][0]
+    size = maps(runs)["grad-cam"]
+    own = sample.mask.numpy() == sample.mask[row, column].item()
+    assert size[own].mean() > 4 * size[~own].mean(), found["layer"]
+
+
+@pytest.mark.parametrize("task", ["detect", "segment"])
+def test_patches_and_statistics_take_the_pictures_of_such_a_run(runs: Path, task: str) -> None:
+    layer = ["--layer", "backbone.stages.1", "--json"]
+    words = ["patches", str(runs / task), "--channel", "3", "--out", str(runs / "patches"), *layer]
+    told = CliRunner().invoke(app, words)
+    assert told.exit_code == 0, (told.output, told.exception)
+    (grid,) = json.loads(told.stdout)["channels"]
+    assert grid["images"] == 12
+    told = CliRunner().invoke(app, ["features", str(runs / task), "--statistics", *layer])
+    assert told.exit_code == 0, (told.output, told.exception)
+    assert len(json.loads(told.stdout)["layers"][0]["channels"]) == 32
 
 
 def test_what_is_not_there_is_said_in_a_sentence(runs: Path) -> None:

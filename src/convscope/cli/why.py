@@ -1,5 +1,6 @@
 """Verbs that ask what a layer looks for, and what an answer rests on."""
 
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -201,7 +202,8 @@ def _pictures(model: str, data: str | None, part: str) -> tuple[Any, Any]:
         raise InputError(f"--data: whose pictures is not said, and {model} is no run; give digits, or a folder")
     run = open_run(model) if Path(model).is_dir() else None
     spec, seed = data or (run and run.config.data) or "", run.config.seed if run else 0
-    images = getattr(datasets.load(spec, shape=loaded.shape, seed=seed), part)
+    task = loaded.task if data is None or data in datasets.DATASETS[loaded.task] else "classify"
+    images = getattr(datasets.load(spec, shape=loaded.shape, seed=seed, task=task), part)
     return loaded, replace(images, normalisation=loaded.normalisation)
 
 
@@ -209,7 +211,7 @@ def _batches(images: Any) -> Iterator[Any]:
     """The normalised pictures, as many at once as a fixed number of values allows; progress on the error stream."""
     import torch
 
-    size = max(1, PIXELS_AT_ONCE // max(1, images.images[:1].numel()))
+    size = max(1, PIXELS_AT_ONCE // math.prod(images.shape))
     parts = torch.arange(len(images)).split(size)
     for at in _counted(parts, len(parts)):
         yield images.batch(at)[0]

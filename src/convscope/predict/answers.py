@@ -148,7 +148,6 @@ def _segmented(loaded: LoadedModel, outputs: Any, label: int | None, pixel: tupl
     if not isinstance(outputs, Tensor) or outputs.ndim != 4 or outputs.shape[1] != len(names):
         raise ModelError(f"model: is no segmenter of {len(names)} classes; it gives a {type(outputs).__name__}")
     shares, (high, wide) = outputs[0].double().softmax(0), outputs.shape[2:]
-    layer = next((path for path, _ in loaded.model.named_modules() if path.endswith(".context")), None)
     if pixel is not None:
         if len(pixel) != 2 or pixel[0] >= high or pixel[1] >= wide:
             at = ",".join(map(str, pixel))
@@ -156,9 +155,24 @@ def _segmented(loaded: LoadedModel, outputs: Any, label: int | None, pixel: tupl
         row, column = pixel
         label = int(shares[:, row, column].argmax()) if label is None else label
         told = unit(label, row, column)
-        return Answer(told, names[label], float(shares[label, row, column]), pixel=(row, column), layer=layer)
+        return Answer(
+            told,
+            names[label],
+            float(shares[label, row, column]),
+            pixel=(row, column),
+            layer=_drawn_by(loaded.model, pixel=True),
+        )
     counts = torch.bincount(shares.argmax(0).flatten(), minlength=len(names))
     if label is None:
         label = int(counts[1:].argmax()) + 1 if counts[1:].any() else 0
     share = int(counts[label]) / (high * wide)
+    layer = _drawn_by(loaded.model, pixel=False)
     return Answer(logit_sum(label), names[label], float(shares[label].mean()), share=share, layer=layer)
+
+
+def _drawn_by(model: Any, *, pixel: bool) -> str | None:
+    """The coarse map that tells classes from each other, or for one pixel the fine map that draws outlines."""
+    for path, module in model.named_modules():
+        if hasattr(module, "context") and hasattr(module, "refine"):
+            return f"{path}.refine.{len(module.refine) - 1}" if pixel else f"{path}.context"
+    return None
