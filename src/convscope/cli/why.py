@@ -203,8 +203,8 @@ def _pictures(model: str, data: str | None, part: str) -> tuple[Any, Any]:
     run = open_run(model) if Path(model).is_dir() else None
     spec, seed = data or (run and run.config.data) or "", run.config.seed if run else 0
     task = loaded.task if data is None or data in datasets.DATASETS[loaded.task] else "classify"
-    images = getattr(datasets.load(spec, shape=loaded.shape, seed=seed, task=task), part)
-    return loaded, replace(images, normalisation=loaded.normalisation)
+    splits = datasets.load(spec, shape=loaded.shape, seed=seed, task=task)  # pyright: ignore[reportArgumentType]
+    return loaded, replace(getattr(splits, part), normalisation=loaded.normalisation)
 
 
 def _batches(images: Any) -> Iterator[Any]:
