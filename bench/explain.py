@@ -1,7 +1,7 @@
 """One unit of ResNet-50 at 224x224 explained, after one forward pass that kept every tensor.
 
 Each round explains one unit of every operator once; shown are the slowest operators, a tree ten operators deep, and
-Grad-CAM beside one forward and backward pass.
+Grad-CAM beside one forward and backward pass; and 64 maps of 112x112 drawn into a PNG.
 """
 
 import statistics
@@ -14,9 +14,10 @@ import torchvision
 
 from convscope import machine, record
 from convscope.explain import attribute, explain, trace
+from convscope.explain.pictures import grid, png_bytes
 
 ROUNDS = 15
-WHOLE = ("tree of depth 10, breadth 2", "forward and backward", "Grad-CAM")
+WHOLE = ("tree of depth 10, breadth 2", "forward and backward", "Grad-CAM", "64 maps of 112x112 to PNG")
 
 
 def main() -> None:
@@ -25,6 +26,7 @@ def main() -> None:
     model = torchvision.models.resnet50(weights=None).eval()
     x = torch.rand(1, 3, 224, 224)
     recording = record(model, x, keep=lambda op: True)
+    maps = recording.tensors[recording.ops[0].outputs[0].id][0].numpy()
     units = [(op, tuple(n // 2 for n in op.outputs[0].shape)) for op in recording.ops]
     seconds: dict[str, list[float]] = {}
     for _ in range(ROUNDS):
@@ -34,6 +36,7 @@ def main() -> None:
         seconds.setdefault("forward and backward", []).append(timed(lambda: both(model, x)))
         seconds.setdefault("Grad-CAM", []).append(timed(lambda: attribute(model, x, "grad-cam", layer="layer4")))
         deep = timed(lambda: trace(recording, recording.ops[-1], unit=(0, 500), depth=10, breadth=2))
+        seconds.setdefault("64 maps of 112x112 to PNG", []).append(timed(lambda: png_bytes(grid(maps))))
         seconds.setdefault("tree of depth 10, breadth 2", []).append(deep)
     facts = machine.describe()
     print(f"{facts['processor']}, {facts['cores']} cores, torch {facts['torch']}, {len(units)} operators")

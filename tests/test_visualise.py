@@ -1,5 +1,6 @@
 """A visualisation makes its channel fire as no other picture does."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -7,7 +8,7 @@ from torch import nn
 from convscope import data
 from convscope.errors import InputError
 from convscope.models import LeNet5
-from convscope.visualise import ascent, visualise
+from convscope.visualise import CONTRAST, Visualisation, _moved, ascent, visualise
 
 
 def test_it_beats_every_picture_of_the_data_set():
@@ -67,3 +68,35 @@ def test_what_does_not_fit_is_said_in_a_sentence():
     }.items():
         with pytest.raises(InputError, match=told):
             visualise(model, **{"layer": "0", "channel": 0, "shape": (1, 8, 8), "steps": 1, **call})
+
+
+@pytest.mark.parametrize("spread", [0.003, 0.4])
+def test_it_is_drawn_with_one_contrast_whatever_its_own(spread):
+    noise = np.random.default_rng(0).uniform(-1, 1, (40, 40, 3)).astype(np.float32)
+    made = Visualisation("0", 0, 0.5 + spread * noise, (0.0,))
+    x0, y0 = 20, 54  # the page's margin, and its title above
+    drawn = np.asarray(made.picture(), dtype=float)[y0 : y0 + 320, x0 : x0 + 320] / 255
+    assert drawn.mean() == pytest.approx(0.5, abs=0.01)
+    assert drawn.std() == pytest.approx(CONTRAST, abs=0.01)
+
+
+def test_each_step_moves_the_picture_a_little_and_keeps_what_is_even():
+    source = torch.Generator().manual_seed(0)
+    assert torch.allclose(_moved(torch.full((1, 3, 32, 32), 0.7), source), torch.tensor(0.7))
+    dot = torch.zeros(1, 1, 64, 64)
+    dot[..., 30:34, 30:34] = 1
+    ys, xs = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
+    places = []
+    for _ in range(40):
+        moved = _moved(dot, source)[0, 0]
+        places.append([float((moved * at).sum() / moved.sum()) - 31.5 for at in (ys, xs)])
+    reach = np.abs(places).max(0)
+    assert (reach > 2).all()
+    assert (reach <= 64 / 16 * 1.3).all()
+
+
+def test_colours_are_mixed_as_those_of_photographs_are():
+    """Channels of photographs rise and fall together; a random start in red, green and blue would not."""
+    model = nn.Sequential(nn.Conv2d(3, 1, 1))
+    start = next(ascent(model, layer="0", channel=0, shape=(3, 48, 48))).pixels.reshape(-1, 3)
+    assert np.corrcoef(start.T)[np.triu_indices(3, 1)].min() > 0.5

@@ -3,6 +3,7 @@
 Shape suffixes: C channels, H rows, W columns.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,13 @@ from convscope.table import number
 
 LEARNING_RATE = 0.05  # of Adam
 SPREAD = 0.01  # of the random spectrum that the ascent starts from
+TURN, ZOOM, SHIFT = 5.0, 0.1, 1 / 16  # how far each step may move the picture: degrees, share of size, share of size
+COLOURS = (  # the root of ImageNet's covariance of red, green and blue, its largest column of length 1
+    (0.5629, 0.1949, 0.0433),
+    (0.5846, 0.0, -0.1083),
+    (0.5846, -0.1949, 0.0650),
+)
+CONTRAST = 0.22  # standard deviation of the pixels that are drawn
 DECAY = 0.02  # how much a mean squared distance of 1 from mid-grey costs, in units of the channel's first gradient
 
 
@@ -48,11 +56,13 @@ class Visualisation:
         return len(self.activations) - 1
 
     def picture(self) -> Image.Image:
-        """The picture, enlarged by a whole number."""
+        """The picture, enlarged by a whole number, with a fixed mean and spread, so that it can be seen."""
         first, last = number(self.activations[0]), number(self.activation)
-        line = f"mean activation {first} at first, {last} after {self.steps} steps"
-        panel = Panel(zoomed(as_rgb(self.pixels), 320))
-        return page([[panel]], title=self.layer, shape=f"channel {self.channel}", lines=(line,))
+        lines = (f"mean activation {first} at first, {last} after {self.steps} steps", "drawn with a fixed contrast")
+        about = self.pixels - self.pixels.mean()
+        drawn = 0.5 + CONTRAST * about / max(float(about.std()), 1e-3)
+        panel = Panel(zoomed(as_rgb(drawn), 320))
+        return page([[panel]], title=self.layer, shape=f"channel {self.channel}", lines=lines)
 
     def data(self) -> dict[str, Any]:
         """Plain data for JSON, without the pixels."""
@@ -92,8 +102,9 @@ def ascent(
 
     shape: C, H, W of the model's input. options: `seed` of the first picture and the jitter (0), and `normalise`,
     which brings pixels in 0..1 to what the model takes (unchanged). The picture is the sigmoid of an inverse Fourier
-    transform with amplitudes that fall as 1 / frequency; each step sees it moved by a few pixels, and what strays
-    from mid-grey costs a little. What is maximised is the mean of the channel over its places.
+    transform with amplitudes that fall as 1 / frequency, its colours mixed as those of photographs are; each step
+    sees it shifted, turned and scaled a little, and what strays from mid-grey costs a little. What is maximised is
+    the mean of the channel over its places.
     Raises: InputError if layer, channel or steps do not fit; ModelError if the layer has no gradient.
     Source: Olah, Mordvintsev & Schubert 2017, "Feature Visualization", Distill (doi:10.23915/distill.00007).
     """
@@ -131,7 +142,6 @@ def _ascent(wanted: _Wanted, *, shape: tuple[int, ...], steps: int, seed: int = 
     spectrum, frequencies = _spectrum(shape, source)
     spectrum.requires_grad_()
     climb = torch.optim.Adam([spectrum], lr=LEARNING_RATE)
-    reach = max(1, min(shape[1:]) // 16)
     activations: list[float] = []
     for step in range(steps + 1):
         # the model is brought back between the steps, so that nothing stays changed when nobody asks for the next
@@ -143,7 +153,7 @@ def _ascent(wanted: _Wanted, *, shape: tuple[int, ...], steps: int, seed: int = 
                 wanted.path, wanted.channel, pixels[0].detach().movedim(0, -1).numpy().copy(), tuple(activations)
             )
             if step < steps:
-                moved = _jitter(pixels, reach, source)
+                moved = _moved(pixels, source)
                 height = wanted.activation(moved)
                 if not height.requires_grad:
                     raise ModelError(
@@ -167,11 +177,16 @@ def _spectrum(shape: tuple[int, ...], source: torch.Generator) -> tuple[Tensor, 
 def _pixels(spectrum: Tensor, amplitude: Tensor, shape: tuple[int, ...]) -> Tensor:
     """1xCxHxW in 0..1."""
     scaled = torch.view_as_complex(spectrum) * amplitude
-    return torch.fft.irfft2(scaled, s=shape[1:]).sigmoid()[None]
+    x_CHW = torch.fft.irfft2(scaled, s=shape[1:])
+    mixed = torch.einsum("dc,chw->dhw", torch.tensor(COLOURS), x_CHW) if shape[0] == 3 else x_CHW
+    return mixed.sigmoid()[None]
 
 
-def _jitter(pixels_NCHW: Tensor, reach: int, source: torch.Generator) -> Tensor:
-    """The picture moved by up to `reach` pixels, mid-grey where nothing came from."""
-    y, x = torch.randint(0, 2 * reach + 1, (2,), generator=source).tolist()
-    high, wide = pixels_NCHW.shape[2:]
-    return F.pad(pixels_NCHW, (reach,) * 4, value=0.5)[..., y : y + high, x : x + wide]
+def _moved(pixels_NCHW: Tensor, source: torch.Generator) -> Tensor:
+    """The picture shifted, turned and scaled by chance; mirrored at its border where nothing came from."""
+    turn, zoom, right, down = (2 * torch.rand(4, generator=source) - 1).tolist()
+    angle, scale = math.radians(TURN * turn), 1 + ZOOM * zoom
+    along, across = math.cos(angle) / scale, math.sin(angle) / scale
+    onto = torch.tensor([[[along, -across, 2 * SHIFT * right], [across, along, 2 * SHIFT * down]]])
+    places = F.affine_grid(onto, list(pixels_NCHW.shape), align_corners=False)
+    return F.grid_sample(pixels_NCHW, places, padding_mode="reflection", align_corners=False)

@@ -1,5 +1,6 @@
 """Verbs that ask what a layer looks for, and what an answer rests on."""
 
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +14,7 @@ from convscope.cli.common import (
     Model,
     Out,
     make_folder,
+    parse_numbers,
     parse_shape,
     say,
     say_written,
@@ -20,8 +22,8 @@ from convscope.cli.common import (
     target_file,
     warn_if_untrained,
 )
-from convscope.errors import InputError, nearest
-from convscope.table import Column, Table, number
+from convscope.errors import InputError
+from convscope.table import Column, Table
 
 PIXELS_AT_ONCE = 2**21  # values of a batch: 13 pictures of 3x224x224
 
@@ -35,6 +37,8 @@ def attribute(
     image: Image,
     method: Annotated[str, typer.Option(help="grad-cam, another method, or `all`.")] = "grad-cam",
     target: Annotated[str | None, typer.Option(help="Which class, by name or number; the likeliest if none.")] = None,
+    box: Annotated[int | None, typer.Option(help="Which box of a detector; 0 is the best.", min=0)] = None,
+    pixel: Annotated[str | None, typer.Option(help="Which pixel of a segmenter: row,column; all if none.")] = None,
     layer: Annotated[str | None, typer.Option(help="Which layer Grad-CAM looks at; the last that has places.")] = None,
     seed: Annotated[int, typer.Option(help="Of SmoothGrad's noise.", min=0)] = 0,
     input: Input = None,
@@ -42,21 +46,23 @@ def attribute(
     json: Json = False,
 ) -> None:
     """Draw which parts of a picture an answer of the network rests on."""
-    from convscope.explain.attribution import METHODS, attribute
+    from convscope.explain.attribution import attribute
     from convscope.explain.sheets import sheet
+    from convscope.predict import answer
 
     path = target_file(out)
+    place = parse_numbers(pixel, ",", option="--pixel") if pixel else None
+    names = _methods(method)
     loaded, x = _prepared(model, image, input)
-    index, name, probability = _class_of(loaded, x, target)
-    names = tuple(METHODS) if method == "all" else (method,)
-    layers = {m: layer if "cam" in m or method != "all" else None for m in names}
-    found = [attribute(loaded.model, x, m, target=index, layer=layers[m], seed=seed) for m in names]
+    told = answer(loaded, x, target=target, box=box, pixel=place)
+    layers = {m: (layer or told.layer if "cam" in m else None if method == "all" else layer) for m in names}
+    found = [attribute(loaded.model, x, m, target=told.target, layer=layers[m], seed=seed) for m in names]
     picture = loaded.normalisation.undo(x)[0].movedim(0, -1).numpy()
-    title = f"{image}: class {name}, {number(100 * probability)} %"
-    say_written(_save(sheet(picture, found, title=title), path))
+    title = f"{image}: {told}"
+    say_written(_save(sheet(told.marked(picture), found, title=title), path))
     say_written(_save_numbers(path.with_suffix(".npz"), picture=picture, **{a.method: a.map for a in found}))
     table = _attributions(found, title)
-    data = {"class": name, "probability": probability, "methods": [a.data() for a in found], "picture": str(path)}
+    data = {**told.data(), "methods": [a.data() for a in found], "picture": str(path)}
     show(table, data=data, json=json)
 
 
@@ -102,7 +108,7 @@ def visualise(
     loaded = load_model(model, shape=parse_shape(input))
     warn_if_untrained(loaded)
     options = {"steps": steps, "seed": seed, "normalise": loaded.normalisation}
-    last = None
+    last, code = None, 0
     try:
         climbing = ascent(loaded.model, layer=layer, channel=channel, shape=loaded.shape, **options)
         for state in _counted(climbing, steps + 1):
@@ -111,11 +117,13 @@ def visualise(
         if last is None:
             raise
         say(f"stopped after {last.steps} of {steps} steps")
+        code = 130
     if last is not None:
         say_written(_save(last.picture(), path))
         row = last.data()
         table = Table(tuple(Column(k, k.replace("_", " ")) for k in row), (row,))
         show(table, data={**row, "picture": str(path)}, json=json)
+    raise typer.Exit(code)
 
 
 def draw_kernels(model: str, layers: list[str] | None, input: str | None, folder: Path, *, json: bool) -> None:
@@ -156,23 +164,12 @@ def _prepared(model: str, image: str, input: str | None) -> tuple[Any, Any]:
     return loaded, x
 
 
-def _class_of(loaded: Any, x: Any, target: str | None) -> tuple[int, str, float]:
-    """Number, name and probability of the class that is asked about."""
-    from convscope.evaluate import checked_logits, evaluating
+def _methods(method: str) -> tuple[str, ...]:
+    from convscope.explain.attribution import METHODS
 
-    names = loaded.class_names()
-    with evaluating(loaded.model):
-        shares = checked_logits(loaded.model, x, num_classes=len(names))[0].double().softmax(0)
-    if target is None:
-        index = int(shares.argmax())
-    elif target in names:
-        index = names.index(target)
-    elif target.isdecimal() and int(target) < len(names):
-        index = int(target)
-    else:
-        hint = f"classes are 0 to {len(names) - 1}" if target.isdecimal() else nearest(target, names)
-        raise InputError(f"--target {target!r}: the model has no such class; {hint}")
-    return index, names[index], float(shares[index])
+    if method != "all" and method not in METHODS:
+        raise InputError(f"--method {method!r}: there is none of that name; use one of {', '.join(METHODS)}, all")
+    return tuple(METHODS) if method == "all" else (method,)
 
 
 def _attributions(found: list[Any], title: str) -> Table:
@@ -205,15 +202,16 @@ def _pictures(model: str, data: str | None, part: str) -> tuple[Any, Any]:
         raise InputError(f"--data: whose pictures is not said, and {model} is no run; give digits, or a folder")
     run = open_run(model) if Path(model).is_dir() else None
     spec, seed = data or (run and run.config.data) or "", run.config.seed if run else 0
-    images = getattr(datasets.load(spec, shape=loaded.shape, seed=seed), part)
-    return loaded, replace(images, normalisation=loaded.normalisation)
+    task = loaded.task if data is None or data in datasets.DATASETS[loaded.task] else "classify"
+    splits = datasets.load(spec, shape=loaded.shape, seed=seed, task=task)  # pyright: ignore[reportArgumentType]
+    return loaded, replace(getattr(splits, part), normalisation=loaded.normalisation)
 
 
 def _batches(images: Any) -> Iterator[Any]:
     """The normalised pictures, as many at once as a fixed number of values allows; progress on the error stream."""
     import torch
 
-    size = max(1, PIXELS_AT_ONCE // max(1, images.images[:1].numel()))
+    size = max(1, PIXELS_AT_ONCE // math.prod(images.shape))
     parts = torch.arange(len(images)).split(size)
     for at in _counted(parts, len(parts)):
         yield images.batch(at)[0]

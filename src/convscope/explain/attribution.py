@@ -72,10 +72,14 @@ class _Asked:
     def score(self, x_NCHW: Tensor) -> Tensor:
         """Shapes: NxCxHxW -> N."""
         x = as_model(self.model, x_NCHW)  # captum makes float32 of other types
-        scores = self.target(called(self.model, x.clone()))  # a copy, since the model may write in place
-        if not isinstance(scores, Tensor) or scores.shape != (len(x_NCHW),):
+        return self.told(called(self.model, x.clone()), len(x))  # a copy, since the model may write in place
+
+    def told(self, outputs: Any, num_samples: int) -> Tensor:
+        """The scores of a batch whose outputs are known."""
+        scores = self.target(outputs)
+        if not isinstance(scores, Tensor) or scores.shape != (num_samples,):
             found = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-            raise InputError(f"target: gives {found} for {len(x_NCHW)} samples; return one number a sample")
+            raise InputError(f"target: gives {found} for {num_samples} samples; return one number a sample")
         return scores
 
 
@@ -112,10 +116,10 @@ def attribute(
     x = as_model(model, x.detach())
     with undisturbed(model):
         with torch.no_grad():
-            target, name = _target(model, x, target)
-        asked = _Asked(model, x, target, layer, seed)
-        with torch.no_grad():
-            score = asked.score(x).item()
+            outputs = called(model, x.clone())
+            target, name = _target(outputs, target)
+            asked = _Asked(model, x, target, layer, seed)
+            score = asked.told(outputs, 1).item()
         try:
             made = METHODS[method](asked)
         except (RuntimeError, NotImplementedError) as error:
@@ -148,10 +152,9 @@ def default_layer(recording: Recording) -> str:
     return last
 
 
-def _target(model: nn.Module, x_NCHW: Tensor, target: int | Target | None) -> tuple[Target, str]:
+def _target(outputs: Any, target: int | Target | None) -> tuple[Target, str]:
     """The score function, and what it is called."""
     if target is None:
-        outputs = called(model, x_NCHW)
         logit(0)(outputs)
         target = int(outputs[0].argmax())
     if isinstance(target, int):

@@ -153,7 +153,7 @@ def data_uri(image: Image.Image) -> str:
 def png_bytes(image: Image.Image) -> bytes:
     """The picture as a PNG file in memory."""
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
+    image.save(buffer, "PNG", compress_level=3)  # a tenth of the time of `optimize`, and a tenth more bytes
     return buffer.getvalue()
 
 

@@ -4,18 +4,21 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from convscope.predict.answers import Answer, answer
 from convscope.predict.classification import Prediction, Predictions, predict
 from convscope.predict.objects import ClassShare, FoundObject, Objects, Regions, detect, segment
 from convscope.predict.saving import save_predictions
 from convscope.runs.loaded import LoadedModel
 
 __all__ = [
+    "Answer",
     "ClassShare",
     "FoundObject",
     "Objects",
     "Prediction",
     "Predictions",
     "Regions",
+    "answer",
     "detect",
     "predict",
     "predict_any",
