@@ -31,6 +31,9 @@ DATASETS: Mapping[str, Mapping[str, tuple[tuple[str, ...], Callable[[tuple[int, 
     "classify": {"digits": (CLASSES, lambda shape, seed: digits(shape))},
     "detect": {"scenes": (SCENE_CLASSES["detect"], lambda shape, seed: scenes("detect", shape=shape))},
     "segment": {"scenes": (SCENE_CLASSES["segment"], lambda shape, seed: scenes("segment", shape=shape))},
+    "detect,segment": {
+        "scenes": (SCENE_CLASSES["detect,segment"], lambda shape, seed: scenes("detect,segment", shape=shape))
+    },
 }
 
 

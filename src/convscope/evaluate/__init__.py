@@ -19,7 +19,9 @@ from convscope.evaluate.classification import (
 )
 from convscope.evaluate.common import bootstrap, evaluating
 from convscope.evaluate.detection import DetectionEvaluation, evaluate_detection
+from convscope.evaluate.joint import JointEvaluation, evaluate_joint
 from convscope.evaluate.segmentation import SegmentationEvaluation, evaluate_segmentation
+from convscope.models import OneHead
 from convscope.runs import Run, open_run
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "ClassResult",
     "DetectionEvaluation",
     "Evaluation",
+    "JointEvaluation",
     "Measured",
     "SegmentationEvaluation",
     "bootstrap",
@@ -34,6 +37,7 @@ __all__ = [
     "checked_logits",
     "evaluate",
     "evaluate_detection",
+    "evaluate_joint",
     "evaluate_run",
     "evaluate_segmentation",
     "evaluating",
@@ -44,6 +48,7 @@ EVALUATIONS: Mapping[str, Callable[[nn.Module, Any], Any]] = {
     "classify": evaluate,
     "detect": evaluate_detection,
     "segment": evaluate_segmentation,
+    "detect,segment": evaluate_joint,
 }
 
 
@@ -55,6 +60,11 @@ class Measured:
     model: nn.Module
     images: Any
     evaluation: Any
+
+    def parts(self) -> "dict[str, Measured]":
+        """The same of each task of several, as if the network had learnt that alone."""
+        told = self.evaluation.of if isinstance(self.evaluation, JointEvaluation) else {}
+        return {t: Measured(self.run, OneHead(self.model, t), self.images.part(t), told[t]) for t in told}
 
 
 def evaluate_run(folder: Path | str, *, data: str | None = None) -> Measured:

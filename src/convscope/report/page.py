@@ -80,6 +80,8 @@ def _drawn(layer: FeatureMap) -> dict[str, Any]:
 
 def _clearest(measured: Measured) -> int:
     """The first test picture that was classified rightly (else the best), so that what is shown is what was learnt."""
+    if parts := measured.parts():
+        return _clearest(next(iter(parts.values())))
     if measured.run.config.task != "classify":
         return measured.evaluation.worst[-1]
     wrong = set(measured.evaluation.wrong)
