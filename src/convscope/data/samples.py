@@ -108,7 +108,8 @@ class SampleSet:
         return tuple(self.samples[0].image.shape)
 
     def batch(self, indices: Tensor, *, draws: Tensor | None = None) -> tuple[Tensor, Boxes | Tensor | dict[str, Any]]:
-        """The normalised pictures [B, C, H, W] at `indices`, and their boxes or masks int64 [B, H, W], or a dict of both.
+        """The normalised pictures [B, C, H, W] at `indices`, and their boxes or masks int64 [B, H, W]; a dict of both
+        for several tasks.
 
         `draws` [N, 6] are the samples' random numbers of an epoch (`augment.draws`); with them each picture is
         cropped and lit by its own row.
