@@ -70,6 +70,8 @@ BAD = {
         ["explain", "LeNet5", "digits:0", "--layer", "C3", "--unit", "0,0,0,0", "--depth", "201"],
         "trace: depth is 201; use 1 to 200",
     ),
+    "field of no layer": (["field", "LeNet5", "--layer", "C33"], "did you mean"),
+    "field of a place outside": (["field", "LeNet5", "--layer", "C3", "--unit", "0,10"], "there is no unit 0,all,0,10"),
     "digit that is not there": (["predict", "LeNet5", "digits:360"], "digits:0 to digits:359"),
     "run that is none": (["evaluate", "."], "holds no run"),
     "misspelt setting": (["train", "classify", "--set", "epoch=3"], "did you mean 'epochs'?"),
@@ -269,12 +271,12 @@ def test_a_damaged_log_is_one_sentence(call, tmp_path):
 def test_a_run_remembers_the_shape_of_its_pictures(call, tmp_path, monkeypatch):
     """A network that does not say what it takes is trained on 224x224, and used on that without being told."""
     monkeypatch.chdir(tmp_path)
-    Path("tiny.py").write_text(
+    Path("little.py").write_text(
         "from torch import nn\ndef net(num_classes):\n"
         "    return nn.Sequential(nn.AvgPool2d(28), nn.Conv2d(3, num_classes, 8), nn.Flatten())\n"
     )
     one = ["--epochs", 1, "--set", "augment=none"]
-    assert call("train", "classify", "--model", "tiny:net", *one, "--out", "run")[0] == 0
+    assert call("train", "classify", "--model", "little:net", *one, "--out", "run")[0] == 0
     assert call("predict", "run", "digits:0", "--json")[0] == 0
     code, _, err = call("evaluate", "run")
     assert (code, "wrote" in err) == (0, True)

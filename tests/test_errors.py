@@ -18,8 +18,9 @@ def test_the_drawing_names_every_class_and_its_exit_code():
 
 
 @pytest.mark.parametrize("error", CLASSES)
-def test_bad_input_exits_with_2_and_failed_work_with_1(error):
-    assert error.exit_code == (2 if issubclass(error, ValueError) else 1)
+def test_bad_input_exits_with_2_and_failed_work_with_1_and_a_broken_limit_with_3(error):
+    otherwise = 3 if error is errors.LimitError else 1
+    assert error.exit_code == (2 if issubclass(error, ValueError) else otherwise)
     assert issubclass(error, ValueError) == issubclass(error, errors.InputError)
 
 

@@ -18,7 +18,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "convscope"
 SNAPSHOT = ROOT / "tests" / "cli_options.txt"
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FAST = {"env", "inspect", "--help", "--version"}  # documented commands of these are run, others are parsed
 
 MAX_FILE, MAX_FUNCTION = 400, 60
@@ -110,11 +110,19 @@ def command_line():
     return typer_main.get_command(importlib.import_module("convscope.cli").app)
 
 
+def commands() -> dict[str, object]:
+    """Every command by its words; those of a group after the group's name."""
+    found = {}
+    for verb, command in sorted(command_line().commands.items()):
+        below = getattr(command, "commands", {})
+        found |= {f"{verb} {name}": c for name, c in sorted(below.items())} if below else {verb: command}
+    return found
+
+
 def option_lines() -> list[str]:
     """One line a parameter: verb, its spellings, what it is when not given."""
-    app = command_line()
     lines = []
-    for verb, command in [("", app), *sorted(app.commands.items())]:
+    for verb, command in [("", command_line()), *commands().items()]:
         for parameter in command.params:
             is_argument = parameter.param_type_name == "argument"
             names = parameter.name.upper() if is_argument else ", ".join(parameter.opts + parameter.secondary_opts)
@@ -155,10 +163,13 @@ def test_a_documented_command_parses(page, line):
         assert set(words) <= known, f"{page}: {words}"
         return
     assert verb in app.commands, f"{page}: there is no verb {verb!r}"
-    command = app.commands[verb]
-    at = words.index(verb)
+    command, rest = app.commands[verb], words[words.index(verb) + 1 :]
+    if hasattr(command, "commands"):  # a group: its own verb comes next, or is left out where there is a default
+        name = rest.pop(0) if rest[:1] and rest[0] in command.commands else getattr(command, "default", None)
+        assert name, f"{page}: {line} needs one of {sorted(command.commands)}"
+        command = command.commands[name]
     context = command.context_class(command, info_name=verb)
-    given, left, _ = command.make_parser(context).parse_args([w for w in words[at + 1 :] if w != "--help"])
+    given, left, _ = command.make_parser(context).parse_args([w for w in rest if w != "--help"])
     assert left == [], f"{page}: convscope {line} has words too many: {left}"
     required = {p.name for p in command.params if p.required}
     assert required <= {name for name, value in given.items() if value}, f"{page}: {line} lacks {required}"

@@ -36,7 +36,8 @@ def run_demo(out: Path, *, epochs: int, seed: int) -> Iterator[str]:
         f"  convscope predict {folder} digits:0 digits:1\n"
         f"  convscope explain {folder} digits:0 --layer C3 --unit 0,5,3,4\n"
         f"  convscope features {folder} digits:0\n"
-        "  convscope convolve --kernel sobel-x"
+        "  convscope convolve --kernel sobel-x\n"
+        f"  convscope lab {folder} digits:0"
     )
 
 

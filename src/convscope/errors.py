@@ -7,7 +7,8 @@
     │   ├── DataError              a data set or its labels are wrong
     │   ├── ConfigError            a setting is unknown or has the wrong type
     │   └── CheckpointError        a run folder or a checkpoint is missing or damaged
-    └── RunError (RuntimeError)    work that had begun failed: exit 1
+    ├── RunError (RuntimeError)    work that had begun failed: exit 1
+    └── LimitError                 a network costs more, or sees less, than was allowed: exit 3
 
 A message is one sentence: where, what was found, how to mend it.
 """
@@ -50,6 +51,12 @@ class CheckpointError(InputError):
 
 class RunError(ConvscopeError, RuntimeError):
     """Work that had begun and failed."""
+
+
+class LimitError(ConvscopeError):
+    """A limit that a network does not keep."""
+
+    exit_code = 3
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

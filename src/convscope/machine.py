@@ -109,7 +109,7 @@ def describe() -> dict[str, str | int]:
         **{name: _version(name) for name in ("convscope", "torch", "torchvision")},
         "python": platform.python_version(),
         "system": platform.platform(),
-        "processor": _processor_field("model name") or platform.processor() or platform.machine(),
+        "processor": processor(),
         "cores": f"{usable_cores()} of {physical} physical, {os.cpu_count()} logical",
         "instructions": " ".join(instructions()) or "none known",
         "memory": _memory(),
@@ -132,6 +132,11 @@ def physical_cores() -> set[str]:
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
     topology = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
     return {_read(topology.format(cpu)) or str(cpu) for cpu in allowed}
+
+
+def processor() -> str:
+    """The processor's name, as the system gives it."""
+    return _processor_field("model name") or platform.processor() or platform.machine()
 
 
 def instructions() -> list[str]:

@@ -146,6 +146,18 @@ def number(value: float) -> str:
     return MINUS + text[1:] if text.startswith("-") else text
 
 
+def short(count: int) -> str:
+    """A count in three digits with its thousands as a letter.
+
+    >>> short(416_520), short(118_013_952), short(84), short(999_999)
+    ('417 k', '118 M', '84', '1 M')
+    """
+    for factor, letter in ((10**12, " T"), (10**9, " G"), (10**6, " M"), (1000, " k")):
+        if count >= 0.9995 * factor:
+            return f"{count / factor:.3g}{letter}"
+    return str(count)
+
+
 def to_json(data: Any) -> str:
     """JSON text that every parser takes: NaN and infinity become null, tuples become lists.
 

@@ -143,7 +143,7 @@ def test_large_maps_are_block_means_and_nan_stays_visible(monkeypatch):
 def test_block_means_are_means_of_slices(values, size):
     values = np.arange(values.size, dtype=float).reshape(values.shape)
     height, width = (n // size * size for n in values.shape)
-    got = pictures._block_means(values, size)
+    got = pictures.block_means(values, size)
     assert got.shape == tuple(-(-n // size) for n in values.shape)
     for i in range(0, height, size):
         for j in range(0, width, size):

@@ -188,3 +188,19 @@ def test_what_a_model_remembers_from_the_pass_is_forgotten_again():
     record(model, torch.zeros(2))
     assert model.anchors is None
     assert model(torch.zeros(2)).tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("backward", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_batch_normalisation_on_meta_tensors_makes_what_it_makes_on_real_ones(dtype, backward, affine):
+    model = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3, affine=affine)).to(dtype).eval()
+    x = torch.rand(2, 3, 4, 5, dtype=dtype).to(memory_format=torch.channels_last)
+    meta, real = (record(model, x, keep=keep, backward=backward) for keep in (None, lambda op: False))
+    norms = [[o for o in r.ops if "native_batch_norm" in o.target] for r in (meta, real)]
+    assert [o.target for o in norms[0]] == [o.target for o in norms[1]]
+    assert len(norms[0]) == 1 + backward
+    for of_meta, of_real in zip(*norms, strict=True):
+        made = [[(v.shape, v.dtype, r.storages[v.storage]) for v in o.outputs]
+                for o, r in ((of_meta, meta), (of_real, real))]  # fmt: skip
+        assert made[0] == made[1]

@@ -32,63 +32,33 @@ def binary(name):
 NORM = (torch.ones(3), torch.zeros(3), torch.zeros(3), torch.ones(3))
 IMAGE, ROWS = (2, 3, 6, 8), (4, 5)
 UNARY = [
-    "leaky_relu_",
-    "sin",
-    "cos",
-    "floor",
-    "ceil",
-    "round",
-    "log2",
-    "lift_fresh",
-    "neg",
-    "abs",
-    "exp",
-    "log",
-    "sqrt",
-    "rsqrt",
-    "relu",
-    "relu_",
-    "leaky_relu",
-    "elu",
-    "gelu",
-    "silu",
-    "silu_",
-    "sigmoid",
-    "tanh",
-    "hardtanh",
-    "hardtanh_",
-    "hardswish",
-    "hardswish_",
-    "hardsigmoid",
-    "clone",
-    "detach",
-    "alias",
-]
+    "leaky_relu_", "sin", "cos", "floor", "ceil", "round", "log2", "lift_fresh", "neg", "abs", "exp", "log", "sqrt",
+    "rsqrt", "relu", "relu_", "leaky_relu", "elu", "gelu", "silu", "silu_", "sigmoid", "tanh", "hardtanh", "hardtanh_",
+    "hardswish", "hardswish_", "hardsigmoid", "clone", "detach", "alias", "celu", "erf", "hardshrink", "log1p", "mish",
+    "nan_to_num", "reciprocal", "sigmoid_", "sign", "softplus", "softshrink", "tanh_", "logical_not",
+]  # fmt: skip
 BINARY = [
-    "add",
-    "add_",
-    "sub",
-    "sub_",
-    "mul",
-    "mul_",
-    "div",
-    "div_",
-    "minimum",
-    "maximum",
-    "copy_",
-    "eq",
-    "ne",
-    "lt",
-    "gt",
-    "le",
-    "ge",
-]
+    "add", "add_", "sub", "sub_", "mul", "mul_", "div", "div_", "minimum", "maximum", "copy_", "eq", "ne", "lt", "gt",
+    "le", "ge", "hypot",
+]  # fmt: skip
+SPACES = {1: (2, 3, 6), 2: (2, 3, 6, 4), 3: (1, 2, 4, 3, 2)}
+
+
+def padded(n, mode):
+    return (lambda x: F.pad(x, (1, 0, 1, 1, 0, 1)[: 2 * n], mode=mode)), (SPACES[n],), 0
+
+
+def resized(n, mode):
+    return (lambda x: F.interpolate(x, (9, 5, 3)[:n], mode=mode)), (SPACES[n],), 0
+
 
 # rules that may read more than decides the result: a comparison or a maximum, and indices that are not looked at
 BOUNDS = {
     "torchvision.roi_align",
     *(f"aten.{n}" for n in ("minimum", "maximum", "eq", "ne", "lt", "gt", "le", "ge", "floor", "ceil", "round")),
-    *(f"aten.{n}" for n in ("where", "index", "index_put_", "nonzero", "topk", "sort", "repeat")),
+    *(f"aten.{n}" for n in ("where", "index", "index_put_", "nonzero", "topk", "sort", "repeat", "grid_sampler_2d")),
+    *(f"aten.{n}" for n in ("max", "min", "amin", "argmax", "argmin", "sign", "logical_not", "im2col", "col2im")),
+    *(f"aten.{n}" for n in ("adaptive_max_pool2d", "adaptive_max_pool3d", "hardshrink", "softshrink", "threshold")),
     "aten.max_pool2d_with_indices",
 }
 
@@ -138,6 +108,40 @@ CASES = {
     "aten.select": (lambda x: x.select(2, -2), (IMAGE,), 0),
     "aten.index": (lambda x: x[:, torch.tensor([2, 0])], (IMAGE,), 0),
     "aten.constant_pad_nd": (lambda x: F.pad(x, (2, 1, -1, 3)), (IMAGE,), 0),
+    **{f"aten.replication_pad{n}d": padded(n, "replicate") for n in SPACES},
+    **{f"aten.reflection_pad{n}d": padded(n, "reflect") for n in (1, 3)},
+    **{f"aten.upsample_nearest{n}d": resized(n, "nearest") for n in (1, 3)},
+    **{f"aten._upsample_nearest_exact{n}d": resized(n, "nearest-exact") for n in SPACES},
+    "aten.upsample_linear1d": resized(1, "linear"),
+    "aten.upsample_trilinear3d": resized(3, "trilinear"),
+    "aten.upsample_bicubic2d": (lambda x: F.interpolate(x, (9, 20), mode="bicubic"), (IMAGE,), 0),
+    "aten.pixel_shuffle": (lambda x: F.pixel_shuffle(x, 2), ((2, 8, 3, 5),), 0),
+    "aten.pixel_unshuffle": (lambda x: F.pixel_unshuffle(x, 2), ((2, 3, 6, 4),), 0),
+    "aten.channel_shuffle": (lambda x: F.channel_shuffle(x, 3), ((2, 12, 2, 2),), 0),
+    "aten.unfold": (lambda x: x.unfold(2, 3, 2), (IMAGE,), 0),
+    "aten.im2col": (lambda x: F.unfold(x, 3), ((1, 2, 4, 4),), 0),
+    "aten.col2im": (lambda x: F.fold(x, 4, 3), ((1, 18, 4),), 0),
+    "aten.adaptive_max_pool2d": (lambda x: F.adaptive_max_pool2d(x, (4, 3)), (IMAGE,), 0),
+    "aten.adaptive_max_pool3d": (lambda x: F.adaptive_max_pool3d(x, 2), (SPACES[3],), 0),
+    "aten._adaptive_avg_pool3d": (lambda x: F.adaptive_avg_pool3d(x, 2), (SPACES[3],), 0),
+    "aten.baddbmm": (torch.baddbmm, ((4, 6), (2, 4, 5), (2, 5, 6)), 2 * 4 * 5 * 6),
+    "aten._prelu_kernel": (lambda x: F.prelu(x - 2, torch.ones(1) / 4), (IMAGE,), 0),
+    "aten.log_sigmoid_forward": (F.logsigmoid, (IMAGE,), 0),
+    "aten.threshold": (lambda x: F.threshold(x, 0.1, 0.0), (IMAGE,), 0),
+    "aten.rrelu_with_noise": (F.rrelu, (IMAGE,), 0),
+    "aten.lerp": (lambda x, y: torch.lerp(x, y, 0.25), (IMAGE, IMAGE), 0),
+    "aten.amin": (lambda x: x.amin(1) * 1, (ROWS,), 0),
+    "aten.max": (lambda x: x.max(0).values, (ROWS,), 0),
+    "aten.min": (lambda x: x.min(1).values, (ROWS,), 0),
+    "aten.argmax": (lambda x: x.argmax(0), (ROWS,), 0),
+    "aten.argmin": (lambda x: x.argmin(), (ROWS,), 0),
+    "aten.logsumexp": (lambda x: x.logsumexp(1), (ROWS,), 0),
+    "aten.prod": (lambda x: x.prod(0), (ROWS,), 0),
+    "aten.std": (lambda x: x.std((2, 3)), (IMAGE,), 0),
+    "aten.var": (lambda x: x.var(0), (ROWS,), 0),
+    "aten.var_mean": (lambda x: torch.var_mean(x, 1)[1], (ROWS,), 0),
+    "aten.empty_like": (lambda x: torch.empty_like(x).fill_(1.0), (ROWS,), 0),
+    "aten.eye": (lambda x: torch.eye(3), (ROWS,), 0),
     "aten.reflection_pad2d": (lambda x: F.pad(x, (1, 2, 3, 3), mode="reflect"), (IMAGE,), 0),
     "aten.roll": (lambda x: x.roll((1, -3), (2, 3)), (IMAGE,), 0),
     "aten.as_strided_": (lambda x: torch.ops.aten.as_strided_(x, IMAGE, [144, 48, 8, 1]), (IMAGE,), 0),
@@ -165,6 +169,13 @@ CASES = {
     "aten.topk": (lambda x: x.topk(2).values, (ROWS,), 0),
     "aten.sort": (lambda x: x.sort().values, (ROWS,), 0),
     "aten.repeat": (lambda x: x.repeat(2, 1), (ROWS,), 0),
+    "aten.rsub": (lambda x: torch.rsub(x, 1.0), (ROWS,), 0),
+    "aten.linspace": (lambda x: torch.linspace(0, 1, 3), (ROWS,), 0),
+    "aten.ones_like": (torch.ones_like, (ROWS,), 0),
+    "aten.grid_sampler_2d": (
+        lambda x: F.grid_sample(x, torch.zeros(2, 2, 2, 2) - 0.3, align_corners=False), (IMAGE,), 0,
+    ),
+    "convscope.changed": (lambda x: (x[1:3].mul_(2), x)[1], (ROWS,), 0),
     "torchvision.roi_align": (
         lambda x: torchvision.ops.roi_align(x, [torch.tensor([[1.0, 1, 5, 5]])] * 2, 3), (IMAGE,), 0,
     ),

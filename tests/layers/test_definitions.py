@@ -101,6 +101,52 @@ def test_transposed_is_the_product_with_the_transposed_matrix(case):
     np.testing.assert_allclose((z.reshape(2, -1).numpy() @ matrix).reshape(got.shape), got, atol=1e-12)
 
 
+@st.composite
+def transposed_cases(draw) -> Case:
+    """A transposed convolution of its own, with all that the transpose of no rounded-down convolution needs."""
+    ndim, groups = draw(st.integers(1, 3)), draw(st.integers(1, 2))
+    size, window = [], []
+    for _ in range(ndim):
+        kernel, stride, dilation = draw(st.integers(1, 3)), draw(st.integers(1, 3)), draw(st.integers(1, 2))
+        extra = draw(st.integers(0, max(stride, dilation) - 1))
+        n = draw(st.integers(1, 3))
+        most = ((n - 1) * stride + dilation * (kernel - 1) + extra) // 2  # one element is left
+        size.append(n)
+        window.append((kernel, stride, draw(st.integers(0, min(2, most))), extra, dilation))
+    kernel, *rest = zip(*window, strict=True)
+    torch.manual_seed(draw(st.integers(0, 99)))
+    z = torch.randn(2, 2 * groups, *size, dtype=torch.float64)
+    w = torch.randn(2 * groups, draw(st.integers(1, 2)), *kernel, dtype=torch.float64)
+    names = ("stride", "padding", "output_padding", "dilation")
+    return Case(z, w, dict(zip(names, rest, strict=True)) | {"groups": groups})
+
+
+@settings(max_examples=40)
+@given(case=transposed_cases())
+def test_transposed_values_and_gradients_are_those_of_the_transposed_matrix(case):
+    """z goes through A.T, so its gradient goes through A; that of a weight is im2col of the slope times z."""
+    z, w, o = case.x.requires_grad_(), case.w.requires_grad_(), case.options
+    bias = torch.randn(w.shape[1] * o["groups"], dtype=torch.float64, requires_grad=True)
+    y = TRANSPOSED[z.dim() - 2](z, w, bias, **o)
+    reference = transposed_reference(z.detach().numpy(), w.detach().numpy(), bias_O=bias.detach().numpy(), **o)
+    np.testing.assert_allclose(reference, y.detach().numpy(), atol=1e-12)
+    g = torch.randn_like(y)
+    dz, dw, db = (d.numpy() for d in torch.autograd.grad(y, (z, w, bias), g))
+    axes = zip(y.shape[2:], w.shape[2:], o["stride"], o["padding"], o["dilation"], strict=True)
+    reached = [out_size(n, Window(k, s, p, d)) for n, k, s, p, d in axes]
+    window = {k: o[k] for k in ("stride", "padding", "dilation")}
+    columns = im2col(g.numpy(), w.shape[2:], **window).reshape(2, o["groups"], -1, *reached)
+    columns = columns[(..., *(slice(n) for n in z.shape[2:]))].reshape(*columns.shape[:3], -1)
+    if reached == list(z.shape[2:]):  # else output_padding makes room for one more window
+        matrix = convolution_matrix(w.detach().numpy(), tuple(y.shape[1:]), groups=o["groups"], **window)
+        values = (z.detach().numpy().reshape(2, -1) @ matrix).reshape(y.shape)
+        np.testing.assert_allclose(values + bias.detach().numpy().reshape(-1, *[1] * (z.dim() - 2)), reference)
+        np.testing.assert_allclose((g.numpy().reshape(2, -1) @ matrix.T).reshape(dz.shape), dz, atol=1e-12)
+    inputs = z.detach().numpy().reshape(2, o["groups"], -1, columns.shape[-1])
+    np.testing.assert_allclose(np.einsum("ngcl,ngkl->gck", inputs, columns).reshape(dw.shape), dw, atol=1e-12)
+    np.testing.assert_allclose(g.numpy().sum((0, *range(2, z.dim()))), db, atol=1e-12)
+
+
 def test_transposed_with_a_bias_and_the_2x2_to_4x4_of_the_books():
     x, w, bias = torch.randn(1, 2, 2, 2), torch.randn(2, 3, 3, 3), torch.randn(3)
     got = transposed_reference(x.numpy(), w.numpy(), bias_O=bias.numpy())

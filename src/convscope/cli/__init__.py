@@ -1,34 +1,56 @@
 """The command line: each command parses, calls and prints. torch is not imported before a command needs it."""
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from convscope import __version__, machine
-from convscope.cli import learn, look, start
+from convscope.cli import data, learn, look, serve, speed, start, steps, why
 from convscope.cli.common import say
 from convscope.errors import ConvscopeError
 
+
+class _InOrder(TyperGroup):
+    """Verbs in the order of `VERBS`, those with verbs of their own among the others."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [verb.info.name or "" if isinstance(verb, typer.Typer) else verb.__name__ for verb in VERBS]
+
+
 app = typer.Typer(
     name="convscope",
+    cls=_InOrder,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Build, see, train and speed up convolutional neural networks.",
-    epilog="MODEL is LeNet5, ConvNet3, torchvision:NAME, timm:NAME, package.module:function, or a run folder. "
-    "IMAGE is a file, digits:N (a handwritten test digit), flower or china (photographs).",
+    epilog="MODEL is LeNet5, ConvNet3, torchvision:NAME, timm:NAME, imagenet:efficientnet_lite0, "
+    "package.module:function, or a run folder. "
+    "IMAGE is a file, digits:N (a handwritten test digit), flower, china, coffee, chelsea, ... (photographs).",
 )
 
 VERBS = (
     start.demo,
     look.convolve,
     look.inspect,
+    look.family,
+    look.field,
     look.features,
+    steps.explain,
+    why.attribute,
+    why.patches,
+    why.visualise,
     look.explain,
+    data.data,
     learn.train,
     learn.evaluate,
     learn.predict,
+    learn.export,
+    speed.profile,
+    serve.lab,
+    speed.optimize,
     start.env,
 )
 
@@ -76,4 +98,7 @@ def _start(
 
 
 for _verb in VERBS:
-    app.command()(_verb)
+    if isinstance(_verb, typer.Typer):
+        app.add_typer(_verb)
+    else:
+        app.command()(_verb)

@@ -42,6 +42,25 @@ def recorded(model: str, image: str, layers: Iterable[str] | None, input: str | 
     return record(loaded.model, x, keep=keep)
 
 
+def pictured(model: str, image: str | None, input: str | None) -> tuple[Any, Any, Any]:
+    """The network, its input, and the pixels behind it, HxWx3 from 0 to 1; zeros and None if no picture is given."""
+    import torch
+
+    from convscope.data.folder import resize
+    from convscope.data.images import to_channels
+    from convscope.data.named import open_picture
+    from convscope.runs.loaded import load_model
+
+    loaded = load_model(model, shape=parse_shape(input))
+    if image is None:
+        return loaded.model, torch.zeros(1, *loaded.shape), None
+    picture = open_picture(image)
+    x, notes = loaded.prepare(picture)
+    say(*notes)
+    pixels = torch.from_numpy(to_channels(picture, 3).pixels)
+    return loaded.model, x, resize(pixels, size=x.shape[2:]).movedim(0, -1).numpy()
+
+
 def warn_if_untrained(loaded: Any) -> None:
     if not loaded.trained:
         say(f"{loaded.spec} has fresh random weights; give a run folder to see a trained network")
@@ -60,10 +79,10 @@ def say_written(path: Path) -> None:
     say(f"wrote {path}")
 
 
-def target_file(path: Path) -> Path:
+def target_file(path: Path, option: str = "--out") -> Path:
     make_folder(path.parent)
     if path.is_dir():
-        raise InputError(f"{path}: is a folder, but a file is to be written; give another --out")
+        raise InputError(f"{path}: is a folder, but a file is to be written; give another {option}")
     return path
 
 
@@ -85,6 +104,12 @@ def parse_pair(text: str) -> int | tuple[int, ...]:
     if len(values) > 2:
         raise InputError(f"a size: {text!r} has {len(values)} numbers; give one, or height x width such as 5x3")
     return next(iter(values)) if len(values) == 1 else values
+
+
+def parse_size(text: str, *, option: str) -> int | tuple[int, ...]:
+    """One number for all axes, or one for each."""
+    values = parse_numbers(text, "x", option=option)
+    return values[0] if len(values) == 1 else values
 
 
 def parse_numbers(text: str, separator: str, *, option: str) -> tuple[int, ...]:

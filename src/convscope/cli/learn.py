@@ -6,7 +6,17 @@ from typing import Annotated
 import typer
 
 from convscope import machine
-from convscope.cli.common import Json, Model, say, say_written, show, warn_if_untrained
+from convscope.cli.common import (
+    Input,
+    Json,
+    Model,
+    parse_shape,
+    say,
+    say_written,
+    show,
+    target_file,
+    warn_if_untrained,
+)
 from convscope.table import Column, Table
 
 
@@ -14,7 +24,7 @@ def train(
     task: Annotated[
         str, typer.Argument(help="What is learnt: classify, detect, segment or detect,segment.", metavar="TASK")
     ],
-    data: Annotated[str | None, typer.Option(help="digits or scenes, or a folder of class folders.")] = None,
+    data: Annotated[str | None, typer.Option(help="digits or scenes, or a folder (see docs/data.md).")] = None,
     model: Annotated[str | None, typer.Option(help="Which network (LeNet5) or backbone (small).")] = None,
     weights: Annotated[str | None, typer.Option(help="A file of weights to begin with.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training pictures.")] = None,
@@ -58,7 +68,7 @@ def evaluate(
 
     measured = evaluate_run(run, data=data)
     show(measured.evaluation.table(), data=measured.evaluation.data(), json=json)
-    if data is None:
+    if data is None and measured.run:
         say_written(write_report(run, measured).path)
 
 
@@ -89,3 +99,21 @@ def predict(
     show(told.table(), data=told.data(), json=json)
     for path in save_predictions(told, pictures, out=out) if out else ():
         say_written(path)
+
+
+def export(
+    model: Annotated[str, typer.Argument(help="A run folder, or any network.", metavar="MODEL")],
+    out: Annotated[Path, typer.Option(help="File to write: .onnx, .xml (OpenVINO) or .pt2 (torch.export).")],
+    data: Annotated[str | None, typer.Option(help="Test pictures to compare on, if not the run's own.")] = None,
+    input: Input = None,
+    json: Json = False,
+) -> None:
+    """Write a network as a file that other programs run; it is run and compared before it is kept."""
+    from convscope.export import export
+    from convscope.runs.loaded import load_model
+
+    target_file(out)
+    loaded = load_model(model, shape=parse_shape(input))
+    warn_if_untrained(loaded)
+    done = export(loaded, out, data=data)
+    show(done.table(), data=done.data(), json=json)

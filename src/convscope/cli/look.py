@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from convscope.cli import why
 from convscope.cli.common import (
     Image,
     Input,
@@ -15,6 +16,8 @@ from convscope.cli.common import (
     parse_numbers,
     parse_pair,
     parse_shape,
+    parse_size,
+    pictured,
     recorded,
     say_written,
     show,
@@ -62,24 +65,118 @@ def convolve(
     show(table, data={"layers": table.rows, "picture": str(out)}, json=json)
 
 
-def inspect(model: Model, input: Input = None, json: Json = False) -> None:
-    """Print every operator of a network: output shape, parameters, MACs, receptive field."""
-    import torch
+def inspect(
+    model: Model,
+    input: Annotated[
+        list[str] | None, typer.Option(help="Input shape without the batch: 3x224x224; once for each input.")
+    ] = None,
+    depth: Annotated[int | None, typer.Option(help="Sum per module, paths cut to so many names.", min=1)] = None,
+    sizes: Annotated[str | None, typer.Option(help="Compare input sizes instead: 224,256,320.")] = None,
+    advice: Annotated[bool, typer.Option("--advice", help="Say what work is wasted, and the least input.")] = False,
+    against: Annotated[str | None, typer.Option(help="Show the difference from this network.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page with the picture and all modules.")] = None,
+    graph: Annotated[Path | None, typer.Option(help="Write the picture of the network as SVG.")] = None,
+    max_macs: Annotated[str | None, typer.Option(help="Exit with 3 above so many MACs: 600M.")] = None,
+    max_params: Annotated[str | None, typer.Option(help="Exit with 3 above so many parameters: 5M.")] = None,
+    max_memory: Annotated[str | None, typer.Option(help="Exit with 3 above this peak for inference: 100MiB.")] = None,
+    min_receptive_field: Annotated[int | None, typer.Option(help="Exit with 3 below so many px.", min=1)] = None,
+    json: Json = False,
+) -> None:
+    """Print every operator of a network: output shape, parameters, MACs, memory, receptive field."""
+    from convscope.cli.inspecting import at_sizes, inspected, keep_to, write_files
+    from convscope.inspect import compare, rolled
+    from convscope.inspect.budget import Budget, amount
 
-    from convscope.graph import record
-    from convscope.inspect import summarize
-    from convscope.runs.loaded import load_model
+    macs, params = amount(max_macs, option="--max-macs"), amount(max_params, option="--max-params")
+    budget = Budget(macs, params, amount(max_memory, option="--max-memory"), min_receptive_field)
+    seen = inspected(model, input, advise=advice)
+    shown: Any = seen.summary if depth is None else rolled(seen.summary, depth=depth)
+    if sizes:
+        shown = at_sizes(seen, sizes)
+    elif against:
+        shown = compare(inspected(against, input).summary, seen.summary, depth=depth or 99)
+    write_files(seen, html=html, graph=graph, depth=depth)
+    title = f"{seen.title}, against {against}" if against else seen.title
+    show(shown.table(title=title), data={"model": model, **shown.data()}, json=json)
+    keep_to(budget, seen.summary)
 
-    loaded = load_model(model, shape=parse_shape(input))
-    summary = summarize(record(loaded.model, torch.zeros(1, *loaded.shape)))
-    title = f"{model}, input {'x'.join(map(str, summary.input_shapes[0]))}"
-    show(summary.table(title=title), data={"model": model, **summary.data()}, json=json)
+
+def family(
+    input: Annotated[str | None, typer.Option(help="Channels and size of a map: 128x56x56.")] = None,
+    ndim: Annotated[int | None, typer.Option(help="Spatial axes, where --input does not say.", min=1, max=3)] = None,
+    out_channels: Annotated[int | None, typer.Option(help="As many as the input has, if not given.")] = None,
+    batch: Annotated[int, typer.Option(help="Maps at once.")] = 8,
+    kernel_size: Annotated[str, typer.Option(help="3, or one for each axis: 5x3.")] = "3",
+    stride: Annotated[str, typer.Option(help="2, or 2x1.")] = "1",
+    padding: Annotated[str | None, typer.Option(help="1, or 2x1; half of the kernel, if not given.")] = None,
+    dilation: Annotated[str, typer.Option(help="Of the dilated one.")] = "2",
+    groups: Annotated[int | None, typer.Option(help="Of the grouped ones; up to 4 if not given.")] = None,
+    scale: Annotated[int, typer.Option(help="Stride of the transposed one.")] = 2,
+    output_padding: Annotated[int | None, typer.Option(help="Of the transposed one.")] = None,
+    time: Annotated[bool, typer.Option("--time", help="Measure each on this machine as well.")] = False,
+    plot: Annotated[Path | None, typer.Option(help="Draw the savings: a .png or .svg file.")] = None,
+    json: Json = False,
+) -> None:
+    """Set the convolution family side by side: output, parameters, MACs, field, bytes, and with --time the clock."""
+    from convscope.family import MAPS, Setting, clocked, family
+
+    shape = parse_shape(input) or MAPS[ndim or 2]
+    if ndim not in (None, len(shape) - 1):
+        raise InputError(f"--ndim: is {ndim}, but --input {input} has {len(shape) - 1} spatial axes; give one of them")
+    text = {"kernel_size": kernel_size, "stride": stride, "padding": padding, "dilation": dilation}
+    window: dict[str, Any] = {
+        name: parse_size(value, option=f"--{name.replace('_', '-')}") for name, value in text.items() if value
+    }
+    setting = Setting(
+        in_channels=shape[0],
+        out_channels=shape[0] if out_channels is None else out_channels,
+        size=shape[1:],
+        batch=batch,
+        groups=groups,
+        scale=scale,
+        output_padding=output_padding,
+        **window,
+    )
+    target = _picture_file(plot) if plot else None
+    told = clocked(family(setting)) if time else family(setting)
+    show(told, data=told.data(), json=json)
+    if target:
+        from convscope.family.picture import save_picture
+
+        say_written(save_picture(told, target))
+
+
+def field(
+    model: Model,
+    layer: Annotated[str, typer.Option(help="Which layer: C3, features.C3, or an operator's number.")],
+    unit: Annotated[str | None, typer.Option(help="Which place in it: row,column (the middle).")] = None,
+    effective: Annotated[bool, typer.Option("--effective", help="Measure how much each pixel counts.")] = False,
+    image: Annotated[str | None, typer.Option(help="On this picture, instead of a plain canvas and noise.")] = None,
+    input: Input = None,
+    out: Annotated[Path | None, typer.Option(help="Draw it into this PNG file.")] = None,
+    json: Json = False,
+) -> None:
+    """Print what one place of a layer sees of the picture: its receptive field, exact and effective."""
+    from convscope.explain.pictures import save_png
+    from convscope.field import field
+
+    net, x, pixels = pictured(model, image, input)
+    place = parse_numbers(unit, ",", option="--unit") if unit else None
+    samples = (None if image else 16) if effective else 0
+    found = field(net, x, layer=layer, place=place, samples=samples)
+    show(found.table(), data={"model": model, **found.data()}, json=json)
+    if out:
+        say_written(save_png(found.picture(pixels), target_file(out)))
 
 
 def features(
     model: Model,
-    image: Image,
+    image: Annotated[str | None, typer.Argument(help="Which picture.", metavar="[IMAGE]")] = None,
     layer: Annotated[list[str] | None, typer.Option(help="Only these layers (C3, features.C3, 4).")] = None,
+    kernels: Annotated[bool, typer.Option("--kernels", help="Draw the layers' kernels instead.")] = False,
+    statistics: Annotated[bool, typer.Option("--statistics", help="Count over a data set instead.")] = False,
+    data: why.Data = None,
+    part: why.Part = "test",
     input: Input = None,
     out: Out = Path("features"),
     json: Json = False,
@@ -87,7 +184,15 @@ def features(
     """Draw the feature maps of one picture in every layer, and save their numbers."""
     from convscope.explain import feature_maps, save_maps
 
+    if statistics:
+        why.show_statistics(model, layer, data, part, json=json)
+        return
+    if not kernels and image is None:
+        raise InputError("features: of which picture is not said; give IMAGE, or --kernels, or --statistics")
     folder = make_folder(out)
+    if kernels or image is None:
+        why.draw_kernels(model, layer, input, folder, json=json)
+        return
     maps = feature_maps(recorded(model, image, layer, input))
     files = save_maps(maps, folder)
     rows = tuple({"layer": m.name, "shape": m.maps.shape, "file": str(f)} for m, f in zip(maps, files, strict=False))
@@ -95,7 +200,7 @@ def features(
     show(table, data={"layers": rows, "values": str(files[-1])}, json=json)
 
 
-def explain(
+def value(
     model: Model,
     image: Image,
     layer: Annotated[str | None, typer.Option(help="Which layer: C3, features.C3, or an operator's number.")] = None,
@@ -108,7 +213,7 @@ def explain(
     input: Input = None,
     json: Json = False,
 ) -> None:
-    """Show the terms that were combined to make one value of a layer."""
+    """Show the terms that were combined to make one value of a layer of MODEL."""
     from convscope.explain import explain, trace
 
     if first_nan:
@@ -132,3 +237,10 @@ def _print_first_nan(recording: Any, *, json: bool) -> None:
     data = {"op": op and op.name, "layer": op and op.module, "index": op and op.index}
     found = f"the first NaN or infinity comes from operator {op.index}: {op.name}" if op else "no NaN, no infinity"
     show(f"{found} in {op.module}" if op and op.module else found, data=data, json=json)
+
+
+def _picture_file(path: Path) -> Path:
+    from convscope.family.picture import picture_format
+
+    picture_format(path)
+    return target_file(path, "--plot")

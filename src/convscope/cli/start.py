@@ -22,8 +22,20 @@ def demo(
         typer.echo(line)
 
 
-def env(json: Json = False) -> None:
+def env(
+    json: Json = False,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Measure the machine's limits anew and show them.")
+    ] = False,
+) -> None:
     """Say what this machine is, what is installed, and what the tuned start chose."""
+    if measure:
+        machine.tune()
+        from convscope.clock import limits
+
+        found = limits(anew=True)
+        show(found.table(), data=found.data(), json=json)
+        return
     facts = machine.describe()
     rows = tuple({"what": k, "value": v} for k, v in facts.items())
     show(Table((Column("what", "what"), Column("value", "value")), rows), data=facts, json=json)

@@ -17,6 +17,7 @@ from convscope.data.sets import ImageSet, Normalisation, Splits
 from convscope.errors import DataError
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"})
+LITTER = frozenset({"thumbs.db", "desktop.ini", ".ds_store", "__macosx"})
 
 Files = list[tuple[Path, int]]
 
@@ -55,10 +56,16 @@ def folder_classes(path: Path | str) -> tuple[str, ...]:
     """
     root = Path(path)
     top = root / "train" if (root / "train").is_dir() else root
-    names = tuple(sorted(p.name for p in top.iterdir() if p.is_dir() and not p.is_symlink() and p.name[0] != "."))
+    names = tuple(class_folders(top))
     if len(names) < 2:
         raise DataError(f"{top}: has {len(names)} class folders, but two are needed; lay pictures out as CLASS/*.png")
     return names
+
+
+def class_folders(top: Path) -> list[str]:
+    """The names of the folders right in a folder, sorted, without links, hidden ones and what systems leave behind."""
+    folders = (p.name for p in top.iterdir() if p.is_dir() and not p.is_symlink())
+    return sorted(name for name in folders if name[0] != "." and name.lower() not in LITTER)
 
 
 def resize(x_HWC: Tensor, *, size: Sequence[int]) -> Tensor:
@@ -72,8 +79,7 @@ def resize(x_HWC: Tensor, *, size: Sequence[int]) -> Tensor:
 
 
 def _files(top: Path, classes: tuple[str, ...]) -> Files:
-    strange = sorted({p.name for p in top.iterdir() if p.is_dir() and not p.is_symlink()} - {*classes})
-    strange = [name for name in strange if name[0] != "."]
+    strange = sorted({*class_folders(top)} - {*classes})
     if strange:
         raise DataError(f"{top}: holds classes that the training part lacks: {', '.join(strange)}; rename or move them")
     found = [(p, label) for label, name in enumerate(classes) for p in _pictures(top / name)]

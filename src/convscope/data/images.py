@@ -131,6 +131,29 @@ def decode_image(file: BinaryIO, *, source: str, allow_truncated: bool = False) 
     return Picture(pixels, mode, source, tuple(notes))
 
 
+def decode_values(file: BinaryIO, *, source: str) -> np.ndarray:
+    """The numbers of a picture as they are stored, as masks of classes need them: nothing is converted or turned.
+
+    Shapes: HxW integers (indices of a palette, grey, black and white as 0 and 1), or HxWx3 uint8.
+    Raises: ImageError as `decode_image` does, and if the numbers are no integers.
+    """
+    head = file.read(2048)
+    if not head:
+        raise ImageError(f"{source}: is empty (0 bytes); get a whole copy")
+    with _plain_errors(source, head), _WARNINGS, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        image = _open(file, source)
+        _load(image, file, allow_truncated=False)
+        if image.mode in ("P", "L", "1", "I") or image.mode.startswith("I;16"):
+            return np.asarray(image).astype(np.int64 if image.mode == "I" else np.uint16)
+        if image.mode in ("LA", "PA"):
+            return np.asarray(image)[..., 0].astype(np.uint16)
+        if image.mode in ("RGB", "RGBA"):
+            return np.asarray(image)[..., :3]
+    raise ImageError(f"{source}: is stored as {image.mode}, not as classes; save it as PNG with indices or colours")
+
+
 def to_channels(picture: Picture, channels: int, *, background: tuple[float, float, float] = WHITE) -> Picture:
     """The picture with 1, 2, 3 or 4 channels (grey, grey + alpha, RGB, RGBA), and a note of what was done.
 

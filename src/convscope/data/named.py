@@ -1,7 +1,8 @@
-"""A picture as a person names it: a file, `digits:17`, `scenes:17`, or a photograph that comes with the package."""
+"""A picture as a person names it: a file, `digits:17`, `scenes:17`, or a photograph that comes with a package."""
 
 from collections.abc import Iterable
 from glob import glob
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, cast
 
@@ -14,23 +15,36 @@ from convscope.data.scenes import NUM_SCENES, scene
 from convscope.errors import ImageError
 
 PHOTOGRAPHS = ("china", "flower")
+SCIKIT_IMAGE = ("astronaut", "camera", "chelsea", "coffee", "coins", "rocket")  # in its wheel: no download
 
 
 def open_picture(name: str) -> Picture:
-    """The picture called `name`: `digits:N` and `scenes:N` are the Nth of the test part, `flower` a photograph.
+    """The picture called `name`: `digits:N` and `scenes:N` are the Nth of the test part, others are photographs.
 
-    Raises: ImageError if the file cannot be read, or there is no such digit or scene.
+    A file of the name of one of scikit-image's comes before a photograph of scikit-image.
+    Raises: ImageError if the file cannot be read, there is no such digit or scene, or scikit-image is not installed.
 
     >>> open_picture("digits:0").shape
     (32, 32, 1)
     """
     if name in PHOTOGRAPHS:
         return photograph(cast(Literal["china", "flower"], name))
+    if name in SCIKIT_IMAGE and not Path(name).exists():
+        return _of_scikit_image(name)
     if name.startswith("digits:"):
         return _digit(name)
     if name.startswith("scenes:"):
         return _scene(name)
     return read_image(name)
+
+
+def _of_scikit_image(name: str) -> Picture:
+    package = find_spec("skimage")
+    if package is None or package.origin is None:
+        raise ImageError(f"{name}: comes with scikit-image, which is not installed; pip install 'convscope[imagenet]'")
+    path = next(Path(package.origin).parent.joinpath("data").glob(f"{name}.*"))
+    picture = read_image(path)
+    return Picture(picture.pixels, picture.mode, f"{path.name} (scikit-image's sample photograph)", picture.notes)
 
 
 def expand(names: Iterable[str]) -> list[str]:

@@ -144,6 +144,10 @@ class SampleSet:
             counts += torch.bincount(what, minlength=256) if what is not None else 0
         return counts[: len(self.classes)]
 
+    def subset(self, indices: Tensor) -> "SampleSet":
+        """The samples at `indices` as a set of their own."""
+        return replace(self, samples=tuple(self.samples[i] for i in indices.tolist()))
+
     def thumbnail(self, index: int) -> Tensor:
         """A picture as it is: uint8 [C, H, W]."""
         return self.samples[index].image.as_subclass(Tensor)

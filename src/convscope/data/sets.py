@@ -32,8 +32,20 @@ class Normalisation:
         >>> Normalisation((0.5,), (0.25,))(torch.ones(1, 1, 1, 1)).item()
         2.0
         """
-        mean, std = (torch.tensor(v, device=x_NCHW.device).view(1, -1, 1, 1) for v in (self.mean, self.std))
+        mean, std = self._numbers(x_NCHW)
         return (x_NCHW - mean) / std
+
+    def undo(self, x_NCHW: Tensor) -> Tensor:
+        """The pictures that were normalised, in 0..1 again.
+
+        >>> Normalisation((0.5,), (0.25,)).undo(torch.full((1, 1, 1, 1), 2.0)).item()
+        1.0
+        """
+        mean, std = self._numbers(x_NCHW)
+        return x_NCHW * std + mean
+
+    def _numbers(self, x_NCHW: Tensor) -> tuple[Tensor, ...]:
+        return tuple(torch.tensor(v, device=x_NCHW.device).view(1, -1, 1, 1) for v in (self.mean, self.std))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from convscope import data as datasets
+from convscope.engines import ENDINGS
 from convscope.errors import DataError
 from convscope.evaluate.classification import (
     ClassResult,
@@ -23,6 +24,7 @@ from convscope.evaluate.joint import JointEvaluation, evaluate_joint
 from convscope.evaluate.segmentation import SegmentationEvaluation, evaluate_segmentation
 from convscope.models import OneHead
 from convscope.runs import Run, open_run
+from convscope.runs.loaded import LoadedModel, load_model
 
 __all__ = [
     "EVALUATIONS",
@@ -41,6 +43,7 @@ __all__ = [
     "evaluate_run",
     "evaluate_segmentation",
     "evaluating",
+    "held_out",
     "wilson",
 ]
 
@@ -54,9 +57,9 @@ EVALUATIONS: Mapping[str, Callable[[nn.Module, Any], Any]] = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Measured:
-    """A run and its network, the pictures that it was measured on, and the result, as its task has it."""
+    """A network and its run (None if it was exported), the pictures that it was measured on, and the result."""
 
-    run: Run
+    run: Run | None
     model: nn.Module
     images: Any
     evaluation: Any
@@ -68,15 +71,29 @@ class Measured:
 
 
 def evaluate_run(folder: Path | str, *, data: str | None = None) -> Measured:
-    """Measure a run's network on the test part of its own data, or of other data with the same classes.
+    """Measure a run's network, or an exported one, on the test part of its own data, or of other data like it.
 
-    Raises: CheckpointError if the run is unfinished or damaged; DataError if the classes differ.
+    Raises: CheckpointError if the run is unfinished or damaged; ModelError if the exported file is; DataError if the
+    classes differ, or no data are known.
     """
-    run = open_run(folder)
-    model, task = run.model(), run.config.task
-    images = datasets.load(data or run.config.data, shape=run.shape, seed=run.config.seed, task=task).test
-    if images.classes != run.classes:
-        raise DataError(f"data {data or run.config.data!r}: has classes {', '.join(images.classes[:8])}, but {folder} "
-                        f"learnt {', '.join(run.classes[:8])}; give data with those classes")  # fmt: skip
-    images = replace(images, normalisation=run.normalisation)
-    return Measured(run, model, images, EVALUATIONS[task](model, images))
+    run = None if str(folder).endswith(ENDINGS) else open_run(folder)
+    loaded = load_model(str(folder))
+    images = held_out(loaded, data)
+    return Measured(run, loaded.model, images, EVALUATIONS[loaded.task](loaded.model, images))
+
+
+def held_out(loaded: LoadedModel, data: str | None = None, *, part: str = "test") -> Any:
+    """The test part (or another) of `data`, or of what the network was trained on, as the network takes pictures.
+
+    Raises: DataError if the classes differ, or no data are known.
+    """
+    spec = data or loaded.data
+    if not spec:
+        raise DataError(f"{loaded.spec}: no data are known to measure it on; give --data")
+    parts = datasets.load(spec, shape=loaded.shape, seed=loaded.seed, task=loaded.task)  # pyright: ignore[reportArgumentType]
+    images = getattr(parts, part)
+    if images.classes != loaded.classes:
+        learnt = ", ".join(loaded.class_names()[:8])
+        raise DataError(f"data {spec!r}: has classes {', '.join(images.classes[:8])}, but {loaded.spec} "
+                        f"learnt {learnt}; give data with those classes")  # fmt: skip
+    return replace(images, normalisation=loaded.normalisation)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from convscope.explain.pictures import grid, save_png
+from convscope.explain.pictures import grid, png_bytes, save_png
 from convscope.files import write_whole
 from convscope.graph import Op, Recording
 
@@ -32,6 +32,9 @@ class FeatureMap:
         size = self.maps.size
         rows = max(r for r in range(1, isqrt(size) + 1) if size % r == 0)
         return grid(self.maps.reshape(1, rows, -1), title=f"{self.name}, {size} values row by row", scale=14)
+
+    def _repr_png_(self) -> bytes:
+        return png_bytes(self.picture())
 
 
 def feature_maps(recording: Recording, *, sample: int = 0) -> tuple[FeatureMap, ...]:

@@ -11,16 +11,16 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from matplotlib import get_data_path
 from PIL import Image, ImageDraw, ImageFont
 
 from convscope.errors import InputError
 from convscope.files import write_whole
 from convscope.table import MINUS, number
 
-# The colour scales, as anchors at equal steps. The neutral of `diverging` is the page's colour.
+# The colour scales, as anchors at equal steps. The neutral of a diverging one is the page's colour.
 ANCHORS: Mapping[str, tuple[str, ...]] = {
     "diverging": ("#123a7a", "#2f6fbf", "#85b3e4", "#ffffff", "#f6b36b", "#d9741a", "#7f3b06"),
+    "diverging-dark": ("#b9d5f4", "#5c98dc", "#2a5a9c", "#14181f", "#8f4c14", "#dd8430", "#fbd3a2"),
     "sequential": ("#0b1230", "#1b3f77", "#2a7591", "#5fac8d", "#c3d67f", "#fdf7dc"),
 }
 NOT_FINITE = (255, 0, 255)
@@ -136,7 +136,7 @@ def save_png(image: Image.Image, path: Path | str) -> Path:
     >>> save_png(grid(np.zeros((1, 3, 3))), Path(tempfile.mkdtemp()) / "maps.png").name
     'maps.png'
     """
-    return write_whole(path, _png(image))
+    return write_whole(path, png_bytes(image))
 
 
 def data_uri(image: Image.Image) -> str:
@@ -147,10 +147,11 @@ def data_uri(image: Image.Image) -> str:
     >>> data_uri(grid(np.zeros((1, 3, 3))))[:26]
     'data:image/png;base64,iVBO'
     """
-    return "data:image/png;base64," + base64.b64encode(_png(image)).decode()
+    return "data:image/png;base64," + base64.b64encode(png_bytes(image)).decode()
 
 
-def _png(image: Image.Image) -> bytes:
+def png_bytes(image: Image.Image) -> bytes:
+    """The picture as a PNG file in memory."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
@@ -178,12 +179,12 @@ def _fit(shape_HW: Sequence[int], columns: int) -> tuple[int, int]:
 
 def _tile(map_HW: np.ndarray, scale: Scale, *, zoom: int, shrink: int) -> Image.Image:
     """One map at an integer zoom, nearest, in a fine frame."""
-    painted = scale.paint(_block_means(map_HW, shrink))
+    painted = scale.paint(block_means(map_HW, shrink))
     painted = painted.repeat(zoom, axis=0).repeat(zoom, axis=1)
     return Image.fromarray(np.pad(painted, ((1, 1), (1, 1), (0, 0)), constant_values=214))
 
 
-def _block_means(map_HW: np.ndarray, size: int) -> np.ndarray:
+def block_means(map_HW: np.ndarray, size: int) -> np.ndarray:
     """Means of size x size blocks; the last ones are filled up with the edge. A NaN makes its block NaN."""
     if size == 1:
         return map_HW
@@ -216,8 +217,8 @@ def _page(
     tile_w, tile_h = tiles[0].size
     step_w, step_h = tile_w + _GAP, tile_h + _GAP + 14
     rows = -(-len(tiles) // columns)
-    words = [_font(18).getlength(heading[0]) + 12 + _font(13).getlength(heading[1])]
-    words += [_font(12).getlength(line) for line in lines]
+    words = [font(18).getlength(heading[0]) + 12 + font(13).getlength(heading[1])]
+    words += [font(12).getlength(line) for line in lines]
     width = int(max(columns * step_w - _GAP, *words, _BAR[0])) + 2 * _MARGIN
     top = _MARGIN + 34
     below = top + rows * step_h
@@ -227,21 +228,21 @@ def _page(
     for index, tile in enumerate(tiles):
         x, y = _MARGIN + index % columns * step_w, top + index // columns * step_h
         page.paste(tile, (x, y + 14))
-        draw.text((x, y - 1), str(index), fill=_FAINT, font=_font(10))
-    _colour_bar(page, (_MARGIN, below + 8), *bar)
+        draw.text((x, y - 1), str(index), fill=_FAINT, font=font(10))
+    colour_bar(page, (_MARGIN, below + 8), *bar)
     for index, line in enumerate(lines):
-        draw.text((_MARGIN, below + 44 + 18 * index), line, fill=_FAINT, font=_font(12))
+        draw.text((_MARGIN, below + 44 + 18 * index), line, fill=_FAINT, font=font(12))
     return page
 
 
 def _heading(draw: ImageDraw.ImageDraw, title: str, shape: str) -> None:
     baseline = _MARGIN + 16
-    draw.text((_MARGIN, baseline), title, fill=_INK, font=_font(18), anchor="ls")
-    start = _MARGIN + (_font(18).getlength(title) + 12 if title else 0)
-    draw.text((start, baseline), shape, fill=_FAINT, font=_font(13), anchor="ls")
+    draw.text((_MARGIN, baseline), title, fill=_INK, font=font(18), anchor="ls")
+    start = _MARGIN + (font(18).getlength(title) + 12 if title else 0)
+    draw.text((start, baseline), shape, fill=_FAINT, font=font(13), anchor="ls")
 
 
-def _colour_bar(page: Image.Image, corner: tuple[int, int], scale: Scale, shared: bool) -> None:
+def colour_bar(page: Image.Image, corner: tuple[int, int], scale: Scale, shared: bool) -> None:
     """The scale from end to end, with the numbers of its ends and of zero."""
     (x, y), (width, height) = corner, _BAR
     ramp = Scale(1.0, scale.signed).paint(np.linspace(-1 if scale.signed else 0, 1, width))
@@ -252,10 +253,12 @@ def _colour_bar(page: Image.Image, corner: tuple[int, int], scale: Scale, shared
     ticks = [(0.0, low), (0.5, "0"), (1.0, high)] if scale.signed else [(0.0, "0"), (1.0, high)]
     for place, text in ticks:
         anchor = {0.0: "la", 0.5: "ma", 1.0: "ra"}[place]
-        draw.text((x + place * (width - 1), y + height + 4), text, fill=_INK, font=_font(11), anchor=anchor)
+        draw.text((x + place * (width - 1), y + height + 4), text, fill=_INK, font=font(11), anchor=anchor)
 
 
 @cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def font(size: int) -> ImageFont.FreeTypeFont:
     """DejaVu Sans: it has the true minus sign and most alphabets, and matplotlib brings it."""
+    from matplotlib import get_data_path  # a slow import, and only text needs it
+
     return ImageFont.truetype(Path(get_data_path()) / "fonts/ttf/DejaVuSans.ttf", size)

@@ -195,6 +195,9 @@ class Explanation:
     def __str__(self) -> str:
         return self.text()
 
+    def _repr_html_(self) -> str:
+        return self.table().html()
+
 
 def place(source: Value | None, index: tuple[int, ...]) -> str:
     """A value's tensor and its index there: `features.C1[0, 2, 3, 4]`; empty if it stood nowhere.

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from html import escape
 from itertools import count
 from typing import Any
 
@@ -49,6 +50,9 @@ class Tree:
 
     def __str__(self) -> str:
         return self.text()
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(self.text())}</pre>"
 
     def _lines(self, level: int) -> Iterator[str]:
         made = f" by {self.op.name}" if self.op else ""

@@ -1,6 +1,28 @@
 """The recording of a model, and what is known of each operator."""
 
-from convscope.graph.recording import Op, Recording, Role, Value, record, replay
+from convscope.graph.recorder import CHANGED
+from convscope.graph.recording import record
+from convscope.graph.replaying import call_of, replay
 from convscope.graph.rules import RULES, Box, OpRule, reads, rule_of
+from convscope.graph.traffic import is_in_place, is_view, moved_bytes, value_bytes
+from convscope.graph.values import Op, Recording, Role, Value
 
-__all__ = ["RULES", "Box", "Op", "OpRule", "Recording", "Role", "Value", "reads", "record", "replay", "rule_of"]
+__all__ = [
+    "CHANGED",
+    "RULES",
+    "Box",
+    "Op",
+    "OpRule",
+    "Recording",
+    "Role",
+    "Value",
+    "call_of",
+    "is_in_place",
+    "is_view",
+    "moved_bytes",
+    "reads",
+    "record",
+    "replay",
+    "rule_of",
+    "value_bytes",
+]

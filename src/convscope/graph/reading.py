@@ -4,13 +4,11 @@ Each is given the operator, a box of its k-th output, and the input Value asked 
 axis, both ends included, and may reach outside (padding). None: it reads no element.
 """
 
-from collections.abc import Iterable, Iterator
-from fractions import Fraction
-from math import ceil, floor
+from collections.abc import Iterable
 
 from convscope.geometry import Interval, Window, transposed_reads
 from convscope.geometry import reads as window_reads
-from convscope.graph.recording import Op, Value
+from convscope.graph.values import Op, Value
 
 Box = tuple[Interval, ...]
 
@@ -75,18 +73,11 @@ def pool_windows(op: Op) -> tuple[Window, ...]:
     return tuple(Window(*w) for w in zip(sizes, strides, *rest, strict=True))
 
 
-def adaptive_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box:
-    """Adaptive pooling divides the axis: output i of m reads floor(i n / m) to ceil((i + 1) n / m) - 1."""
-    ndim = len(op.args["output_size"])
-    sizes = zip(box[-ndim:], value.shape[-ndim:], op.outputs[k].shape[-ndim:], strict=True)
-    return (*box[:-ndim], *((lo * n // m, -(-(hi + 1) * n // m) - 1) for (lo, hi), n, m in sizes))
-
-
 def reduced_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box:
     """A reduction reads its axes whole and keeps its place along the others."""
-    dims = (
-        {d % len(value.shape) for d in _tuple(op.args["dim"])} if op.args.get("dim") else set(range(len(value.shape)))
-    )
+    given = op.args.get("dim")
+    every = given is None or given == ()
+    dims = set(range(len(value.shape))) if every else {d % len(value.shape) for d in _tuple(given)}
     rest = iter(box)
     keep = op.args.get("keepdim", False)
     result = []
@@ -173,6 +164,13 @@ def trailing_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box:
     return (*box[:first], *whole(value)[first:]) if value == op.args["input"] else whole(value)
 
 
+def batch_norm_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box:
+    """Its own place; with the statistics of the batch (training, instance normalisation) its channel, everywhere."""
+    if value != op.args["input"]:
+        return whole(value)
+    return (whole(value)[0], box[1], *whole(value)[2:]) if op.args["training"] else box
+
+
 def group_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box:
     """A group normalisation reads the channels of its group, everywhere."""
     if value != op.args["input"]:
@@ -235,6 +233,21 @@ def reflected_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box:
     return tuple(axes)
 
 
+def replicated_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box:
+    """The same place, counted from where the padding ends, and the border for what lies outside."""
+    pads = op.args["padding"]
+    before = [0] * (len(box) - len(pads) // 2) + list(pads[-2::-2])
+    places = zip(box, before, value.shape, strict=True)
+    return tuple((min(max(lo - p, 0), n - 1), min(max(hi - p, 0), n - 1)) for (lo, hi), p, n in places)
+
+
+def unfolded_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box:
+    """Windows along one axis, their elements along a new last one."""
+    axis, step = op.args["dimension"] % len(value.shape), op.args["step"]
+    (first, last), (lo, hi) = box[axis], box[-1]
+    return (*box[:axis], (first * step + lo, last * step + hi), *box[axis + 1 : -1])
+
+
 def rolled_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box:
     """The place before the shift; the whole axis where the box meets the seam."""
     if not op.args["dims"]:  # rolled as one long vector
@@ -252,24 +265,6 @@ def restride_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box:
     return box if op.outputs[k].shape == value.shape else whole(value)
 
 
-def nearest_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box:
-    """Output i of m shows input floor(i n / m)."""
-    axes = []
-    for (lo, hi), n, step in _scaled_axes(op, box, value, k):
-        axes.append((min(max(floor(lo * step), 0), n - 1), min(max(floor(hi * step), 0), n - 1)))
-    return (*box[:2], *axes)
-
-
-def bilinear_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box:
-    """Each output mixes the two inputs about its place, or shows one where it lies on it."""
-    corners = op.args["align_corners"]
-    axes = []
-    for (lo, hi), n, step in _scaled_axes(op, box, value, k, corners=corners):
-        first, last = (i * step if corners else max(step * (2 * i + 1) / 2 - Fraction(1, 2), 0) for i in (lo, hi))
-        axes.append((min(max(floor(first), 0), n - 1), min(max(ceil(last), 0), n - 1)))
-    return (*box[:2], *axes)
-
-
 def attention_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box | None:
     """A row of the queries, in its own picture and head; of keys and values every row; all that the value is."""
     last, rows = (0, value.shape[-1] - 1), (0, value.shape[-2] - 1)
@@ -278,10 +273,27 @@ def attention_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box | None:
     return hull(roles) if roles else whole(value)
 
 
+def changed_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box | None:
+    """A tensor that was changed through a view: its own place before, and the written box where the box meets it."""
+    roles = [box] if value == op.args["self"] else []
+    if value in op.args["written"]:
+        roles += [_met(box, op.args["start"], value)]
+    return hull(role for role in roles if role is not None)
+
+
+def _met(box: Box, start: tuple[int, ...] | None, value: Value) -> Box | None:
+    """The part of a value that lies at `start` which a box meets; all of it where its place is not known."""
+    if start is None:
+        return whole(value)
+    met = [(max(lo - s, 0), min(hi - s, n - 1)) for (lo, hi), s, n in zip(box, start, value.shape, strict=True)]
+    return tuple(met) if all(lo <= hi for lo, hi in met) else None
+
+
 def factors(op: Op) -> tuple[Value, Value]:
     """The two matrices that a product multiplies."""
-    names = ("mat1", "mat2") if "mat1" in op.args else ("self", "mat2")
-    return op.args[names[0]], op.args[names[1]]
+    pairs = (("mat1", "mat2"), ("batch1", "batch2"), ("self", "mat2"))
+    left, right = next(pair for pair in pairs if pair[0] in op.args)
+    return op.args[left], op.args[right]
 
 
 def _tuple(value: int | tuple[int, ...]) -> tuple[int, ...]:
@@ -318,15 +330,3 @@ def _kept_axes(out: tuple[int, ...], into: tuple[int, ...]) -> dict[int, int]:
             else:
                 right, i = right * into[i], i + 1
     return kept
-
-
-def _scaled_axes(
-    op: Op, box: Box, value: Value, k: int, *, corners: bool = False
-) -> Iterator[tuple[Interval, int, Fraction]]:
-    """For each spatial axis: the interval, the input's length, and the step of the input for a step of the output."""
-    scales = [op.args.get(name) for name in ("scales_h", "scales_w")]
-    for interval, n, m, scale in zip(box[2:], value.shape[2:], op.outputs[k].shape[2:], scales, strict=True):
-        if corners:
-            yield interval, n, Fraction(n - 1, m - 1) if m > 1 else Fraction(0)
-        else:
-            yield interval, n, 1 / Fraction(scale) if scale else Fraction(n, m)

@@ -8,11 +8,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
 
-from convscope.graph import reading
+from convscope.graph import reading, resizing
 from convscope.graph.reading import Box, conv_windows, factors, hull, pool_windows, same_place, whole
-from convscope.graph.recording import Op, Value
+from convscope.graph.values import Op, Value
 
-__all__ = ["RULES", "Box", "OpRule", "conv_windows", "hull", "pool_windows", "reads", "rule_of", "same_place", "whole"]
+__all__ = [
+    "RULES", "Box", "OpRule", "Rules", "conv_windows", "hull", "outputs_apart", "pool_windows", "reads", "rule_of",
+    "same_place", "whole",
+]  # fmt: skip
 
 Reads = Callable[[Op, Box, Value, int], Box | None]
 
@@ -54,40 +57,60 @@ class OpRule:
     each: bool = False
 
 
+Rules = Mapping[str, OpRule]
+
 _ELEMENTWISE = [
     "add", "add_", "sub", "sub_", "mul", "mul_", "div", "div_", "neg", "abs", "exp", "log", "sqrt", "rsqrt", "pow",
     "relu", "relu_", "leaky_relu", "elu", "gelu", "silu", "silu_", "sigmoid", "tanh", "hardtanh", "hardtanh_",
     "hardswish", "hardswish_", "hardsigmoid", "clamp", "clamp_", "minimum", "maximum", "clone", "detach", "alias",
     "leaky_relu_", "clamp_min", "clamp_max", "addcmul", "masked_fill", "where", "eq", "ne", "lt", "gt", "bitwise_not",
     "le", "ge", "bitwise_and", "bitwise_or", "floor", "ceil", "round", "log2", "remainder", "lift_fresh",
-    "sin", "cos", "_to_copy", "expand", "copy_", "native_dropout", "native_batch_norm",
-    "_native_batch_norm_legit_no_training",
+    "sin", "cos", "_to_copy", "expand", "copy_", "rsub", "native_dropout", "_native_batch_norm_legit_no_training",
+    "celu", "erf", "hardshrink", "hypot", "lerp", "log1p", "log_sigmoid_forward", "logical_not", "mish", "nan_to_num",
+    "_prelu_kernel", "reciprocal", "rrelu_with_noise", "sigmoid_", "sign", "softplus", "softshrink", "tanh_",
+    "threshold",
 ]  # fmt: skip
 
 _MADE_FROM_NOTHING = [
     "empty", "zeros", "ones", "full", "arange", "scalar_tensor", "new_empty", "new_zeros", "new_full", "zeros_like",
-    "full_like", "zero_", "fill_", "_local_scalar_dense",
+    "full_like", "ones_like", "linspace", "zero_", "fill_", "_local_scalar_dense", "empty_like", "eye",
 ]  # fmt: skip
 
-_READ_ANYWHERE = ["index", "index_put_", "nonzero", "topk", "sort", "repeat"]
+_READ_ANYWHERE = ["index", "index_put_", "nonzero", "topk", "sort", "repeat", "grid_sampler_2d", "im2col", "col2im"]
+_ADAPTIVE = ["_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "adaptive_max_pool2d", "adaptive_max_pool3d"]
+_LINEAR = ["linear1d", "bilinear2d", "trilinear3d"]
+_REDUCTIONS = [
+    "mean",
+    "sum",
+    "amax",
+    "amin",
+    "linalg_vector_norm",
+    "logsumexp",
+    "prod",
+    "std",
+    "var",
+    "argmax",
+    "argmin",
+]
+_REDUCTIONS_TWICE = ["max", "min", "var_mean"]
 
-RULES: Mapping[str, OpRule] = {
+RULES: Rules = {
     **{f"aten.{name}": OpRule() for name in _ELEMENTWISE},
     **{f"aten.{name}": OpRule(reads=reading.nothing) for name in _MADE_FROM_NOTHING},
     **{f"aten.{name}": OpRule(reads=reading.everything) for name in _READ_ANYWHERE},
+    **{f"aten.{name}": OpRule(reads=reading.reduced_reads) for name in _REDUCTIONS},
+    **{f"aten.{name}": OpRule(reads=reading.reduced_reads, each=True) for name in _REDUCTIONS_TWICE},
     "aten.convolution": OpRule(conv_macs, reading.conv_reads),
     "aten.mm": OpRule(matmul_macs, reading.matmul_reads),
     "aten.bmm": OpRule(matmul_macs, reading.matmul_reads),
     "aten.addmm": OpRule(matmul_macs, reading.matmul_reads),
+    "aten.baddbmm": OpRule(matmul_macs, reading.matmul_reads),
     "aten.max_pool2d_with_indices": OpRule(reads=reading.pool_reads),
     "aten.max_pool3d_with_indices": OpRule(reads=reading.pool_reads),
     "aten.avg_pool2d": OpRule(reads=reading.pool_reads),
     "aten.avg_pool3d": OpRule(reads=reading.pool_reads),
-    "aten._adaptive_avg_pool2d": OpRule(reads=reading.adaptive_reads, uniform=False),
-    "aten.mean": OpRule(reads=reading.reduced_reads),
-    "aten.sum": OpRule(reads=reading.reduced_reads),
-    "aten.amax": OpRule(reads=reading.reduced_reads),
-    "aten.linalg_vector_norm": OpRule(reads=reading.reduced_reads),
+    **{f"aten.{name}": OpRule(reads=resizing.adaptive_reads, uniform=False) for name in _ADAPTIVE},
+    "aten.native_batch_norm": OpRule(reads=reading.batch_norm_reads),
     "aten.native_layer_norm": OpRule(reads=reading.trailing_reads),
     "aten.native_group_norm": OpRule(reads=reading.group_reads, uniform=False),
     "aten._softmax": OpRule(reads=reading.along_dim_reads),
@@ -108,22 +131,39 @@ RULES: Mapping[str, OpRule] = {
     "aten.slice": OpRule(reads=reading.slice_reads),
     "aten.select": OpRule(reads=reading.select_reads),
     "aten.constant_pad_nd": OpRule(reads=reading.pad_reads),
-    "aten.reflection_pad2d": OpRule(reads=reading.reflected_reads, uniform=False),
+    **{f"aten.reflection_pad{n}d": OpRule(reads=reading.reflected_reads, uniform=False) for n in (1, 2, 3)},
+    **{f"aten.replication_pad{n}d": OpRule(reads=reading.replicated_reads, uniform=False) for n in (1, 2, 3)},
+    "aten.unfold": OpRule(reads=reading.unfolded_reads),
     "aten.roll": OpRule(reads=reading.rolled_reads, uniform=False),
     "aten.as_strided_": OpRule(reads=reading.restride_reads, uniform=False),
-    "aten.upsample_nearest2d": OpRule(reads=reading.nearest_reads, uniform=False),
-    "aten.upsample_bilinear2d": OpRule(reads=reading.bilinear_reads, uniform=False),
+    **{f"aten.upsample_nearest{n}d": OpRule(reads=resizing.nearest_reads, uniform=False) for n in (1, 2, 3)},
+    **{
+        f"aten._upsample_nearest_exact{n}d": OpRule(reads=resizing.exact_nearest_reads, uniform=False)
+        for n in (1, 2, 3)
+    },
+    **{f"aten.upsample_{name}": OpRule(reads=resizing.linear_reads, uniform=False) for name in _LINEAR},
+    "aten.upsample_bicubic2d": OpRule(reads=resizing.cubic_reads, uniform=False),
+    "aten.pixel_shuffle": OpRule(reads=resizing.shuffled_reads, uniform=False),
+    "aten.pixel_unshuffle": OpRule(reads=resizing.unshuffled_reads),
+    "aten.channel_shuffle": OpRule(reads=resizing.channel_shuffled_reads),
     "aten._scaled_dot_product_flash_attention_for_cpu": OpRule(attention_macs, reading.attention_reads),
+    "convscope.changed": OpRule(reads=reading.changed_reads, uniform=False),
     "torchvision.roi_align": OpRule(reads=reading.everything),
 }
 
 
-def rule_of(op: Op, *, rules: Mapping[str, OpRule] = RULES) -> OpRule | None:
+def rule_of(op: Op, *, rules: Rules = RULES) -> OpRule | None:
     """The operator's rule: that of its overload if there is one, else of its family; None if unknown."""
     return rules.get(op.target) or rules.get(op.target.rpartition(".")[0])
 
 
-def reads(op: Op, box: Box, value: Value, *, k: int = 0, rules: Mapping[str, OpRule] = RULES) -> Box | None:
+def reads(op: Op, box: Box, value: Value, *, k: int = 0, rules: Rules = RULES) -> Box | None:
     """What a box of the operator's k-th output reads of an input; an unknown operator may read everything."""
     rule = rule_of(op, rules=rules)
     return rule.reads(op, box, value, k) if rule else whole(value)
+
+
+def outputs_apart(op: Op, *, rules: Rules = RULES) -> tuple[Value, ...]:
+    """The outputs that are asked about: the first alone (others are its by-products), unless each reads its own."""
+    rule = rule_of(op, rules=rules)
+    return op.outputs if rule is None or rule.each else op.outputs[:1]

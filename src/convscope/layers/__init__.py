@@ -1,6 +1,6 @@
 """The convolution family beyond `torch.nn`, kernels set by hand, and the loops that define it all."""
 
-from convscope.layers.blocks import ConvNormAct, DilatedPyramid, InvertedResidual, ShuffleUnit, UpBlock
+from convscope.layers.blocks import ConvNormAct, DilatedPyramid, InvertedResidual, PoolAndBack, ShuffleUnit, UpBlock
 from convscope.layers.expand import expand
 from convscope.layers.factorise import Factorised, factorise
 from convscope.layers.family import (
@@ -22,6 +22,7 @@ __all__ = [
     "Factorised",
     "FlattenedConv",
     "InvertedResidual",
+    "PoolAndBack",
     "ShuffleUnit",
     "ShuffledGroupConv",
     "SpatiallySeparableConv",

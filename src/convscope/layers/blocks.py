@@ -16,6 +16,9 @@ _NORMS: Mapping[int, Callable[[int], nn.Module]] = {1: nn.BatchNorm1d, 2: nn.Bat
 _UPS: Mapping[int, Callable[..., nn.Module]] = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 _AVERAGES: Mapping[int, Callable[..., nn.Module]] = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
 
+_POOLS: Mapping[int, Callable[..., nn.Module]] = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn.MaxPool3d}
+_UNPOOLS: Mapping[int, Callable[..., nn.Module]] = {1: nn.MaxUnpool1d, 2: nn.MaxUnpool2d, 3: nn.MaxUnpool3d}
+
 
 @final
 class ConvNormAct(nn.Sequential):
@@ -199,6 +202,40 @@ class UpBlock(nn.Sequential):
         self.add_module("norm", _NORMS[ndim](out_channels))
         if act is not None:
             self.add_module("act", act())
+
+
+@final
+class PoolAndBack(nn.Module):
+    """Max pooling, the layers `inner` on the small map, then every value back to the place its maximum came from.
+
+    What was no maximum becomes zero, so the size is restored and the places of edges are kept, not the values. Windows
+    lie side by side: where they overlap, two values would go back to one place.
+    Shapes: x NxCxD... -> NxCxD...; `inner` (nothing, if not given) keeps the shape that it gets.
+    Raises: InputError that names the parameter, its value and what would fit; and if `inner` changes the shape.
+    Source: Zeiler et al. 2011, Adaptive deconvolutional networks; Badrinarayanan et al. 2015 (arXiv:1511.00561).
+
+    >>> PoolAndBack(kernel_size=2)(torch.tensor([[[[1.0, 2.0, 7.0], [4.0, 3.0, 5.0]]]]))
+    tensor([[[[0., 0., 0.],
+              [4., 0., 0.]]]])
+    """
+
+    def __init__(self, inner: nn.Module | None = None, *, kernel_size: Size = 2, ndim: int = 2) -> None:
+        super().__init__()
+        who = type(self).__name__
+        _check(who, ndim)
+        size = _least(f"{who}: kernel_size", kernel_size, ndim)
+        self.pool = _POOLS[ndim](size, return_indices=True)
+        self.inner = nn.Identity() if inner is None else inner
+        self.unpool = _UNPOOLS[ndim](size)
+
+    def forward(self, x_NCD: Tensor) -> Tensor:
+        small, places = self.pool(x_NCD)
+        y = self.inner(small)
+        if y.shape != small.shape:
+            raise InputError(
+                f"PoolAndBack: inner makes {tuple(y.shape)} of {tuple(small.shape)}; use one that keeps the shape"
+            )
+        return self.unpool(y, places, output_size=x_NCD.shape)
 
 
 def _check(who: str, ndim: int, **numbers: int) -> None:

@@ -11,11 +11,21 @@ import torch
 from torch import Tensor, nn
 
 from convscope.errors import InputError, nearest
+from convscope.layers.cp import cp, most_terms
 from convscope.layers.expand import expand, padding_in_numbers
 from convscope.layers.family import DepthwiseSeparableConv, FlattenedConv, Options, SpatiallySeparableConv, maker
+from convscope.layers.ranks import (
+    Rank,
+    depthwise_tables,
+    least_rank,
+    one_rank,
+    spatial_table,
+    svd_rank,
+    tucker_ranks,
+    two_ranks,
+)
 
-Rank = int | tuple[int, int]
-TUCKER_SWEEPS, FLATTENED_SWEEPS = 10, 50  # of alternating refinement, none of which makes the error larger
+TUCKER_SWEEPS = 10  # of alternating refinement, none of which makes the error larger
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,39 +51,37 @@ class Factorised:
         return self.macs / self.dense_macs
 
 
-def factorise(conv: nn.Conv2d, kind: str, *, rank: Rank | None = None) -> Factorised:
-    """The convolution as a stack of `kind`, of that rank (the full rank if not given), with its weights set.
+def factorise(
+    conv: nn.Conv2d, kind: str, *, rank: Rank | None = None, error: float | None = None, seed: int = 0
+) -> Factorised:
+    """The convolution as a stack of `kind`, of that rank or for that error (of the full rank without), weights set.
 
     - "spatial": a column kernel to `rank` channels, then a row kernel. Truncated SVD: the least error there is.
     - "depthwise": `rank` kernels an input channel, then 1x1. An SVD for each input channel: the least error there is.
     - "tucker": 1x1 to the first rank, a small convolution, 1x1 from the second. HOSVD, then alternating refinement.
-    - "flattened": every filter as three 1-D kernels (rank 1 only), alternating refinement from the HOSVD.
+    - "flattened": every filter as the sum of `rank` triples of 1-D kernels. Alternating least squares.
+    - "cp": 1x1 to `rank` channels, a column and a row kernel for each, 1x1. Alternating least squares.
 
-    The first three are exact at full rank. The stack has the convolution's stride, padding, dilation, bias, dtype and
-    device, and its own new parameters.
-    Raises: InputError if the kind is unknown, the rank is out of range, or the convolution has groups or pads with
-    anything but zeros.
-    Source: Jaderberg et al. 2014 (arXiv:1405.3866); Kim et al. 2015 (arXiv:1511.06530); De Lathauwer et al. 2000.
+    All are exact at full rank. `error` is the relative Frobenius error that is allowed, before rounding to the dtype:
+    the least rank that keeps it is taken (for "tucker" the pair with the fewest MACs that the HOSVD is sure of).
+    `seed` is that of the random starts of alternating least squares. The stack has the convolution's stride, padding,
+    dilation, bias, dtype and device, and its own new parameters.
+    Raises: InputError if the kind is unknown, rank or error is out of range or both are given, or the convolution has
+    groups or pads with anything but zeros.
+    Source: Jaderberg et al. 2014 (arXiv:1405.3866); Kim et al. 2015 (arXiv:1511.06530); Lebedev et al. 2014
+    (arXiv:1412.6553); De Lathauwer et al. 2000.
 
     >>> _ = torch.manual_seed(0)
     >>> cheap = factorise(nn.Conv2d(16, 32, 3), "spatial", rank=8)
     >>> cheap.params, cheap.dense_params, 0 < cheap.error < 1
     (1184, 4640, True)
+    >>> factorise(nn.Conv2d(16, 32, 3), "spatial", error=0.5).error <= 0.5
+    True
     """
-    if not isinstance(conv, nn.Conv2d):
-        raise InputError(f"factorise: conv is {type(conv).__name__}; give a torch.nn.Conv2d")
-    if kind not in KINDS:
-        raise InputError(f"factorise: no kind is called {kind!r}; {nearest(kind, KINDS)}")
-    if conv.groups != 1:
-        raise InputError(f"factorise: conv has groups={conv.groups}; use a dense one, expand(conv, ndim=2) gives it")
-    if conv.padding_mode != "zeros":
-        raise InputError(
-            f"factorise: conv has padding_mode={conv.padding_mode!r}; only 'zeros' carries over to a stack"
-        )
-    weight = conv.weight.detach().to("cpu", torch.float64)
-    if not torch.isfinite(weight).all():
-        raise InputError("factorise: conv has weights that are not finite; train or load it again")
-    layer, used = KINDS[kind](conv, weight, rank)
+    weight = _checked(conv, kind, rank, error)
+    if error is not None:
+        rank = RANKS[kind](weight, error, seed)
+    layer, used = KINDS[kind](conv, weight, rank, seed)
     if conv.bias is not None:
         with torch.no_grad():
             list(layer)[-1].get_parameter("bias").copy_(conv.bias)
@@ -90,10 +98,31 @@ def factorise(conv: nn.Conv2d, kind: str, *, rank: Rank | None = None) -> Factor
     )
 
 
-def _spatial(conv: nn.Conv2d, w_OIYX: Tensor, rank: Rank | None) -> tuple[nn.Sequential, Rank]:
+def _checked(conv: nn.Conv2d, kind: str, rank: Rank | None, error: float | None) -> Tensor:
+    """The weights to take apart, in float64."""
+    if not isinstance(conv, nn.Conv2d):
+        raise InputError(f"factorise: conv is {type(conv).__name__}; give a torch.nn.Conv2d")
+    if kind not in KINDS:
+        raise InputError(f"factorise: no kind is called {kind!r}; {nearest(kind, KINDS)}")
+    if conv.groups != 1:
+        raise InputError(f"factorise: conv has groups={conv.groups}; use a dense one, expand(conv, ndim=2) gives it")
+    if conv.padding_mode != "zeros":
+        raise InputError(
+            f"factorise: conv has padding_mode={conv.padding_mode!r}; only 'zeros' carries over to a stack"
+        )
+    weight = conv.weight.detach().to("cpu", torch.float64)
+    if not torch.isfinite(weight).all():
+        raise InputError("factorise: conv has weights that are not finite; train or load it again")
+    if error is not None and (rank is not None or not 0 <= error < 1):
+        found = f"error is {error} and rank {rank}" if rank is not None else f"error is {error}"
+        raise InputError(f"factorise: {found}; give either a rank, or an error from 0 to less than 1")
+    return weight
+
+
+def _spatial(conv: nn.Conv2d, w_OIYX: Tensor, rank: Rank | None, seed: int) -> tuple[nn.Sequential, Rank]:
     kernels, channels, rows, columns = w_OIYX.shape
-    table = w_OIYX.permute(1, 2, 0, 3).reshape(channels * rows, kernels * columns)
-    r = _one_rank("spatial", rank, min(table.shape))
+    table = spatial_table(w_OIYX)
+    r = one_rank("spatial", rank, min(table.shape))
     left, right = _truncated(table, r)
     size = (rows, columns)
     layer = SpatiallySeparableConv(channels, kernels, size, hidden_channels=r, **_options(conv))
@@ -102,10 +131,10 @@ def _spatial(conv: nn.Conv2d, w_OIYX: Tensor, rank: Rank | None) -> tuple[nn.Seq
     return layer, r
 
 
-def _depthwise(conv: nn.Conv2d, w_OIYX: Tensor, rank: Rank | None) -> tuple[nn.Sequential, Rank]:
+def _depthwise(conv: nn.Conv2d, w_OIYX: Tensor, rank: Rank | None, seed: int) -> tuple[nn.Sequential, Rank]:
     kernels, channels, rows, columns = w_OIYX.shape
-    tables = w_OIYX.permute(1, 0, 2, 3).reshape(channels, kernels, rows * columns)
-    r = _one_rank("depthwise", rank, min(tables.shape[1:]))
+    tables = depthwise_tables(w_OIYX)
+    r = one_rank("depthwise", rank, min(tables.shape[1:]))
     left, right = _truncated(tables, r)
     layer = DepthwiseSeparableConv(channels, kernels, (rows, columns), depth_multiplier=r, **_options(conv))
     pointwise = left.permute(1, 0, 2).reshape(kernels, channels * r, 1, 1)
@@ -113,10 +142,10 @@ def _depthwise(conv: nn.Conv2d, w_OIYX: Tensor, rank: Rank | None) -> tuple[nn.S
     return layer, r
 
 
-def _tucker(conv: nn.Conv2d, w_OIYX: Tensor, rank: Rank | None) -> tuple[nn.Sequential, Rank]:
+def _tucker(conv: nn.Conv2d, w_OIYX: Tensor, rank: Rank | None, seed: int) -> tuple[nn.Sequential, Rank]:
     kernels, channels = w_OIYX.shape[:2]
     most = (min(channels, w_OIYX[:, 0].numel()), min(kernels, w_OIYX[0].numel()))
-    r_in, r_out = _two_ranks(rank, most)
+    r_in, r_out = two_ranks(rank, most)
     from_in, to_out = _leading(w_OIYX.transpose(0, 1), r_in), _leading(w_OIYX, r_out)
     for _ in range(TUCKER_SWEEPS):
         from_in = _leading(torch.einsum("oiyx,or->iryx", w_OIYX, to_out), r_in)
@@ -132,32 +161,74 @@ def _tucker(conv: nn.Conv2d, w_OIYX: Tensor, rank: Rank | None) -> tuple[nn.Sequ
     return layer, (r_in, r_out)
 
 
-def _flattened(conv: nn.Conv2d, w_OIYX: Tensor, rank: Rank | None) -> tuple[nn.Sequential, Rank]:
-    kernels, channels, rows, columns = w_OIYX.shape
-    r = _one_rank("flattened", rank, 1)
-    down = _first_direction(w_OIYX.permute(0, 2, 1, 3).flatten(2))
-    along = _first_direction(w_OIYX.permute(0, 3, 1, 2).flatten(2))
-    across = torch.einsum("oiyx,oy,ox->oi", w_OIYX, down, along)
-    for _ in range(FLATTENED_SWEEPS):
-        down = _unit(torch.einsum("oiyx,oi,ox->oy", w_OIYX, across, along))
-        along = _unit(torch.einsum("oiyx,oi,oy->ox", w_OIYX, across, down))
-        across = torch.einsum("oiyx,oy,ox->oi", w_OIYX, down, along)
-    third = across.norm(dim=1, keepdim=True) ** (1 / 3)
-    layer = FlattenedConv(channels, kernels, (rows, columns), **_options(conv))
-    _fill(
-        layer,
-        (third * _unit(across))[:, :, None, None],
-        (third * down)[:, None, :, None],
-        (third * along)[:, None, None, :],
-    )
+def _flattened(conv: nn.Conv2d, w_OIYX: Tensor, rank: Rank | None, seed: int) -> tuple[nn.Sequential, Rank]:
+    kernels, size = len(w_OIYX), tuple(w_OIYX.shape[1:])
+    r = one_rank("flattened", rank, most_terms(size))
+    across, down, along = cp(w_OIYX, r, seed=seed).factors  # OxNxR each: R channels a filter, side by side
+    weights = [f.transpose(1, 2).flatten(0, 1) for f in (across, down, along)]
+    if r == 1:
+        layer = FlattenedConv(size[0], kernels, size[1:], **_options(conv))
+        _fill(layer, *_as_kernels(*weights))
+        return layer, r
+    layer = _flat_to(conv, kernels * r, name="sum", groups=kernels)
+    _fill(layer, *_as_kernels(*weights), torch.ones(kernels, r, 1, 1))
     return layer, r
 
 
-KINDS: Mapping[str, Callable[[nn.Conv2d, Tensor, Rank | None], tuple[nn.Sequential, Rank]]] = {
+def _cp(conv: nn.Conv2d, w_OIYX: Tensor, rank: Rank | None, seed: int) -> tuple[nn.Sequential, Rank]:
+    r = one_rank("cp", rank, most_terms(tuple(w_OIYX.shape)))
+    leave, across, down, along = (f[0] for f in cp(w_OIYX[None], r, seed=seed).factors)
+    layer = _flat_to(conv, r, name="leave", groups=1)
+    _fill(layer, *_as_kernels(across.T, down.T, along.T), leave[:, :, None, None])
+    return layer, r
+
+
+def _flat_to(conv: nn.Conv2d, channels: int, *, name: str, groups: int) -> nn.Sequential:
+    """A flattened convolution to so many channels, and a 1x1 convolution from them to those of the whole."""
+    options = _options(conv)
+    factory = {"device": options.get("device"), "dtype": options.get("dtype")}
+    size = (conv.kernel_size[0], conv.kernel_size[1])
+    layer = nn.Sequential()
+    for part, made in FlattenedConv(conv.in_channels, channels, size, **options | {"bias": False}).named_children():
+        layer.add_module(part, made)
+    last = maker(2)(channels, conv.out_channels, 1, groups=groups, bias=conv.bias is not None, **factory)
+    layer.add_module(name, last)
+    return layer
+
+
+def _as_kernels(across_RC: Tensor, down_RY: Tensor, along_RX: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return across_RC[:, :, None, None], down_RY[:, None, :, None], along_RX[:, None, None, :]
+
+
+KINDS: Mapping[str, Callable[[nn.Conv2d, Tensor, Rank | None, int], tuple[nn.Sequential, Rank]]] = {
     "spatial": _spatial,
     "depthwise": _depthwise,
     "tucker": _tucker,
     "flattened": _flattened,
+    "cp": _cp,
+}
+
+
+def _flattened_rank(w_OIYX: Tensor, error: float, seed: int) -> int:
+    sizes = w_OIYX.flatten(1).norm(dim=1)
+
+    def error_at(rank: int) -> float:
+        return ((cp(w_OIYX, rank, seed=seed).error * sizes).norm() / sizes.norm()).item()
+
+    return least_rank(error_at, error, most_terms(tuple(w_OIYX.shape[1:])))
+
+
+def _cp_rank(w_OIYX: Tensor, error: float, seed: int) -> int:
+    most = most_terms(tuple(w_OIYX.shape))
+    return least_rank(lambda rank: cp(w_OIYX[None], rank, seed=seed).error.item(), error, most)
+
+
+RANKS: Mapping[str, Callable[[Tensor, float, int], Rank]] = {
+    "spatial": lambda w, error, _: svd_rank(spatial_table(w), error),
+    "depthwise": lambda w, error, _: svd_rank(depthwise_tables(w), error),
+    "tucker": lambda w, error, _: tucker_ranks(w, error),
+    "flattened": _flattened_rank,
+    "cp": _cp_rank,
 }
 
 
@@ -183,32 +254,6 @@ def _leading(tensor: Tensor, rank: int) -> Tensor:
     """The `rank` orthonormal directions of the first axis that hold most of the tensor."""
     table = tensor.flatten(1)
     return torch.linalg.eigh(table @ table.T).eigenvectors[:, -rank:]  # in rising order; far faster than an SVD
-
-
-def _first_direction(tables: Tensor) -> Tensor:
-    return torch.linalg.svd(tables, full_matrices=False)[0][..., 0]
-
-
-def _unit(vectors: Tensor) -> Tensor:
-    return vectors / vectors.norm(dim=1, keepdim=True).clamp_min(torch.finfo(vectors.dtype).tiny)
-
-
-def _one_rank(kind: str, rank: Rank | None, most: int) -> int:
-    r = most if rank is None else rank
-    if not isinstance(r, int) or not 1 <= r <= most:
-        fits = "1" if most == 1 else f"1 to {most}"
-        raise InputError(f"factorise: rank is {rank} but {kind!r} of this convolution takes {fits}")
-    return r
-
-
-def _two_ranks(rank: Rank | None, most: tuple[int, int]) -> tuple[int, int]:
-    pair = most if rank is None else (rank, rank) if isinstance(rank, int) else tuple(rank)
-    if len(pair) != 2 or not all(1 <= r <= m for r, m in zip(pair, most, strict=True)):
-        raise InputError(
-            f"factorise: rank is {rank} but 'tucker' of this convolution takes (1 to {most[0]}, 1 to {most[1]}), "
-            f"or one number for both"
-        )
-    return pair[0], pair[1]
 
 
 def _fill(layer: nn.Sequential, *weights: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from convscope.models import imagenet
 from convscope.models.backbone import BACKBONES, Backbone, SmallBackbone, backbone
 from convscope.models.classic import ConvNet3, LeNet5
 from convscope.models.heads import HEADS, Candidates, HeadedNetwork, OneHead, classes_of_heads
@@ -21,6 +22,7 @@ __all__ = [
     "backbone",
     "build",
     "classes_of_heads",
+    "imagenet",
     "input_shape",
     "network",
 ]

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from convscope.errors import ModelError, nearest
+from convscope.models import imagenet
 from convscope.models.classic import ConvNet3, LeNet5
 
 MODELS: Mapping[str, Callable[..., nn.Module]] = {"ConvNet3": ConvNet3, "LeNet5": LeNet5}
@@ -18,8 +19,9 @@ MODELS: Mapping[str, Callable[..., nn.Module]] = {"ConvNet3": ConvNet3, "LeNet5"
 def build(spec: str, *, num_classes: int | None = None) -> nn.Module:
     """The network that `spec` names, with fresh weights, in evaluation mode.
 
-    spec: a name of MODELS, `torchvision:NAME`, `timm:NAME`, or `package.module:function` (which is imported,
-    so its code runs). num_classes: classes of the last layer, if other than the network's own.
+    spec: a name of MODELS, `torchvision:NAME`, `timm:NAME`, `imagenet:NAME` (whose weights are trained), or
+    `package.module:function` (which is imported, so its code runs). num_classes: classes of the last layer,
+    if other than the network's own.
     Raises: ModelError if there is no such network, with the nearest name.
 
     >>> type(build("LeNet5")).__name__
@@ -39,6 +41,8 @@ def build_any(
         make = _torchvision(name)
     elif source == "timm":
         make = _timm(name)
+    elif source == "imagenet":
+        make = imagenet.pick(name)
     else:
         make = _function(source, name)
     model = _make(spec, make, options)
@@ -56,6 +60,8 @@ def input_shape(model: nn.Module, spec: str = "") -> tuple[int, ...] | None:
     shape = getattr(model, "input_shape", None)
     if shape is None and spec.startswith("timm:"):
         shape = getattr(model, "default_cfg", {}).get("input_size")
+    if shape is None and spec.startswith("imagenet:"):
+        shape = imagenet.SIZE
     if shape is None and spec.startswith("torchvision:"):
         shape = (3, 299, 299) if spec.endswith("inception_v3") else (3, 224, 224)
     return tuple(shape) if shape else None
@@ -64,6 +70,8 @@ def input_shape(model: nn.Module, spec: str = "") -> tuple[int, ...] | None:
 def _make(spec: str, make: Callable[..., Any], options: dict[str, Any]) -> Any:
     try:
         return make(**options)
+    except ModelError:
+        raise
     except Exception as error:  # whatever somebody's function raises is theirs, and said as theirs
         given = options or "no arguments"
         raise ModelError(f"model {spec!r}: cannot be made with {given} ({type(error).__name__}: {error})") from error

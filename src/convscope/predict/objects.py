@@ -137,7 +137,7 @@ def detect(
         inside = (own.boxes * scale).clamp(min=torch.zeros(4), max=torch.tensor([width, height] * 2))
         told.append(own._replace(boxes=inside))
     rows = tuple(
-        FoundObject(name, str(classes[int(label)]), score, *box)
+        FoundObject(name, str(classes[label]), score, *box)
         for name, boxes in zip(names, told, strict=True)
         for label, score, box in zip(boxes.labels.tolist(), boxes.scores.tolist(), boxes.boxes.tolist(), strict=True)
     )

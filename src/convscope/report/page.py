@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from convscope import __version__
 from convscope.data import ImageSet
 from convscope.data.sets import DataSet
+from convscope.errors import InputError
 from convscope.evaluate import Measured
 from convscope.explain import Explanation, FeatureMap, explain, feature_maps
 from convscope.explain.pictures import Scale, data_uri
@@ -39,6 +40,8 @@ def write_report(folder: Path | str, measured: Measured) -> Report:
     Raises: RunError if the disk refuses.
     """
     run, images = measured.run, measured.images
+    if run is None:
+        raise InputError(f"{folder}: an exported network has no run to report on; give the run folder")
     sample = _clearest(measured)
     x, _ = images.batch(torch.tensor([sample]))
     recording = record(measured.model, x, keep=lambda op: True)
@@ -82,9 +85,9 @@ def _clearest(measured: Measured) -> int:
     """The first test picture that was classified rightly (else the best), so that what is shown is what was learnt."""
     if parts := measured.parts():
         return _clearest(next(iter(parts.values())))
-    if measured.run.config.task != "classify":
+    wrong = getattr(measured.evaluation, "wrong", None)
+    if wrong is None:
         return measured.evaluation.worst[-1]
-    wrong = set(measured.evaluation.wrong)
     return next((i for i in range(len(measured.images)) if i not in wrong), 0)
 
 

@@ -39,7 +39,7 @@ class TrainConfig(BaseModel):
     task_weights: dict[Literal["detect", "segment"], Weight] = Field(
         {}, description="of the losses of several tasks; 1 if not given"
     )
-    data: str = Field("digits", description="an embedded data set, or a folder of class folders")
+    data: str = Field("digits", description="an embedded data set, or a folder")
     model: str = Field("LeNet5", description="a model's name, or that of a backbone")
     weights: str = Field("", description="a file of weights to begin with; those that do not fit are left out")
     freeze: bool = Field(False, description="keep the backbone as it is, and train the head alone")

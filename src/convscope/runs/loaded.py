@@ -2,20 +2,24 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from convscope.data.digits import NORMALISATION
 from convscope.data.folder import resize
-from convscope.data.images import Picture, to_channels
+from convscope.data.images import Picture, photograph, to_channels
 from convscope.data.sets import Normalisation
+from convscope.engines import ENDINGS, Card, open_engine
 from convscope.errors import ModelError
 from convscope.graph import record
-from convscope.models import MODELS, build, input_shape
+from convscope.models import MODELS, build, imagenet, input_shape
 from convscope.runs.folder import open_run
 
 IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # of torchvision's weights
+
+MIDDLE = 0.875  # the share of the shorter side on which ImageNet networks are measured
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,7 +27,9 @@ class LoadedModel:
     """A network in evaluation mode, and how pictures enter it.
 
     `shape` is (C, H, W); `classes` are None where the network has no names for them; `trained` is False for
-    fresh random weights; `task` is what it learnt, classification if nobody says.
+    fresh random weights; `task` is what it learnt, classification if nobody says. `middle` cuts out the middle of a
+    picture, as ImageNet's are, and keeps its proportions. `data` and `seed` are those of its training, where it was
+    trained here.
     """
 
     spec: str
@@ -33,6 +39,9 @@ class LoadedModel:
     classes: tuple[str, ...] | None = None
     trained: bool = False
     task: str = "classify"
+    middle: bool = False
+    data: str = ""
+    seed: int = 0
 
     def class_names(self) -> tuple[str, ...]:
         """The names of its outputs; their numbers where it has no names."""
@@ -56,13 +65,31 @@ class LoadedModel:
         channels, *size = self.shape
         fitted = to_channels(picture, channels)
         x, notes = torch.from_numpy(fitted.pixels), list(fitted.notes)
-        if tuple(x.shape[:2]) != tuple(size):
+        if self.middle:
+            x = _middle(x, size)
+            notes.append(f"{picture.source}: its middle was cut out and brought to {size[0]}x{size[1]}")
+        elif tuple(x.shape[:2]) != tuple(size):
             notes.append(f"{picture.source}: resized from {x.shape[0]}x{x.shape[1]} to {size[0]}x{size[1]}")
         return self.normalisation(resize(x, size=size)[None]), tuple(notes)
 
+    def examples(self, images: Any = None, *, most: int = 64) -> Tensor:
+        """Real pictures as the network takes them, NxCxHxW: the first of a set, or the packaged photographs.
+
+        Raises: ModelError if the network does not take pictures.
+        """
+        if images is not None:
+            return images.batch(torch.arange(min(most, len(images))))[0]
+        return torch.cat([self.prepare(photograph(name))[0] for name in ("flower", "china")])
+
+    def card(self, outputs: tuple[str, ...], *, data: str | None = None) -> Card:
+        """What an exported file of it carries; `outputs` are the names of what it gives."""
+        norm = self.normalisation
+        facts = (self.task, self.classes, self.shape, norm.mean, norm.std, outputs)
+        return Card(*facts, data=data or self.data, seed=self.seed, middle=self.middle)
+
 
 def load_model(spec: str, *, shape: tuple[int, ...] | None = None) -> LoadedModel:
-    """The model that `spec` names: a run folder, or whatever `models.build` takes.
+    """The model that `spec` names: a run folder, a file that `convscope export` wrote, or what `models.build` takes.
 
     shape: C, H, W of the input, needed only where the network does not say.
     Raises: ModelError or CheckpointError with the nearest name or the remedy.
@@ -72,12 +99,39 @@ def load_model(spec: str, *, shape: tuple[int, ...] | None = None) -> LoadedMode
     """
     if spec not in MODELS and spec and Path(spec).is_dir():
         run = open_run(spec)
-        return LoadedModel(spec, run.model(), shape or run.shape, run.normalisation, run.classes, True, run.config.task)
+        known = shape or run.shape
+        told = {"task": run.config.task, "data": run.config.data, "seed": run.config.seed}
+        return LoadedModel(spec, run.model(), known, run.normalisation, run.classes, True, **told)
+    if spec.endswith(ENDINGS):
+        return _exported(spec)
     model = build(spec)
+    if spec.startswith("imagenet:"):
+        settings = Normalisation(imagenet.MEAN, imagenet.STD)
+        middle, names = shape is None, imagenet.class_names()
+        return LoadedModel(spec, model, shape or imagenet.SIZE, settings, names, trained=True, middle=middle)
     known = shape or input_shape(model, spec)
     if known is None:
         raise ModelError(f"model {spec!r}: does not say what input it takes; give --input CxHxW, such as 3x224x224")
     return LoadedModel(spec, model, known, _normalisation(model, spec))
+
+
+def _exported(spec: str) -> LoadedModel:
+    """An exported network: its card says how pictures enter it."""
+    engine = open_engine(Path(spec))
+    card = engine.card
+    told = {"task": card.task, "data": card.data, "seed": card.seed}
+    return LoadedModel(
+        spec, engine, card.shape, Normalisation(card.mean, card.std), card.classes, True, middle=card.middle, **told
+    )
+
+
+def _middle(x_HWC: Tensor, size: list[int]) -> Tensor:
+    """The middle rectangle of the proportions of `size` that leaves an eighth of the shorter side out."""
+    high, wide = x_HWC.shape[:2]
+    scale = MIDDLE * min(high / size[0], wide / size[1])
+    rows, columns = (max(1, round(scale * n)) for n in size)
+    top, left = (high - rows) // 2, (wide - columns) // 2
+    return x_HWC[top : top + rows, left : left + columns]
 
 
 def _normalisation(model: nn.Module, spec: str) -> Normalisation:

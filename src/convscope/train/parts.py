@@ -43,7 +43,9 @@ class Average(nn.Module):
         """One step, the `step`th (from 1), towards the other network; counters are copied."""
         part = 1 - min(self.decay, (1 + step) / (10 + step))
         floats = [(a, b) for a, b in self.pairs if a.is_floating_point()]
-        torch._foreach_lerp_([a for a, _ in floats], [b for _, b in floats], part)  # pyright: ignore[reportPrivateImportUsage]
+        torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
+            [a for a, _ in floats], [b for _, b in floats], part
+        )
         for a, b in self.pairs:
             if not a.is_floating_point():
                 a.copy_(b)
@@ -82,7 +84,8 @@ def make_task(config: TrainConfig, train: DataSet) -> Task:
 
     Raises: InputError if the task has no such option.
     """
-    num_classes, options = len(train.classes), dict[str, Any]()
+    num_classes = len(train.classes)
+    options: dict[str, Any] = {}
     if config.task_weights:
         if "," not in config.task:
             raise InputError(f"task_weights: are for several tasks, but {config.task} is one; leave them out")

@@ -1,0 +1,146 @@
+"""The lab with the browser in the loop: `python bench/lab.py [--model torchvision:resnet18] [--rounds 40]`.
+
+- start: from the end of torch's import to the printed address, and from there to the first page that is drawn
+- click: from a click on a value to its field and arithmetic drawn (after the frame that shows them)
+- maps: from the choice of a layer to its 64 maps of 56x56 drawn
+- crowd: 200 clients, 1,000 requests for a unit's arithmetic, all answered
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import sys
+import threading
+import time
+
+from convscope.lab import open_lab, server_of
+from convscope.machine import describe, tune
+from convscope.table import Column, Table
+
+CLIENTS, REQUESTS = 200, 1000
+CHROMIUM = "/usr/bin/chromium"
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+START = """
+import sys, time, torch
+start = time.perf_counter()
+from convscope.lab import open_lab
+sock, door, session = open_lab(sys.argv[1], sys.argv[2], port=0)
+print(time.perf_counter() - start)
+"""
+CLICK = """async ([x, y]) => {
+  const sheet = document.querySelector('.sheet');
+  const before = document.querySelector('.arithmetic h2').textContent;
+  const box = sheet.getBoundingClientRect();
+  const start = performance.now();
+  sheet.dispatchEvent(new MouseEvent('click', { clientX: box.left + x, clientY: box.top + y, bubbles: true }));
+  while (document.querySelector('.arithmetic h2').textContent === before) await new Promise(f => setTimeout(f, 0));
+  await new Promise(f => requestAnimationFrame(() => setTimeout(f, 0)));
+  return performance.now() - start;
+}"""
+LAYER = """async name => {
+  const start = performance.now();
+  document.querySelector(`.rows button[title="${name}"]`).click();
+  while (document.body.dataset.state === 'ready') await new Promise(f => setTimeout(f, 0));
+  while (!performance.getEntriesByType('resource').some(e => e.startTime >= start && e.name.includes('/maps?')))
+    await new Promise(f => setTimeout(f, 1));
+  await new Promise(f => requestAnimationFrame(() => setTimeout(f, 0)));
+  return performance.now() - start;
+}"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="torchvision:resnet18")
+    parser.add_argument("--image", default="flower")
+    parser.add_argument("--rounds", type=int, default=40)
+    wanted = parser.parse_args()
+    tune()
+    rows = [row("address after torch's import", started(wanted.model, wanted.image))]
+    sock, door, session = open_lab(wanted.model, wanted.image, port=0)
+    server = server_of(session, door)
+    threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True).start()
+    rows += in_browser(door, wanted.rounds)
+    statuses, taken, seconds = asyncio.run(crowd(door))
+    server.should_exit = True
+    rows.append(row(f"{REQUESTS} requests of {CLIENTS} clients, each", taken))
+    answered = ", ".join(f"{statuses.count(s)} x {s}" for s in sorted(set(statuses)))
+    facts = describe()
+    notes = (
+        f"crowd: {answered} in {seconds:.1f} s",
+        f"{facts['processor']}, {facts['cores']} cores, torch {facts['torch']}, {wanted.model}",
+    )
+    columns = (Column("what", "what"), Column("median", "median", "ms"), Column("p95", "p95", "ms"), Column("n", "n"))
+    print(Table(columns, tuple(rows), "The lab", None, notes))
+
+
+def row(what: str, milliseconds: list[float]) -> dict[str, object]:
+    ordered = sorted(milliseconds)
+    p95 = ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))]
+    return {"what": what, "median": statistics.median(ordered), "p95": p95, "n": len(ordered)}
+
+
+def started(model: str, image: str) -> list[float]:
+    command = [sys.executable, "-c", START, model, image]
+    runs = [subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ) for _ in range(3)]
+    return [1000 * float(run.stdout) for run in runs]
+
+
+def in_browser(door, rounds: int) -> list[dict[str, object]]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        page = browser.new_page(viewport={"width": 1440, "height": 900})
+        begun = time.perf_counter()
+        page.goto(door.url.replace("/?", "/?layer=layer1.0.conv1&zoom=1&"))
+        while page.evaluate("document.body.dataset.state") != "ready":
+            time.sleep(0.01)
+        first = [1000 * (time.perf_counter() - begun)]
+        for i in range(5):
+            page.evaluate(CLICK, [20 + i, 40])
+        clicks = [page.evaluate(CLICK, [12 + i % 50, 30 + (3 * i) % 50]) for i in range(rounds)]
+        layers = ["layer1.0.conv2", "layer1.1.conv1", "layer1.1.conv2", "layer1.0.conv1"]
+        maps = []
+        for i in range(rounds // 2):
+            maps.append(page.evaluate(LAYER, layers[i % 4]))
+            while page.evaluate("document.body.dataset.state") != "ready":
+                time.sleep(0.01)
+        browser.close()
+    return [
+        row("first page drawn", first),
+        row("click: field and arithmetic drawn", clicks),
+        row("64 maps of 56x56 fetched and drawn", maps),
+    ]
+
+
+async def crowd(door) -> tuple[list[int], list[float], float]:
+    """Statuses and milliseconds of all requests, and the seconds that they took together."""
+    path = "/api/pictures/given/layers/4/units/0,{},10,10"
+    cookie = f"{door.cookie}={door.token}"
+    statuses, taken = [], []
+
+    async def client(number: int) -> None:
+        for i in range(REQUESTS // CLIENTS):
+            begun = time.perf_counter()
+            reader, writer = await asyncio.open_connection("127.0.0.1", door.port)
+            head = (
+                f"GET {path.format((number + i) % 64)} HTTP/1.1\r\nHost: 127.0.0.1:{door.port}\r\nCookie: {cookie}\r\n"
+            )
+            writer.write(f"{head}Connection: close\r\n\r\n".encode())
+            answer = await reader.read()
+            statuses.append(int(answer.split(b" ", 2)[1]))
+            if statuses[-1] == 200:
+                json.loads(answer.partition(b"\r\n\r\n")[2])
+            writer.close()
+            taken.append(1000 * (time.perf_counter() - begun))
+
+    begun = time.perf_counter()
+    await asyncio.gather(*(client(n) for n in range(CLIENTS)))
+    return statuses, taken, time.perf_counter() - begun
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""What `convscope inspect` does besides printing: recording, limits, sizes, files."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from convscope.cli.common import parse_numbers, parse_shape, say_written, target_file
+from convscope.errors import InputError, LimitError, ModelError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from convscope.graph import Recording
+    from convscope.inspect import Budget, Summary
+
+
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """A network that was recorded at certain input shapes."""
+
+    title: str
+    model: "nn.Module"
+    shapes: tuple[tuple[int, ...], ...]
+    recording: "Recording"
+    summary: "Summary"
+
+
+def inspected(spec: str, inputs: list[str] | None, *, advise: bool = False) -> Inspected:
+    """The network recorded, with the memory of a training step where it can take one."""
+    from convscope.graph import record
+    from convscope.inspect import summarize
+    from convscope.runs.loaded import load_model
+
+    given = [shape for text in inputs or () if (shape := parse_shape(text))]
+    loaded = load_model(spec, shape=given[0] if given else None)
+    shapes = tuple((1, *shape) for shape in (loaded.shape, *given[1:]))
+    recording = record(loaded.model, *_tensors(shapes))
+    training, notes = None, advised(loaded.model, recording) if advise else ()
+    try:
+        training = record(loaded.model, *_tensors(shapes), backward=True)
+    except ModelError as error:
+        notes += (f"memory of a training step is not known: {error}",)
+    summary = summarize(recording, training=training)
+    title = f"{spec}, input {', '.join('x'.join(map(str, s)) for s in summary.input_shapes)}"
+    return Inspected(title, loaded.model, shapes, recording, replace(summary, notes=summary.notes + notes))
+
+
+def advised(model: "nn.Module", recording: "Recording") -> tuple[str, ...]:
+    """Wasted work, and the least picture that the network takes, if it takes pictures."""
+    from convscope.inspect import advice, least_input
+
+    sentences = advice(recording)
+    if len(recording.inputs) == 1 and len(recording.inputs[0].shape) == 4:
+        side = least_input(model, channels=recording.inputs[0].shape[1])
+        sentences += (f"the least input is {side}x{side}",) if side else ()
+    return sentences
+
+
+def at_sizes(seen: Inspected, text: str) -> Any:
+    """The network at other sizes: 224,256 or 224x320."""
+    from convscope.inspect import sizes
+
+    sides = [parse_numbers(part, "x", option="--sizes") for part in text.split(",")]
+    if any(len(side) > 2 or 0 in side for side in sides):
+        raise InputError(f"--sizes: {text!r} has a size that is no height x width; use such as 224,256 or 224x320")
+    start = seen.shapes[0][:2]
+    return sizes(seen.model, [(*start, side[0], side[-1]) for side in sides])
+
+
+def write_files(seen: Inspected, *, html: Path | None, graph: Path | None, depth: int | None) -> None:
+    """The page and the picture of the network."""
+    from convscope.files import write_whole
+    from convscope.inspect import draw, flow, page
+
+    if html:
+        text = page(seen.summary, seen.recording, title=seen.title, depth=depth)
+        say_written(write_whole(target_file(html, "--html"), text))
+    if graph:
+        text = draw(flow(seen.recording, seen.summary, depth=depth), title=seen.title)
+        say_written(write_whole(target_file(graph, "--graph"), text))
+
+
+def keep_to(budget: "Budget", summary: "Summary") -> None:
+    """Raises: LimitError with one sentence for each limit that is broken."""
+    broken = budget.broken(summary)
+    if broken:
+        raise LimitError("\n".join(broken))
+
+
+def _tensors(shapes: tuple[tuple[int, ...], ...]) -> list[Any]:
+    import torch
+
+    return [torch.zeros(shape) for shape in shapes]

@@ -1,0 +1,34 @@
+"""Verb that serves a page to a browser on this machine."""
+
+from typing import Annotated
+
+import typer
+
+from convscope.cli.common import Input, parse_shape, say, warn_if_untrained
+
+
+def lab(
+    model: Annotated[str, typer.Argument(help="Which network.", metavar="[MODEL]")] = "LeNet5",
+    image: Annotated[str, typer.Argument(help="Which picture.", metavar="[IMAGE]")] = "digits:0",
+    input: Input = None,
+    port: Annotated[
+        int | None, typer.Option(help="Where to listen; the first free one from 8765 on.", min=0, max=65535)
+    ] = None,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    allow_remote: Annotated[bool, typer.Option("--allow-remote", help="Let other machines in, unencrypted.")] = False,
+    open: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+) -> None:
+    """Open a network in the browser: its maps, any value as its arithmetic, its fields on the picture."""
+    import webbrowser
+
+    from convscope.lab import open_lab, serve
+
+    shape = parse_shape(input)
+    sock, door, session = open_lab(model, image, shape=shape, host=host, port=port, allow_remote=allow_remote)
+    warn_if_untrained(session.loaded)
+    if allow_remote:
+        say("other machines may reach this page, and what they send is not encrypted")
+    typer.echo(f"{model} on {image}: open {door.url}\nCtrl-C ends it")
+    if open:
+        webbrowser.open(door.url)
+    serve(sock, door, session)

@@ -1,0 +1,125 @@
+"""Folders in any known format as Splits: every picture decoded once, brought to the training size, and kept as uint8.
+
+Ten thousand pictures of 3x128x128 take 0.5 GB. Files and labels are checked first, then each picture as it is read, so
+that training stops before its first step.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from convscope.data.entries import PARTS, Entry, Layout, split
+from convscope.data.findings import Findings
+from convscope.data.formats import read
+from convscope.data.opened import open_entry, sample
+from convscope.data.samples import Sample, SampleSet, TaskName
+from convscope.data.sets import ImageSet, Normalisation, Splits
+from convscope.data.tree import walk
+from convscope.errors import DataError
+
+FEWEST = 3  # pictures, one for each part
+
+
+def load_folder(root: Path | str, *, task: TaskName, shape: tuple[int, ...], seed: int = 0) -> Splits:
+    """The pictures below a folder with their labels, stretched to `shape` (C, H, W; C is 1 or 3).
+
+    A missing test part is a fifth of the pictures, a missing val part a tenth of the rest, by class.
+    Raises: DataError at the first thing that would stop training.
+    """
+    if len(shape) != 3 or shape[0] not in (1, 3):
+        raise DataError(f"{root}: pictures cannot be shown as {'x'.join(map(str, shape))}; give 1 or 3 channels")
+    found, tree = Findings(Path(root), strict=True), walk(root)
+    layout = read(tree, task, found)
+    check_layout(layout, found)
+    parts = {}
+    for name, entries in split(layout.parts, seed=seed).items():
+        opened = (open_entry(tree, entry, layout, found) for entry in entries)
+        parts[name] = tuple(sample(o, shape) for o in opened if o is not None)
+    normalisation = _normalisation(parts["train"])
+    return Splits(*(_set(parts[name], layout, normalisation) for name in PARTS))
+
+
+def load_some(
+    root: Path | str, *, task: str | None, shape: tuple[int, ...], count: int, seed: int = 0
+) -> tuple[ImageSet | SampleSet, Layout, int]:
+    """A few training samples of a folder, the folder's layout, and how many of them could not be read.
+
+    Raises: DataError if the format is not known, or not one sample can be shown.
+    """
+    found, tree = Findings(Path(root)), walk(root)
+    layout = read(tree, task, found)
+    entries = layout.parts.get("train", ())
+    order = np.random.Generator(np.random.Philox(key=seed)).permutation(len(entries)).tolist()
+    labelled = [at for at in order if entries[at].labels]
+    chosen = list(dict.fromkeys([*labelled[:1], *order]))[:count]
+    opened = [open_entry(tree, entries[at], layout, found) for at in chosen]
+    samples = [sample(o, shape) for o in opened if o is not None]
+    if not samples:
+        raise DataError(f"{root}: not one sample can be shown; `convscope data check {root}` says why")
+    return _set(samples, layout, Normalisation()), layout, len(opened) - len(samples)
+
+
+def folder_layout(root: Path | str, task: TaskName) -> Layout:
+    """The classes and entries of a folder, before its pictures are read.
+
+    Raises: DataError at the first thing that would stop training.
+    """
+    found = Findings(Path(root), strict=True)
+    layout = read(walk(root), task, found)
+    check_layout(layout, found)
+    return layout
+
+
+def check_layout(layout: Layout, found: Findings) -> None:
+    """What is wrong with the whole: too few pictures or classes, classes without an example."""
+    entries = [e for part in layout.parts.values() for e in part]
+    missing = {*PARTS} - layout.parts.keys()
+    if len(entries) < (FEWEST if missing else 1):
+        found.add(
+            "few", ".", f"holds {len(entries)} pictures with labels", f"give {FEWEST} at least, one for each part"
+        )
+    elif missing and len(layout.parts["train"]) < 1 + len(missing):
+        found.add("few", "train", f"holds {len(layout.parts['train'])} pictures, and {' and '.join(sorted(missing))} "
+                  "are to come from them", "add pictures, or the missing parts")  # fmt: skip
+    _check_classes(layout, entries, found)
+
+
+def _check_classes(layout: Layout, entries: Sequence[Entry], found: Findings) -> None:
+    needed = {"classify": 2, "detect": 1, "segment": 2}[layout.task]
+    if len(layout.classes) < needed:
+        found.add("classes", ".", f"has {len(layout.classes)} classes to {layout.task}", f"give {needed} at least")
+    if len(layout.classes) > 255 and layout.task == "segment":
+        found.add("classes", ".", f"has {len(layout.classes)} classes", "masks can tell 255 apart; leave some out")
+    told = any(e.mask_file for e in entries)  # only the masks themselves know their classes
+    used = {label for e in entries for label in e.labels}
+    if layout.task == "detect" and entries and not used:
+        found.add("no box", ".", "not one picture has a box", "there is nothing to learn from them; add boxes")
+    elif layout.task == "classify" and len(used) == 1 and len(layout.classes) > 1:
+        found.add("classes", ".", "all pictures are of one class", "add pictures of another")
+    first = 1 if layout.task == "segment" else 0
+    if unused := [] if told else [c for i, c in enumerate(layout.classes) if i >= first and i not in used]:
+        shown = ", ".join(unused[:8]) + ", ..." * (len(unused) > 8)
+        found.note("unused class", ".", f"no picture shows the classes {shown}", "add some, or leave the classes out")
+
+
+def _set(samples: Sequence[Sample], layout: Layout, normalisation: Normalisation) -> ImageSet | SampleSet:
+    if layout.task != "classify":
+        return SampleSet(tuple(samples), layout.classes, cast(TaskName, layout.task), normalisation)
+    images = torch.stack([s.image.as_subclass(Tensor) for s in samples])
+    labels = torch.tensor([int(s.labels[0]) for s in samples if s.labels is not None])
+    return ImageSet(images, labels, layout.classes, normalisation)
+
+
+def _normalisation(samples: Iterable[Sample]) -> Normalisation:
+    """The mean and deviation of each channel, from sums, so that no second copy of the pictures is made."""
+    count, total, squares = 0, torch.zeros(1), torch.zeros(1)
+    for one in samples:
+        x = one.image.as_subclass(Tensor).flatten(1).double() / 255
+        count, total, squares = count + x.shape[1], total + x.sum(1), squares + x.pow(2).sum(1)
+    mean = total / count
+    std = (squares / count - mean.pow(2)).clamp(min=0).sqrt()
+    return Normalisation(tuple(round(v, 4) for v in mean.tolist()), tuple(round(max(v, 0.01), 4) for v in std.tolist()))

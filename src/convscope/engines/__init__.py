@@ -1,0 +1,56 @@
+"""Networks as files that other programs run, and such files as modules."""
+
+from pathlib import Path
+
+from convscope.engines.card import Card
+from convscope.engines.exported import ExportedModel, exported_bytes
+from convscope.engines.int8 import int8_bytes
+from convscope.engines.need import need
+from convscope.engines.onnx import OnnxModel, onnx_bytes, open_onnx
+from convscope.engines.openvino import OpenVinoModel, open_openvino, openvino_bytes, openvino_from
+from convscope.engines.outputs import named_outputs, output_names, restored_outputs
+from convscope.engines.quiet import quiet
+from convscope.errors import ModelError
+
+__all__ = [
+    "ENDINGS",
+    "Card",
+    "ExportedModel",
+    "OnnxModel",
+    "OpenVinoModel",
+    "exported_bytes",
+    "int8_bytes",
+    "named_outputs",
+    "need",
+    "onnx_bytes",
+    "open_engine",
+    "openvino_bytes",
+    "openvino_from",
+    "output_names",
+    "quiet",
+    "restored_outputs",
+]
+
+ENDINGS = (".onnx", ".xml", ".pt2")
+
+Engine = OnnxModel | OpenVinoModel | ExportedModel
+
+
+def open_engine(path: Path, *, trusted: bool = False) -> Engine:
+    """The network in an exported file, as a module that carries its card.
+
+    `trusted`: the file was written by this process, so that an archive of torch.export may be unpickled.
+    Raises: ModelError if there is no such file, if it is damaged or not convscope's, or must not be opened.
+    """
+    if not path.is_file():
+        raise ModelError(f"{path}: there is no such file")
+    if path.suffix == ".onnx":
+        return open_onnx(path)
+    if path.suffix == ".xml":
+        return open_openvino(path)
+    if trusted:
+        return ExportedModel(path.read_bytes(), source=str(path))
+    raise ModelError(
+        f"{path}: reading a torch.export archive unpickles it, which can run code; give the .onnx or .xml file, "
+        "or load it yourself with torch.export.load"
+    )

@@ -1,0 +1,108 @@
+"""ONNX: written by PyTorch's exporter, run by ONNX Runtime."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from convscope.engines.card import KEY, Card
+from convscope.engines.need import need
+from convscope.engines.outputs import Flat, restored_outputs
+from convscope.errors import ModelError
+
+INPUT = "input"
+
+
+def onnx_bytes(model: nn.Module, example_NCHW: Tensor, card: Card) -> bytes:
+    """The network as an ONNX file: any number of pictures at a time, and the card in its metadata.
+
+    Raises: ModelError if PyTorch's exporter cannot write it, with its own words.
+    """
+    need("onnx", "onnxscript", extra="export")
+    batch = {0: torch.export.Dim("batch")}
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                Flat(model).eval(), (example_NCHW,), dynamo=True, verbose=False, input_names=[INPUT],
+                output_names=list(card.outputs), dynamic_shapes=(batch,),
+            )  # fmt: skip
+    except Exception as error:
+        raise ModelError(f"the network cannot be exported to ONNX ({_brief(error)})") from error
+    if program is None:
+        raise ModelError("the network cannot be exported to ONNX (the exporter gave nothing)")
+    proto = program.model_proto
+    proto.metadata_props.add(key=KEY, value=card.text())
+    return proto.SerializeToString()
+
+
+class OnnxModel(nn.Module):
+    """An ONNX file as a module: float32 pictures NxCxHxW in, what the network gave out."""
+
+    def __init__(self, content: bytes, *, source: str) -> None:
+        super().__init__()
+        need("onnx", "onnxruntime", extra="export")
+        self.card = _card(content, source)
+        self.session = _session(content, source)
+
+    def forward(self, x_NCHW: Tensor) -> Any:
+        given = {self.session.get_inputs()[0].name: np.ascontiguousarray(x_NCHW.detach().cpu().numpy())}
+        found = [torch.from_numpy(np.asarray(a)) for a in self.session.run(list(self.card.outputs), given)]
+        return restored_outputs(found, self.card.outputs)
+
+
+def open_onnx(path: Path) -> OnnxModel:
+    """The network in an ONNX file.
+
+    Raises: ModelError if it is no ONNX file, holds weights elsewhere, or was not exported by convscope.
+    """
+    return OnnxModel(path.read_bytes(), source=str(path))
+
+
+def _card(content: bytes, source: str) -> Card:
+    import onnx
+
+    try:
+        proto = onnx.load_model_from_string(content)
+    except Exception as error:
+        raise ModelError(f"{source}: is no ONNX file ({_brief(error)})") from None
+    if any(t.data_location == onnx.TensorProto.EXTERNAL for t in proto.graph.initializer):
+        raise ModelError(f"{source}: keeps weights in other files, which are not read; export it into one file")
+    found = {p.key: p.value for p in proto.metadata_props}
+    return Card.read(found.get(KEY), source=source)
+
+
+def _session(content: bytes, source: str) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ModelError(f"{source}: ONNX Runtime cannot run it ({_brief(error)})") from None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the exporter tells its own developers."""
+    log = logging.getLogger("onnx_ir")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
+
+
+def _brief(error: Exception) -> str:
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:200] if lines else 'no message'}"

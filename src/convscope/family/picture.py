@@ -1,0 +1,88 @@
+"""The family as a picture: what each member saves on paper, and on the clock if it was timed."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from convscope.errors import InputError
+from convscope.family.counting import Family
+from convscope.files import write_whole
+
+PROMISED, DELIVERED = "#85b3e4", "#d9741a"
+_INK, _FAINT, _LINE = "#1f2933", "#6b7785", "#d5dae1"
+
+
+def draw(told: Family) -> Figure:
+    """A bar for each member, on a scale of doublings: how many times fewer MACs than the dense convolution it has; and
+    below that, if the family was timed, how many times faster it is.
+    """
+    members = [m for m in told.members if m.macs or m.times]
+    timed = told.members[0].times is not None
+    figure = Figure(figsize=(10, 1.3 + 0.45 * len(members)), layout="constrained")
+    axes = figure.subplots()
+    places = np.arange(len(members))
+    height = 0.38 if timed else 0.6
+    promised = [told.promised(m) for m in members]
+    _bars(axes, places - (height / 2 if timed else 0), promised, height=height, colour=PROMISED, label="fewer MACs")
+    if timed:
+        delivered = [told.delivered(m) for m in members]
+        _bars(axes, places + height / 2, delivered, height=height, colour=DELIVERED, label="faster, forward")
+    axes.set_yticks(places, [m.name for m in members])
+    axes.invert_yaxis()
+    _style(axes, told)
+    return figure
+
+
+def save_picture(told: Family, path: Path | str) -> Path:
+    """Draw the family into a .png or .svg file, whole or not at all.
+
+    Raises: InputError if the name ends otherwise; RunError if the disk refuses.
+    """
+    kind, buffer = picture_format(path), io.BytesIO()
+    draw(told).savefig(buffer, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
+    return write_whole(path, buffer.getvalue())
+
+
+def picture_format(path: Path | str) -> str:
+    """The format that a picture's name asks for.
+
+    Raises: InputError unless it ends in .png or .svg.
+
+    >>> picture_format("family.svg")
+    'svg'
+    """
+    kind = Path(path).suffix.lower()[1:]
+    if kind not in ("png", "svg"):
+        raise InputError(f"{path}: a picture's name ends in .png or .svg; give one that does")
+    return kind
+
+
+def _bars(
+    axes: Axes, places: np.ndarray, values: Sequence[float | None], *, height: float, colour: str, label: str
+) -> None:
+    """Bars from 1 on: to the right a saving, to the left a loss."""
+    known = [(place, v) for place, v in zip(places, values, strict=True) if v]
+    axes.barh([p for p, _ in known], [v - 1 for _, v in known], height, left=1, color=colour, label=label)
+    for place, v in known:
+        beside = {"xytext": (4, 0), "textcoords": "offset points", "va": "center"}
+        axes.annotate(f"{v:.3g}", (max(v, 1), place), **beside, fontsize=8.5, color=_INK)
+
+
+def _style(axes: Axes, told: Family) -> None:
+    axes.set_xscale("log", base=2)
+    low, high = axes.get_xlim()
+    axes.set_xlim(min(low, 0.9), high * 1.3)
+    axes.margins(y=0.02)
+    axes.xaxis.set_major_formatter(lambda v, _: f"{v:g}x")
+    axes.axvline(1, color=_FAINT, linewidth=1)
+    axes.grid(axis="x", color=_LINE, linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0, labelcolor=_INK)
+    axes.spines[:].set_visible(False)
+    axes.set_title("What each saves against the dense convolution", loc="left", fontsize=12, color=_INK)
+    axes.legend(loc="lower right", frameon=False, labelcolor=_INK)
+    axes.set_xlabel("\n".join([told.table().title, *told.notes]), fontsize=8.5, color=_FAINT, loc="left")

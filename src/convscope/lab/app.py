@@ -1,0 +1,189 @@
+"""The routes: each reads ids from the address, asks the session in a thread, and answers."""
+
+import io
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from importlib.resources import files
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from convscope import __version__
+from convscope.data.images import decode_image
+from convscope.errors import ConvscopeError, InputError
+from convscope.lab import answers
+from convscope.lab.answers import Json, packed
+from convscope.lab.guard import PAGES, Door, Guard
+from convscope.lab.maps import maps_of
+from convscope.lab.runs_known import RunsKnown
+from convscope.lab.session import MissingError, Session
+from convscope.lab.work import BusyError, Pool
+
+TYPES = {"css": "text/css", "js": "text/javascript", "html": "text/html", "svg": "image/svg+xml"}
+Work = Callable[[Request], Any]
+
+
+def make_app(session: Session, door: Door, *, runs: RunsKnown | None = None, pool: Pool | None = None) -> ASGIApp:
+    """The whole application behind its guard."""
+    pool = pool or Pool()
+    static = _static()
+    asked = _Asked(session, runs or RunsKnown())
+
+    async def page(request: Request) -> Response:
+        return static["lab.html"]
+
+    async def asset(request: Request) -> Response:
+        found = static.get(request.path_params["name"])
+        return found or PlainTextResponse("No such file.", 404)
+
+    def api(path: str, work: Work, method: str = "GET") -> Route:
+        return Route(f"/api/{path}", _in_pool(pool, work), methods=[method])
+
+    routes = [
+        *(Route(path, page) for path in PAGES),
+        Route("/static/{name}", asset),
+        Route("/api/pictures", _upload(pool, session), methods=["POST"]),
+        api("session", asked.session),
+        api("pictures/{picture}", asked.picture),
+        api("pictures/{picture}/pixels", asked.pixels),
+        api("pictures/{picture}/layers", asked.layers),
+        api("pictures/{picture}/layers/{layer}/maps", asked.maps),
+        api("pictures/{picture}/layers/{layer}/values", asked.values),
+        api("pictures/{picture}/layers/{layer}/units/{unit}", asked.unit),
+        api("runs", asked.runs),
+        api("runs/{run}/metrics", asked.metrics),
+        api("runs/{run}/evaluation", asked.evaluation),
+        api("runs/{run}/cells/{true}/{said}", asked.cell),
+        api("runs/{run}/predictions/{index}", asked.predictions),
+    ]
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        yield
+        pool.close()
+
+    return Guard(Starlette(routes=routes, lifespan=lifespan), door)
+
+
+class _Asked:
+    """One method an address; they run in threads."""
+
+    def __init__(self, session: Session, runs: RunsKnown) -> None:
+        self._session, self._runs = session, runs
+
+    def session(self, request: Request) -> Response:
+        return Json(answers.session_facts(self._session, version=__version__))
+
+    def picture(self, request: Request) -> Response:
+        return Json(answers.picture_facts(self._session, self._session.picture(request.path_params["picture"])))
+
+    def pixels(self, request: Request) -> Response:
+        shown = self._session.picture(request.path_params["picture"])
+        return packed({"shape": shown.pixels.shape}, shown.pixels)
+
+    def layers(self, request: Request) -> Response:
+        return Json(answers.layer_rows(self._session.look(request.path_params["picture"])))
+
+    def maps(self, request: Request) -> Response:
+        look, op = self._layer(request)
+        by = request.query_params.get("by", "index")
+        page = _number(request.query_params.get("page", "0"), "page")
+        return packed(*maps_of(look.recording, op).page(page, by=by))
+
+    def values(self, request: Request) -> Response:
+        look, op = self._layer(request)
+        return answers.npz(op, look.recording)
+
+    def unit(self, request: Request) -> Response:
+        look, op = self._layer(request)
+        unit = tuple(_number(i, "unit") for i in request.path_params["unit"].split(","))
+        channel = request.query_params.get("channel")
+        return Json(
+            answers.unit_facts(look, op, unit, channel=None if channel is None else _number(channel, "channel"))
+        )
+
+    def runs(self, request: Request) -> Response:
+        return Json({"runs": self._runs.facts()})
+
+    def metrics(self, request: Request) -> Response:
+        return Json(self._runs.metrics(_path_number(request, "run")))
+
+    def evaluation(self, request: Request) -> Response:
+        return Json(self._runs.evaluation(_path_number(request, "run")))
+
+    def cell(self, request: Request) -> Response:
+        return packed(*self._runs.cell(*(_path_number(request, k) for k in ("run", "true", "said"))))
+
+    def predictions(self, request: Request) -> Response:
+        return Json(self._runs.predictions(_path_number(request, "run"), _path_number(request, "index")))
+
+    def _layer(self, request: Request) -> tuple[Any, Any]:
+        picture = request.path_params["picture"]
+        index = _path_number(request, "layer")
+        look = self._session.look(picture, index)
+        return look, self._session.operator(look, index)
+
+
+def _upload(pool: Pool, session: Session) -> Callable[[Request], Awaitable[Response]]:
+    """A picture in the body; its name is shown and nothing else."""
+
+    async def upload(request: Request) -> Response:
+        body = await request.body()
+        name = "".join(c for c in request.query_params.get("name", "") if c.isprintable())[:80] or "picture"
+
+        def work(_: Request) -> Response:
+            picture = decode_image(io.BytesIO(body), source=name)
+            return Json(answers.picture_facts(session, session.add(picture, name=name)))
+
+        return await _in_pool(pool, work)(request)
+
+    return upload
+
+
+def _in_pool(pool: Pool, work: Work) -> Callable[[Request], Awaitable[Response]]:
+    """The work in a thread; what it refuses becomes a status and a sentence."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            return await pool.run(lambda: work(request))
+        except BusyError:
+            return Json({"error": "busy: more requests wait than the lab holds; try again in a second"}, 503,
+                        {"retry-after": "1"})  # fmt: skip
+        except MissingError as error:
+            return Json({"error": str(error)}, 404)
+        except InputError as error:
+            too_large = "; the limit is" in str(error)
+            return Json({"error": str(error)}, 413 if too_large else 400)
+        except ConvscopeError as error:
+            return Json({"error": str(error)}, 500)
+
+    return answer
+
+
+def _number(text: str, name: str) -> int:
+    """A whole number that is written as one.
+
+    Raises: InputError.
+    """
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise InputError(f"{name}: {text[:20]!r} is no whole number from 0 on")
+    return int(text)
+
+
+def _path_number(request: Request, name: str) -> int:
+    return _number(request.path_params[name], name)
+
+
+def _static() -> dict[str, Response]:
+    """Every file of the page by its name, read once: no path is ever made from a request."""
+    folder = files("convscope.lab") / "static"
+    return {
+        f.name: Response(f.read_bytes(), media_type=TYPES[f.name.rpartition(".")[2]] + "; charset=utf-8")
+        for f in folder.iterdir()
+        if f.name.rpartition(".")[2] in TYPES
+    }

@@ -1,0 +1,105 @@
+"""From a model and a picture to a page that is being served: socket, token, server."""
+
+import socket
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from convscope.data.named import open_picture
+from convscope.errors import InputError, RunError
+from convscope.lab.app import make_app
+from convscope.lab.guard import Door
+from convscope.lab.runs_known import RunsKnown
+from convscope.lab.session import Session
+from convscope.runs.loaded import load_model
+
+PORT, TRIES = 8765, 100
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+MOST_CONNECTIONS = 900  # the system's usual limit of open files is 1,024
+SILENT_SECONDS = 10  # a connection may keep silent, or leave a request unfinished
+
+
+class PatientProtocol(H11Protocol):
+    """HTTP/1.1 that does not wait for ever: a connection without a whole request is closed after a while."""
+
+    def connection_made(self, transport: Any) -> None:
+        """Begin to watch the connection."""
+        super().connection_made(transport)
+        self._later = self.loop.call_later(SILENT_SECONDS, self._look, None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop watching."""
+        self._later.cancel()
+        super().connection_lost(exc)
+
+    def _look(self, before: Any) -> None:
+        idle = self.cycle is None or self.cycle.response_complete
+        if idle and self.cycle is before:
+            self.transport.close()
+        else:
+            self._later = self.loop.call_later(SILENT_SECONDS, self._look, self.cycle)
+
+
+def open_socket(host: str, port: int | None = None, *, tries: int = TRIES) -> socket.socket:
+    """A listening socket: on `port`, or on the first free one from 8765 on if none is given.
+
+    The protocol is named (IPPROTO_TCP), without which asyncio leaves Nagle's algorithm on: 40 ms a request.
+    Raises: InputError if the host is not this machine's; RunError if the port is taken.
+    """
+    family, reason = socket.AF_INET6 if ":" in host else socket.AF_INET, ""
+    for candidate in [port] if port is not None else range(PORT, PORT + tries):
+        sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind((host, candidate))
+            sock.listen(1024)
+            return sock
+        except socket.gaierror as error:
+            sock.close()
+            raise InputError(f"--host {host}: is no address of this machine ({error.strerror}); leave it out") from None
+        except OSError as error:
+            sock.close()
+            reason = error.strerror or str(error)
+    if port is not None:
+        raise RunError(f"--port {port}: cannot be opened ({reason}); leave it out for the next free one")
+    raise RunError(f"lab: no free port from {PORT} to {PORT + tries - 1}; give one by --port")
+
+
+def open_lab(
+    model: str, image: str, *, shape: tuple[int, ...] | None = None, host: str = "127.0.0.1", port: int | None = None,
+    allow_remote: bool = False,
+) -> tuple[socket.socket, Door, Session]:  # fmt: skip
+    """All that `serve` needs; the socket already listens, so the address can be opened.
+
+    Raises: InputError if the host is not loopback and `allow_remote` is not set, or the model or picture is not found.
+    """
+    if host not in LOOPBACK and not allow_remote:
+        raise InputError(
+            f"--host {host}: would show the lab to other machines, without encryption; "
+            "add --allow-remote if that is wanted"
+        )
+    session = Session(load_model(model, shape=shape), open_picture(image), image)
+    sock = open_socket(host, port)
+    return sock, Door.make(host, sock.getsockname()[1]), session
+
+
+def server_of(session: Session, door: Door) -> uvicorn.Server:
+    """The server, not yet running."""
+    spec = session.loaded.spec
+    runs = RunsKnown([Path(spec)] if session.loaded.trained and Path(spec).is_dir() else [])
+    config = uvicorn.Config(
+        make_app(session, door, runs=runs),
+        http=PatientProtocol, ws="none", lifespan="on", log_level="warning", access_log=False,
+        server_header=False, limit_concurrency=MOST_CONNECTIONS, timeout_keep_alive=5, timeout_graceful_shutdown=2,
+        proxy_headers=False,
+    )  # fmt: skip
+    return uvicorn.Server(config)
+
+
+def serve(sock: socket.socket, door: Door, session: Session) -> None:
+    """Serve until the process is interrupted."""
+    with suppress(KeyboardInterrupt):
+        server_of(session, door).run(sockets=[sock])

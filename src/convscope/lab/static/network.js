@@ -1,0 +1,288 @@
+// @ts-check
+// The network page: layers, the maps of one, the picture, and one value as its arithmetic.
+import { getJson, getPacked } from "./api.js";
+import { Arithmetic } from "./arithmetic.js";
+import { el, fill } from "./dom.js";
+import { count, number, shape } from "./format.js";
+import { listen } from "./keyboard.js";
+import { Layers } from "./layers.js";
+import { Maps } from "./maps.js";
+import { complain, quiet, speak, state } from "./notices.js";
+import { looksAt, PictureView, sentence } from "./picture.js";
+import { Source } from "./source.js";
+import { remember, shown } from "./state.js";
+import { Tools } from "./tools.js";
+import { t } from "./words.js";
+
+/** @typedef {import("./maps.js").Place} Place */
+/** @typedef {import("./layers.js").Row} Row */
+
+/** @param {HTMLElement} main @param {HTMLElement} facts @returns {Promise<() => void>} draws all anew */
+export async function begin(main, facts) {
+  const page = new Network(main, facts);
+  await page.start();
+  return () => page.redraw();
+}
+
+class Network {
+  /** @param {HTMLElement} main @param {HTMLElement} facts */
+  constructor(main, facts) {
+    this.facts = facts;
+    this.places = Object.fromEntries(["layers", "tools", "maps", "readout", "picture", "source",
+      "work"].map((name) => [name, el("div", { class: name })]));
+    const { layers, tools, maps, readout, picture, source, work } = this.places;
+    this.regions = [
+      el("section", { class: "left" }, layers),
+      el("section", { class: "centre" }, tools, maps, readout),
+      el("section", { class: "right", tabIndex: 0 }, picture, source),
+      el("section", { class: "dock", tabIndex: 0 }, work),
+    ];
+    fill(main, ...this.regions);
+    work.classList.add("arithmetic");
+    this.picture = "given";
+    /** @type {Row | null} */
+    this.row = null;
+    /** @type {number[]} */
+    this.unit = [];
+    this.page = 0;
+  }
+
+  async start() {
+    try {
+      this.session = await getJson("session");
+    } catch (error) {
+      return complain(error);
+    }
+    const { layers, tools, maps, picture, source, work } = this.places;
+    this.layers = new Layers(layers, (row) => this.choose(row));
+    this.view = new PictureView(picture);
+    this.source = new Source(source, this.session, (id) => this.show(id), (sent) => this.take(sent));
+    this.maps = new Maps(maps, (place) => this.hover(place), (place) => this.pick(place));
+    this.sum = new Arithmetic(work, this.session, (channel) => this.explain(channel));
+    this.tools = new Tools(tools, this.maps, {
+      changed: () => this.load(),
+      page: (to) => this.turnTo(to),
+      numbers: () => this.numbers(),
+      values: () => `/api/pictures/${this.picture}/layers/${this.row?.index}/values`,
+      name: () => `${this.row?.module || this.row?.op}`,
+    });
+    listen(this.maps.sheet, (rows, columns) => this.move(rows, columns), (by) => this.turn(by));
+    const asked = shown();
+    this.page = Number(asked.get("page") ?? 0) || 0;
+    this.unit = (asked.get("unit") ?? "").split(",").filter(Boolean).map(Number);
+    this.frame();
+    await this.show(asked.get("picture") ?? "given", asked.get("layer"));
+  }
+
+  frame() {
+    const { session } = this;
+    const names = [t("layers"), t("maps"), t("picture"), t("arithmetic")];
+    this.regions.forEach((r, i) => r.setAttribute("aria-label", names[i]));
+    this.maps?.sheet.setAttribute("aria-label", t("maps-how"));
+    fill(this.facts, el("strong", {}, session.model), el("span", {}, `${shape(session.shape)}`),
+      session.trained ? null : el("span", { class: "warn", title: t("untrained-long") }, t("untrained")));
+  }
+
+  /** @param {string} id @param {string | null} [layer] */
+  async show(id, layer = null) {
+    state(false);
+    try {
+      await this.take(await getJson(`pictures/${encodeURIComponent(id)}`, "picture"), layer);
+    } catch (error) {
+      complain(error);
+      if (!this.row && id !== "given") await this.show("given", layer);
+    }
+  }
+
+  /** @param {any} sent the facts of a picture @param {string | null} [layer] */
+  async take(sent, layer = null) {
+    state(false);
+    try {
+      quiet();
+      this.picture = sent.id;
+      this.source?.show(sent);
+      remember({ picture: sent.id === "given" || sent.id.startsWith("own-") ? null : sent.id });
+      const pixels = await getPacked(`pictures/${sent.id}/pixels`, "pixels");
+      this.size = pixels.head.shape.slice(1);
+      this.view?.show(pixels.head.shape, pixels.values, sent.name);
+      if (this.known !== sent.layers) {
+        const answer = await getJson(`pictures/${sent.id}/layers`, "layers");
+        if (this.known) [this.page, this.unit] = [0, []];
+        this.known = answer.layers;
+        this.layers?.show(answer);
+        this.row = null;
+      }
+      this.row ??= this.first(layer);
+      if (this.row) await this.choose(this.row, true);
+    } catch (error) {
+      complain(error);
+    }
+  }
+
+  /** @param {string | null} layer by its name or number; else the last convolution @returns {Row | null} */
+  first(layer) {
+    const rows = this.layers?.rows ?? [];
+    const named = rows.find((r) => r.module === layer || String(r.index) === layer);
+    return named ?? rows.filter((r) => r.op === "convolution").pop() ?? rows[0] ?? null;
+  }
+
+  /** @param {Row} row @param {boolean} [keep] whether page and unit stay */
+  async choose(row, keep = false) {
+    if (!keep) {
+      this.page = 0;
+      this.unit = [];
+    }
+    this.row = row;
+    this.layers?.select(row.index);
+    remember({ layer: this.layers?.rows.filter((r) => r.module === row.module).pop() === row && row.module ? row.module : row.index });
+    await this.load();
+  }
+
+  async load() {
+    const { row, maps, tools } = this;
+    if (!row || !maps || !tools) return;
+    state(false);
+    try {
+      const path = `pictures/${this.picture}/layers/${row.index}/maps?page=${this.page}&by=${tools.by}`;
+      const { head, values } = await getPacked(path, "maps");
+      this.head = head;
+      maps.show(head, values);
+      tools.show(head);
+      remember({ page: this.page || null, by: tools.by === "index" ? null : tools.by });
+      this.readout(null);
+      const place = this.placeOf(this.unit) ?? this.brightest();
+      if (place) await this.pick(place);
+    } catch (error) {
+      maps.choose(null);
+      this.sum?.empty();
+      complain(error);
+    }
+  }
+
+  /** @returns {Place | null} the largest value of the page */
+  brightest() {
+    const { maps, head } = this;
+    if (!maps) return null;
+    let best = 0;
+    for (let i = 1; i < maps.values.length; i++) if (!(maps.values[best] >= maps.values[i])) best = i;
+    const plane = head.rows * head.columns;
+    return maps.place(Math.floor(best / plane), Math.floor((best % plane) / head.columns), best % head.columns);
+  }
+
+  /** @param {Place} place @returns {number[]} its index in the operator's output */
+  unitOf(place) {
+    const { lead, wrapped } = this.head;
+    if (wrapped) return [0, place.row * wrapped + place.column];
+    const unit = [place.row, place.column];
+    let rest = place.map;
+    for (const n of [...lead].reverse()) {
+      unit.unshift(rest % n);
+      rest = Math.floor(rest / n);
+    }
+    return unit;
+  }
+
+  /** @param {number[]} unit @returns {Place | null} where it stands on this page */
+  placeOf(unit) {
+    const { lead, wrapped, index, step, height, width } = this.head;
+    if (unit.length !== (wrapped ? 2 : lead.length + 2)) return null;
+    const map = wrapped ? 0 : lead.reduce((/** @type {number} */ m, /** @type {number} */ n,
+      /** @type {number} */ i) => m * n + unit[i], 0);
+    const [row, column] = wrapped ? [Math.floor(unit[1] / wrapped), unit[1] % wrapped] : unit.slice(-2);
+    const slot = index.indexOf(map);
+    if (slot < 0 || row < 0 || column < 0 || row >= height || column >= width || row % step || column % step) return null;
+    return this.maps?.place(slot, row / step, column / step) ?? null;
+  }
+
+  /** @param {Place} place */
+  async pick(place) {
+    this.unit = this.unitOf(place);
+    this.maps?.choose(place);
+    remember({ unit: this.unit.join(",") });
+    await this.explain();
+  }
+
+  /** @param {number} [channel] */
+  async explain(channel = -1) {
+    state(false);
+    try {
+      const more = channel < 0 ? "" : `?channel=${channel}`;
+      const facts = await getJson(`pictures/${this.picture}/layers/${this.row?.index}/units/${this.unit.join(",")}${more}`, "unit");
+      this.told = facts;
+      const box = facts.box ? facts.box.slice(-2) : null;
+      this.view?.field(box);
+      this.sum?.show(facts, channel);
+      quiet();
+      const [height, width] = this.size ?? [0, 0];
+      speak(`${number(facts.value)}. ${box ? sentence(box, height, width) : t("no-field")}`);
+      state(true);
+    } catch (error) {
+      complain(error);
+    }
+  }
+
+  /** @param {Place | null} place */
+  hover(place) {
+    this.view?.linked(place && this.row ? looksAt(this.row, place.row, place.column, this.size ?? [1, 1]) : null);
+    this.readout(place);
+  }
+
+  /** @param {Place | null} place what is under the pointer, or of the whole layer */
+  readout(place) {
+    const { readout } = this.places;
+    if (place) {
+      const at = t("value-at", { unit: this.unitOf(place).join(", ") });
+      fill(readout, el("span", { class: "soft" }, at), el("strong", {}, number(place.value)));
+    } else {
+      const { head } = this;
+      fill(readout, el("span", { class: "soft" }, t("maps-of", { n: count(head.maps), h: head.height, w: head.width })),
+        head.step > 1 && el("span", { class: "warn" }, t("thinned", { n: head.step })),
+        head.not_finite > 0 && el("span", { class: "odd" }, t("not-finite", { n: count(head.not_finite) })));
+    }
+  }
+
+  /** @param {number} rows @param {number} columns */
+  move(rows, columns) {
+    const place = this.placeOf(this.unit);
+    const { head, maps } = this;
+    if (!place || !maps) return;
+    const within = (/** @type {number} */ v, /** @type {number} */ n) => Math.min(n - 1, Math.max(0, v));
+    const row = within(place.row / head.step + rows, head.rows);
+    this.pick(maps.place(place.slot, row, within(place.column / head.step + columns, head.columns)));
+  }
+
+  /** @param {number} by maps on, in the order that is shown */
+  async turn(by) {
+    const place = this.placeOf(this.unit);
+    const { head, maps } = this;
+    if (!place || !maps) return;
+    const slot = place.slot + by;
+    if (slot >= 0 && slot < head.index.length) {
+      await this.pick(maps.place(slot, place.row / head.step, place.column / head.step));
+    } else if (this.page + by >= 0 && this.page + by < head.pages) {
+      await this.turnTo(this.page + by);
+    }
+  }
+
+  /** @param {number} to */
+  async turnTo(to) {
+    this.page = to;
+    this.unit = [];
+    await this.load();
+  }
+
+  numbers() {
+    return { model: this.session.model, picture: this.picture, maps: this.head, unit: this.told };
+  }
+
+  redraw() {
+    this.frame();
+    this.layers?.frame();
+    this.source?.frame();
+    this.tools?.frame();
+    if (this.head) this.maps?.draw();
+    if (this.told) this.view?.field(this.told.box ? this.told.box.slice(-2) : null);
+    this.sum?.draw();
+    if (this.head) this.readout(null);
+  }
+}

@@ -1,0 +1,169 @@
+// @ts-check
+// The runs page: curves that grow while a run trains, and what the trained network confuses.
+import { getJson } from "./api.js";
+import { Confusion } from "./confusion.js";
+import { chart } from "./curves.js";
+import { el, fill } from "./dom.js";
+import { count } from "./format.js";
+import { complain, state } from "./notices.js";
+import { save } from "./save.js";
+import { numberOf, remember, shown } from "./state.js";
+import { t } from "./words.js";
+
+const POLL = 1500; // ms between looks at a run that trains
+
+/** @param {HTMLElement} main @returns {Promise<() => void>} */
+export async function begin(main) {
+  const page = new Runs(main);
+  await page.start();
+  return () => page.frame();
+}
+
+class Runs {
+  /** @param {HTMLElement} main */
+  constructor(main) {
+    this.left = el("section", { class: "left" });
+    this.curves = el("div", { class: "curves" });
+    this.tools = el("div", { class: "tools" });
+    this.matrix = el("div", { class: "confusion" });
+    fill(main, this.left, el("section", { class: "centre", tabIndex: 0 }, this.tools, this.curves, this.matrix));
+    this.main = main;
+    this.confusion = new Confusion(this.matrix);
+    /** @type {any[]} */
+    this.runs = [];
+    /** @type {any} */
+    this.log = { rows: [], epochs: 0, finished: true };
+    this.current = numberOf("run", 0, 0, 9999);
+    this.smooth = numberOf("smooth", 0, 0, 95) / 100;
+    this.log10 = shown().get("axis") !== "linear";
+    this.hidden = new Set((shown().get("hide") ?? "").split(",").filter(Boolean));
+    this.timer = 0;
+  }
+
+  async start() {
+    try {
+      this.runs = (await getJson("runs")).runs;
+      this.frame();
+      if (this.runs.length) await this.choose(this.runs.some((r) => r.id === this.current) ? this.current : this.runs[0].id);
+      state(true);
+    } catch (error) {
+      complain(error);
+    }
+  }
+
+  frame() {
+    this.left.setAttribute("aria-label", t("runs"));
+    if (!this.runs.length) {
+      fill(this.left);
+      fill(this.tools);
+      fill(this.curves, el("p", { class: "hint" }, t("no-runs")));
+      return;
+    }
+    fill(this.left, el("h2", { class: "unseen" }, t("runs")),
+      el("ul", { class: "rows", role: "list" }, ...this.runs.map((run) => el("li", {},
+      el("button", { type: "button", "aria-current": String(run.id === this.current),
+        onclick: () => this.choose(run.id) },
+        el("span", { class: "name" }, el("bdi", {}, run.name)), el("span",
+          { class: run.finished ? "type" : "type live" }, run.finished ? "" : t("unfinished")),
+        el("span", { class: "size" }, `${run.model}, ${run.data}`), el("span", { class: "sees" },
+          t("epochs", { n: count(run.done), of: count(run.epochs) })))))));
+    this.drawTools();
+    this.draw();
+    this.confusion.draw();
+  }
+
+  /** @param {number} id */
+  async choose(id) {
+    state(false);
+    clearTimeout(this.timer);
+    this.current = id;
+    this.result = null;
+    this.confusion.show(id, null);
+    remember({ run: id || null });
+    await this.look();
+    state(true);
+  }
+
+  /** The log now, and again in a while if there is more to come. */
+  async look() {
+    try {
+      this.log = await getJson(`runs/${this.current}/metrics`, "metrics");
+      const run = this.runs.find((r) => r.id === this.current);
+      Object.assign(run, { done: this.log.rows.length, finished: this.log.finished });
+      this.frame();
+      if (!this.log.finished) this.timer = setTimeout(() => this.look(), POLL);
+      else if (!this.result) {
+        this.result = await getJson(`runs/${this.current}/evaluation`, "evaluation");
+        this.confusion.show(this.current, this.result);
+      }
+    } catch (error) {
+      complain(error);
+    }
+  }
+
+  drawTools() {
+    const toggle = (/** @type {string} */ part) => el("button",
+      { type: "button", class: `legend ${part}`, "aria-pressed": String(!this.hidden.has(part)), onclick: () => {
+      if (!this.hidden.delete(part)) this.hidden.add(part);
+      remember({ hide: [...this.hidden].join(",") });
+      this.frame();
+    } }, el("span", { class: "line-mark", "aria-hidden": "true" }), t(part));
+    const slider = el("input", { type: "range", min: 0, max: 95, step: 5, value: String(Math.round(100 * this.smooth)),
+      oninput: () => {
+      this.smooth = Number(slider.value) / 100;
+      remember({ smooth: Number(slider.value) || null });
+      this.draw();
+    } });
+    const log = el("input", { type: "checkbox", checked: this.log10, onchange: () => {
+      this.log10 = log.checked;
+      remember({ axis: this.log10 ? null : "linear" });
+      this.draw();
+    } });
+    const name = this.runs.find((r) => r.id === this.current)?.name ?? "run";
+    fill(this.tools, toggle("train"), toggle("val"), el("label", { class: "field" }, el("span", {}, t("smooth")),
+      slider),
+      el("label", { class: "check" }, log, t("log-axis")), el("span", { class: "push" }),
+      el("button", { type: "button", onclick: () => save(new Blob([this.csv()], { type: "text/csv" }), `${name}.csv`) },
+        t("save-csv")),
+      el("button", { type: "button",
+        onclick: () => this.svgs().forEach((drawn, i) => save(new Blob([new XMLSerializer().serializeToString(drawn)],
+          { type: "image/svg+xml" }), `${name}-${i}.svg`)) }, t("save-svg")));
+  }
+
+  draw() {
+    if (!this.log.rows.length) fill(this.curves, el("p", { class: "hint" }, t("no-epochs")));
+    else fill(this.curves, ...this.svgs());
+  }
+
+  /** One chart a quantity: those logged for both parts, and the learning rate. */
+  svgs() {
+    const rows = this.log.rows;
+    const style = getComputedStyle(this.curves);
+    const colour = (/** @type {string} */ name) => style.getPropertyValue(`--${name}`);
+    const keys = [...new Set(rows.flatMap((/** @type {any} */ r) => Object.keys(r)))];
+    const kinds = [...new Set(keys.map((k) => /^(?:train|val)_(.+)$/.exec(k)?.[1]).filter((k) => k !== undefined))];
+    const look = { smooth: this.smooth, font: style.fontFamily,
+      colours: { ink: colour("ink"), soft: colour("soft"), line: colour("line"), odd: colour("odd"),
+        page: colour("page") } };
+    const values = (/** @type {string} */ key) => rows.map((/** @type {any} */ r) => (typeof r[key] === "number" ? r[key] : null));
+    const epochs = rows.map((/** @type {any} */ r) => r.epoch);
+    const charts = kinds.map((kind) => {
+      const lines = [["train", colour("minus")], ["val",
+        colour("plus")]].filter(([part]) => !this.hidden.has(part) && keys.includes(`${part}_${kind}`));
+      return chart(epochs,
+        lines.map(([part, c]) => ({ name: `${part}_${kind}`, colour: c,
+          values: values(`${part}_${kind}`) })), { ...look, title: kind.replaceAll("_", " "), log: this.log10 && kind === "loss" });
+    });
+    if (keys.includes("lr")) charts.push(chart(epochs, [{ name: "lr", colour: colour("soft"), values: values("lr") }],
+      { ...look, smooth: 0, title: t("lr"), log: false }));
+    return charts;
+  }
+
+  csv() {
+    const rows = this.log.rows;
+    const keys = [...new Set(rows.flatMap((/** @type {any} */ r) => Object.keys(r)))];
+    const text = (/** @type {any} */ v) => (v === null ? "NaN" : v === undefined ? "" : String(v));
+    return [keys.join(","),
+      ...rows.map((/** @type {any} */ r) => keys.map((k) => text(r[k])).join(","))].join("\n") + "\n";
+  }
+}

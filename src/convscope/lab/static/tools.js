@@ -1,0 +1,121 @@
+// @ts-check
+// Above the maps: order, scale, zoom, page, and what can be taken away; the colour bar with its numbers.
+import { paint } from "./colour.js";
+import { choice, el, fill, segments, sized } from "./dom.js";
+import { number } from "./format.js";
+import { save, saveJson, savePng } from "./save.js";
+import { remember, shown } from "./state.js";
+import { t } from "./words.js";
+
+const ORDERS = ["index", "max", "variance"];
+const BAR = [80, 10];
+
+export class Tools {
+  /**
+   * @param {HTMLElement} host @param {import("./maps.js").Maps} maps
+   * @param {{changed: () => void, page: (to: number) => void, numbers: () => any, values: () => string, name: () =>
+   *   string}} calls
+   */
+  constructor(host, maps, calls) {
+    this.host = host;
+    this.maps = maps;
+    this.calls = calls;
+    const asked = shown();
+    this.by = ORDERS.includes(asked.get("by") ?? "") ? asked.get("by") ?? "index" : "index";
+    maps.perMap = asked.get("scale") === "map";
+    maps.zoom = Math.min(16, Math.max(0, Math.round(Number(asked.get("zoom"))) || 0));
+    /** @type {any} */
+    this.head = null;
+    this.bar = el("canvas", { role: "img" });
+    this.low = el("span", { class: "figure" });
+    this.high = el("span", { class: "figure" });
+    this.pages = el("div", { class: "pager" });
+    this.zoomed = el("output", { class: "figure" });
+  }
+
+  /** @param {any} head of the maps that are shown */
+  show(head) {
+    this.head = head;
+    this.frame();
+  }
+
+  frame() {
+    if (!this.head) return;
+    const { maps } = this;
+    fill(this.host,
+      choice(t("order"), ORDERS.map((v) => [v, t(`by-${v}`)]), this.by, (v) => {
+        this.by = v;
+        this.calls.page(0);
+      }),
+      segments(t("scale"), [["layer", t("whole-layer")], ["map", t("each-map")]], maps.perMap ? "map" : "layer",
+        (v) => {
+        maps.perMap = v === "map";
+        remember({ scale: maps.perMap ? "map" : null });
+        maps.draw();
+        this.legend();
+      }),
+      el("div", { class: "zoom", role: "group", "aria-label": t("zoom") },
+        el("button", { type: "button", "aria-label": t("smaller"), onclick: () => this.zoom(maps.used - 1) }, "\u2212"),
+        this.zoomed,
+        el("button", { type: "button", "aria-label": t("larger"), onclick: () => this.zoom(maps.used + 1) }, "+"),
+        el("button", { type: "button", onclick: () => this.zoom(0) }, t("fit"))),
+      this.pages,
+      el("span", { class: "push" }),
+      el("div", { class: "scalebar" }, this.low, this.bar, this.high),
+      this.take());
+    this.pager();
+    this.legend();
+    this.zoomed.textContent = `${maps.used}\u00d7`;
+  }
+
+  /** @param {number} to 0: what fits */
+  zoom(to) {
+    this.maps.zoom = Math.min(16, Math.max(0, to));
+    remember({ zoom: this.maps.zoom || null });
+    this.maps.draw();
+    this.zoomed.textContent = `${this.maps.used}\u00d7`;
+  }
+
+  pager() {
+    const { page, pages } = this.head;
+    const turn = (/** @type {string} */ text, /** @type {string} */ label, /** @type {number} */ to) =>
+      el("button", { type: "button", "aria-label": label, disabled: to < 0 || to >= pages,
+        onclick: () => this.calls.page(to) }, text);
+    this.pages.hidden = pages < 2;
+    fill(this.pages, turn("\u2039", t("page-before"), page - 1),
+      el("span", { class: "figure" }, t("page-of", { n: page + 1, of: pages })), turn("\u203a", t("page-after"),
+        page + 1));
+  }
+
+  legend() {
+    const { limit, signed } = this.head;
+    const per = this.maps.perMap;
+    const [width, height] = BAR;
+    const pen = sized(this.bar, width, height);
+    const values = Float32Array.from({ length: width }, (_,
+      i) => (signed ? 2 * (i / (width - 1)) - 1 : i / (width - 1)));
+    const image = new ImageData(width, 1);
+    paint(values, 0, width, image.data, { limit: 1, signed });
+    const strip = new OffscreenCanvas(width, 1);
+    /** @type {OffscreenCanvasRenderingContext2D} */ (strip.getContext("2d")).putImageData(image, 0, 0);
+    pen.drawImage(strip, 0, 0, width, height);
+    this.low.textContent = signed ? (per ? t("minus-largest") : number(-limit)) : "0";
+    this.high.textContent = per ? t("largest") : number(limit);
+    this.bar.setAttribute("aria-label", t("scale-from", { low: this.low.textContent, high: this.high.textContent }));
+  }
+
+  take() {
+    const list = el("details", { class: "menu" }, el("summary", {}, t("save")));
+    const entry = (/** @type {string} */ text, /** @type {() => void} */ act) => el("button",
+      { type: "button", onclick: () => {
+      list.open = false;
+      act();
+    } }, text);
+    const back = getComputedStyle(document.body).backgroundColor;
+    list.append(el("div", { class: "entries" },
+      entry(t("save-png"), () => savePng([this.maps.canvas, this.maps.above], back, `${this.calls.name()}.png`)),
+      entry(t("save-json"), () => saveJson(this.calls.numbers(), `${this.calls.name()}.json`)),
+      entry(t("save-npz"), () => save(this.calls.values(), `${this.calls.name()}.npz`))));
+    return list;
+  }
+}

@@ -1,0 +1,171 @@
+"""The kernels of the C++ files here, compiled on this machine for this machine, once; or why there are none.
+
+They need GCC (`CXX`, else g++). The library is kept in the user's cache folder by its source, its compiler and the
+processor. `CONVSCOPE_COMPILE=0` does without. Arrays are float32 on the CPU, channels last.
+"""
+
+import ctypes
+import functools
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from convscope import machine
+from convscope.clock import cache
+from convscope.errors import RunError
+from convscope.files import write_whole
+
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("kernels.h", "windows.cpp", "winograd.cpp"))
+SWITCH = "CONVSCOPE_COMPILE"
+_FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-fno-math-errno", "-shared", "-fPIC")
+_BLOCK_BYTES = 2**20  # of transformed tiles that a thread holds: about a second-level cache
+
+
+class _Shape(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_int) for name in ("n", "h", "w", "c", "out_h", "out_w", "out_c")]
+
+
+class Window(NamedTuple):
+    """A window over two axes: its size, stride, padding and dilation, down and along."""
+
+    kh: int
+    kw: int
+    sh: int
+    sw: int
+    ph: int
+    pw: int
+    dh: int
+    dw: int
+
+    def out(self, h: int, w: int) -> tuple[int, int]:
+        """The size of the output."""
+        down = (h + 2 * self.ph - self.dh * (self.kh - 1) - 1) // self.sh + 1
+        return down, (w + 2 * self.pw - self.dw * (self.kw - 1) - 1) // self.sw + 1
+
+
+class _Window(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_int) for name in Window._fields]
+
+
+class Kernels:
+    """The loaded library. Every call returns a new array, channels last."""
+
+    def __init__(self, path: Path) -> None:
+        self._library = ctypes.CDLL(str(path))
+        self.panel = int(self._library.panel())
+        at, number = ctypes.c_void_p, ctypes.c_int
+        self._library.grouped.argtypes = [at, at, at, at, _Shape, _Window, number]
+        self._library.separable.argtypes = [at, at, at, at, at, _Shape, _Window]
+        self._library.winograd.argtypes = [at, at, at, at, _Shape, _Window, number, number]
+        self._library.max_pool.argtypes = [at, at, _Shape, _Window]
+
+    def lanes(self, channels: int) -> int:
+        """How many channels lie side by side in packed weights."""
+        return int(self._library.lanes(channels))
+
+    def grouped(self, x: Tensor, packed: Tensor, bias: Tensor | None, window: Window) -> Tensor:
+        """Convolution in groups of as many outputs as inputs; packed as `pack_grouped` does."""
+        y, *plan = _output(x, x.shape[1], window)
+        self._library.grouped(_at(x), _at(packed), _at(bias), _at(y), *plan, packed.shape[3])
+        return y
+
+    def separable(self, x: Tensor, depth: Tensor, point: Tensor, bias: Tensor | None, window: Window) -> Tensor:
+        """Depthwise (without bias), then 1x1; packed as `pack_grouped` and `pack_panels` do."""
+        y, *plan = _output(x, point.shape[1] * point.shape[3], window)
+        self._library.separable(_at(x), _at(depth), _at(point), _at(bias), _at(y), *plan)
+        return y
+
+    def winograd(self, x: Tensor, packed: Tensor, bias: Tensor | None, window: Window, groups: int) -> Tensor:
+        """Convolution of stride 1 with 3 taps along one axis or both; packed as `pack_panels` does, point by point."""
+        points, panels, _, panel = packed.shape
+        y, *plan = _output(x, panels * panel, window)
+        per_tile = 4 * points * (x.shape[1] + panels * panel)
+        block = max(14, _BLOCK_BYTES // per_tile // 14 * 14)
+        self._library.winograd(_at(x), _at(packed), _at(bias), _at(y), *plan, groups, block)
+        return y
+
+    def max_pool(self, x: Tensor, window: Window) -> Tensor:
+        """The largest of each window."""
+        y, *plan = _output(x, x.shape[1], window)
+        self._library.max_pool(_at(x), _at(y), *plan)
+        return y
+
+
+def kernels() -> Kernels | None:
+    """The compiled kernels; None where there are none, and `why_absent` says why."""
+    return _built()[0]
+
+
+def why_absent() -> str:
+    """Why there are no compiled kernels; empty if there are."""
+    return _built()[1]
+
+
+def digest() -> str:
+    """What the kernels are: changes with their source, and tells whether they are there."""
+    return hashlib.sha256(_source().encode()).hexdigest()[:12] if kernels() else "none"
+
+
+def _source() -> str:
+    return "".join(path.read_text() for path in SOURCES)
+
+
+@functools.cache
+def _built() -> tuple[Kernels | None, str]:
+    if os.environ.get(SWITCH) == "0":
+        return None, f"{SWITCH}=0"
+    compiler = os.environ.get("CXX") or "g++"
+    found = shutil.which(compiler)
+    if found is None:
+        return None, f"there is no {compiler}"
+    key = {"flags": _FLAGS, "instructions": machine.instructions(), "processor": machine.processor()}
+    parts = (repr(key), found, str(Path(found).resolve().stat().st_mtime_ns), _source())
+    path = cache.folder() / f"kernels-{hashlib.sha256(''.join(parts).encode()).hexdigest()[:16]}.so"
+    try:
+        return _loaded(found, path), ""
+    except (OSError, RunError, AttributeError, subprocess.SubprocessError) as error:
+        said = error.stderr if isinstance(error, subprocess.CalledProcessError) else str(error)
+        lines = said.strip().splitlines() or ["it gave no reason"]
+        return None, f"{compiler} could not build them: {lines[0]}"
+
+
+def _loaded(compiler: str, path: Path) -> Kernels:
+    """The library that is kept; built where there is none, or none that can be loaded."""
+    if path.exists():
+        with suppress(OSError, AttributeError):
+            return Kernels(path)
+    _compile(compiler, path)
+    return Kernels(path)
+
+
+def _compile(compiler: str, path: Path) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        library = Path(folder) / "kernels.so"
+        command = [compiler, *_FLAGS, *(str(s) for s in SOURCES if s.suffix == ".cpp"), "-o", str(library)]
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=600)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, library.read_bytes())
+
+
+def _output(x: Tensor, channels: int, window: Window) -> tuple[Tensor, _Shape, _Window]:
+    size, shape, same_window = _plan(x.shape, channels, window)
+    return torch.empty(size, dtype=x.dtype, memory_format=torch.channels_last), shape, same_window
+
+
+@functools.lru_cache(maxsize=1024)
+def _plan(shape: tuple[int, ...], channels: int, window: Window) -> tuple[tuple[int, ...], _Shape, _Window]:
+    n, c, h, w = shape
+    out = window.out(h, w)
+    return (n, channels, *out), _Shape(n, h, w, c, *out, channels), _Window(*window)
+
+
+def _at(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()

@@ -1,0 +1,225 @@
+"""Exact ways to run a layer: each is a module that holds the layer and gives what the layer gives, in another order.
+
+A form takes inputs in any layout, is quickest on channels last, and leaves to the layer what it is not made for (other
+dtypes or devices, pictures without a batch). All but `Prepacked` are differentiable.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from convscope.layers.family import channel_shuffle
+from convscope.layers.fast.operators import LAST, conv2d, max_pool2d, separable2d
+
+_ONEDNN = torch.ops.mkldnn
+
+
+def pair(value: int | Sequence[int]) -> list[int]:
+    """One number for each of the two axes."""
+    return [value, value] if isinstance(value, int) else list(value)
+
+
+class Form(nn.Module):
+    """A way to run `plain`; a subclass says how, for float32 on the CPU."""
+
+    plain: Any
+
+    def __init__(self, plain: nn.Module) -> None:
+        super().__init__()
+        self.plain = plain.to(memory_format=LAST)
+
+    def forward(self, x: Tensor) -> Tensor:
+        ours = x.dtype == torch.float32 and x.device.type == "cpu" and x.dim() == 4
+        if not ours or torch.is_autocast_enabled("cpu"):
+            return self.plain(x)
+        return self.run(x.contiguous(memory_format=LAST))
+
+    def run(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+@final
+class ChannelsLast(Form):
+    """PyTorch's own operator, on channels last."""
+
+    def run(self, x: Tensor) -> Tensor:
+        return self.plain(x)
+
+
+@final
+class Bfloat16(nn.Module):
+    """PyTorch's own operators in bfloat16 (autocast), on channels last; the output is in the dtype of the input."""
+
+    def __init__(self, plain: nn.Module) -> None:
+        super().__init__()
+        self.plain = plain.to(memory_format=LAST)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, torch.bfloat16):
+            return self.plain(x.contiguous(memory_format=LAST).bfloat16()).to(x.dtype)
+
+
+@final
+class Prepacked(Form):
+    """oneDNN's convolution with its weights in its own order, made for one size of input; no gradients."""
+
+    def __init__(self, plain: nn.Conv2d, example: Tensor) -> None:
+        super().__init__(plain)
+        self._made_of: tuple[Any, ...] = ()
+        self._shape = tuple(example.shape)
+        self._packed = self._pack()
+
+    def _pack(self) -> Tensor:
+        self._made_of = (self.plain.weight, _version(self.plain.weight))
+        weight = self.plain.weight.detach()
+        return _ONEDNN._reorder_convolution_weight(weight, *self._window(), self.plain.groups, list(self._shape))
+
+    def _window(self) -> tuple[list[int], list[int], list[int]]:
+        return pair(self.plain.padding), pair(self.plain.stride), pair(self.plain.dilation)
+
+    def run(self, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            return self.plain(x)
+        if (self.plain.weight, _version(self.plain.weight)) != self._made_of:
+            self._packed = self._pack()
+        padding, stride, dilation = self._window()
+        window = (padding, stride, dilation, self.plain.groups)
+        return _ONEDNN._convolution_pointwise(x, self._packed, self.plain.bias, *window, "none", [], "")
+
+
+@final
+class Compiled(Form):
+    """A convolution by our own kernel: "grouped" for few channels a group, "winograd" for 3 taps and stride 1."""
+
+    def __init__(self, plain: nn.Conv2d, way: str) -> None:
+        super().__init__(plain)
+        self.way = way
+
+    def run(self, x: Tensor) -> Tensor:
+        p = self.plain
+        window = (p.stride, p.padding, p.dilation, p.groups, self.way)
+        return conv2d(x, p.weight, p.bias, *window)
+
+
+@final
+class Separable(Form):
+    """Depthwise and 1x1 in one pass: what lies between them never leaves the cache."""
+
+    def run(self, x: Tensor) -> Tensor:
+        depth, point = self.plain
+        window = (depth.stride, depth.padding, depth.dilation)
+        return separable2d(x, depth.weight, point.weight, point.bias, *window)
+
+
+@final
+class MergedDepthwise(Form):
+    """Two depthwise convolutions along different axes as the one that they are: column times row."""
+
+    def __init__(self, plain: nn.Sequential, way: str) -> None:
+        super().__init__(plain)
+        self.way = way
+        self._made_of: tuple[int, ...] = ()
+        self._merged = torch.empty(0)
+
+    def _weight(self) -> Tensor:
+        weights = [part.weight for part in self.plain]
+        if torch.is_grad_enabled() or any(w.is_inference() for w in weights):
+            return weights[0] * weights[1]
+        made_of = tuple(w._version for w in weights)
+        if made_of != self._made_of:
+            with torch.inference_mode(False), torch.no_grad():
+                self._merged, self._made_of = weights[0] * weights[1], made_of
+        return self._merged
+
+    def run(self, x: Tensor) -> Tensor:
+        first, second = self.plain
+        weight = self._weight()
+        stride = [a * b for a, b in zip(first.stride, second.stride, strict=True)]
+        padding = [a + b for a, b in zip(first.padding, second.padding, strict=True)]
+        dilation = [(first if k > 1 else second).dilation[i] for i, k in enumerate(first.kernel_size)]
+        if self.way == "grouped":
+            return conv2d(x, weight, second.bias, stride, padding, dilation, len(weight), self.way)
+        return F.conv2d(x, weight, second.bias, stride, padding, dilation, len(weight))
+
+
+@final
+class Phases(Form):
+    """A transposed convolution as one small convolution for each place between the inputs, interleaved."""
+
+    def run(self, x: Tensor) -> Tensor:
+        p = self.plain
+        axes = zip(x.shape[2:], p.kernel_size, p.stride, p.padding, p.output_padding, strict=True)
+        out = [(n - 1) * s - 2 * q + k + o for n, k, s, q, o in axes]
+        down, along = ([_Phase.of(p, axis, place, out[axis], x) for place in range(p.stride[axis])] for axis in (0, 1))
+        weight = p.weight.unflatten(0, (p.groups, -1)).transpose(1, 2).flatten(0, 1)
+        bias = 0 if p.bias is None else p.bias[:, None, None]
+        y = x.new_empty((len(x), p.out_channels, *out)).contiguous(memory_format=LAST)
+        for i, rows in enumerate(down):
+            for j, columns in enumerate(along):
+                places = y[:, :, i :: p.stride[0], j :: p.stride[1]]
+                taps = weight[:, :, rows.taps][:, :, :, columns.taps].contiguous(memory_format=LAST)
+                if taps.numel():
+                    places.copy_(F.conv2d(F.pad(x, (*columns.pad, *rows.pad)), taps, p.bias, groups=p.groups))
+                else:  # a stride longer than the kernel leaves places that no input reaches
+                    places.copy_(torch.as_tensor(bias).expand_as(places))
+        return y
+
+
+@dataclass(frozen=True, slots=True)
+class _Phase:
+    """The outputs `place` behind a multiple of the stride: which taps reach them, how far the input is padded."""
+
+    taps: list[int]
+    pad: tuple[int, int]
+
+    @classmethod
+    def of(cls, p: Any, axis: int, place: int, out: int, x: Tensor) -> "_Phase":
+        stride, shift, count = p.stride[axis], place + p.padding[axis], len(range(place, out, p.stride[axis]))
+        taps = list(range(shift % stride, p.kernel_size[axis], stride))[::-1]
+        first = shift // stride
+        return cls(taps, (len(taps) - 1 - first, count + first - x.shape[2 + axis]))
+
+
+@final
+class Shuffled(Form):
+    """A channel shuffle as one transposition of the innermost axis."""
+
+    def run(self, x: Tensor) -> Tensor:
+        return channel_shuffle(x, groups=self.plain.groups)
+
+
+@final
+class MaxPool(Form):
+    """A max pooling by our own kernel."""
+
+    def run(self, x: Tensor) -> Tensor:
+        p = self.plain
+        return max_pool2d(x, *(pair(v) for v in (p.kernel_size, p.stride, p.padding, p.dilation)))
+
+
+@final
+class AveragePool(Form):
+    """An average pooling as the depthwise convolution that it is, by our own kernel or by oneDNN."""
+
+    weight: Tensor
+
+    def __init__(self, plain: nn.AvgPool2d, channels: int, way: str) -> None:
+        super().__init__(plain)
+        size = pair(plain.kernel_size)
+        self.way = way
+        value = 1 / (plain.divisor_override or size[0] * size[1])
+        self.register_buffer("weight", torch.full((channels, 1, *size), value), persistent=False)
+
+    def run(self, x: Tensor) -> Tensor:
+        stride, padding = pair(self.plain.stride), pair(self.plain.padding)
+        if self.way == "grouped":
+            return conv2d(x, self.weight, None, stride, padding, [1, 1], x.shape[1], self.way)
+        return F.conv2d(x, self.weight, None, stride, padding, 1, x.shape[1])
+
+
+def _version(tensor: Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version

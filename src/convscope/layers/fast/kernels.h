@@ -1,0 +1,114 @@
+// Convolutions and pooling in float32 on channels-last arrays (N, H, W, C), for whatever vectors the processor has.
+//
+// Vectors are GCC's own (`vector_size`), so the same text becomes AVX-512, AVX2 or NEON. Weights come packed: the lanes
+// of one vector are neighbouring output channels. Every array is dense, and its channels fill whole vectors.
+
+#pragma once
+
+#include <algorithm>
+#include <cstdlib>
+#include <memory>
+#include <omp.h>
+
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int LANES = 16, ROWS = 14;  // ROWS x 2 vectors of sums stay in registers
+#elif defined(__AVX__)
+constexpr int LANES = 8, ROWS = 6;
+#else
+constexpr int LANES = 4, ROWS = 8;
+#endif
+constexpr int PANEL = 2 * LANES;
+
+template <int L> struct Vector {
+    typedef float Type __attribute__((vector_size(L * sizeof(float)), aligned(sizeof(float)), may_alias));
+    typedef int Mask __attribute__((vector_size(L * sizeof(int))));
+};
+template <int L> using Vec = typename Vector<L>::Type;
+template <int L> Vec<L> load(const float* p) { return *reinterpret_cast<const Vec<L>*>(p); }
+template <int L> void store(float* p, Vec<L> v) { *reinterpret_cast<Vec<L>*>(p) = v; }
+
+struct Shape { int n, h, w, c, out_h, out_w, out_c; };
+struct Window { int kh, kw, sh, sw, ph, pw, dh, dw; };
+
+inline int ceil_div(int a, int b) { return (a + b - 1) / b; }
+
+// Which taps of a window that starts at `at` fall inside an axis of `size` elements: [first, last).
+struct Taps {
+    int first, last;
+    Taps(int at, int size, int taps, int gap)
+        : first(at < 0 ? ceil_div(-at, gap) : 0), last(std::min(taps, at < size ? ceil_div(size - at, gap) : 0)) {}
+};
+
+// Which windows along an axis lie wholly inside: [first, last).
+struct Inside {
+    int first, last;
+    Inside(int size, int out, int taps, int step, int pad, int gap) {
+        first = std::min(out, ceil_div(pad, step));
+        int room = size + pad - gap * (taps - 1) - 1;
+        last = room < 0 ? first : std::max(first, std::min(out, room / step + 1));
+    }
+};
+
+// A convolution or pooling: its arrays and their sizes. Pixels lie x_apart and y_apart floats apart.
+struct Layer {
+    const float *x, *w, *bias;
+    Shape s;
+    Window k;
+    long x_apart, y_apart;
+    Inside in;
+    float initial;
+
+    Layer(const float* x, const float* w, const float* bias, Shape s, Window k, float initial = 0)
+        : x(x), w(w), bias(bias), s(s), k(k), x_apart(s.c), y_apart(s.out_c),
+          in(s.w, s.out_w, k.kw, k.sw, k.pw, k.dw), initial(initial) {}
+};
+
+using Floats = std::unique_ptr<float, decltype(&std::free)>;
+inline Floats floats(size_t n) {
+    size_t lines = (n * sizeof(float) + 63) / 64;
+    return Floats((float*)std::aligned_alloc(64, lines * 64), std::free);
+}
+
+// A product of matrices, a x w + bias: rows of `a` are `a_apart` floats apart; `w` is a panel, C x PANEL.
+struct Product {
+    const float *a, *w, *bias;
+    float* y;
+    long a_apart, y_apart;
+    int C;
+
+    template <int R> void some(int row) const {
+        using V = Vec<LANES>;
+        const float* from = a + row * a_apart;
+        float* to = y + row * y_apart;
+        V left[R], right[R];
+        V bias_left = bias ? load<LANES>(bias) : V{}, bias_right = bias ? load<LANES>(bias + LANES) : V{};
+#pragma GCC unroll 16
+        for (int r = 0; r < R; r++) left[r] = bias_left, right[r] = bias_right;
+        for (int i = 0; i < C; i++) {
+            V w_left = load<LANES>(w + i * PANEL), w_right = load<LANES>(w + i * PANEL + LANES);
+#pragma GCC unroll 16
+            for (int r = 0; r < R; r++) {
+                V value = from[r * a_apart + i] - V{};  // a broadcast: x - 0 is x
+                left[r] += value * w_left;
+                right[r] += value * w_right;
+            }
+        }
+#pragma GCC unroll 16
+        for (int r = 0; r < R; r++) {
+            store<LANES>(to + r * y_apart, left[r]);
+            store<LANES>(to + r * y_apart + LANES, right[r]);
+        }
+    }
+
+    void all(int rows) const {
+        int r = 0;
+        for (; r + ROWS <= rows; r += ROWS) some<ROWS>(r);
+        for (; r + ROWS / 2 <= rows; r += ROWS / 2) some<ROWS / 2>(r);
+        for (; r + 2 <= rows; r += 2) some<2>(r);
+        for (; r < rows; r++) some<1>(r);
+    }
+};
+
+}  // namespace

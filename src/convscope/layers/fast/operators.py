@@ -1,0 +1,215 @@
+"""The compiled kernels as operators of PyTorch, so that autograd, recording and `torch.compile` know them.
+
+`convscope::conv2d` is a convolution done in one of two ways, `convscope::separable2d` a depthwise one with a 1x1 behind
+it, `convscope::max_pool2d` a pooling. Gradients of inputs are convolutions again, and go the same way where the stride
+is 1. The functions of these names call the operators, or, where nobody listens (inference mode), what is behind them.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
+from torch.utils.weak import WeakIdKeyDictionary
+
+from convscope.layers.fast.compiled import Kernels, Window, kernels
+from convscope.layers.fast.packing import pack_grouped, pack_panels, winograd_points
+
+LAST = torch.channels_last
+_LIBRARY = torch.library.Library("convscope", "DEF")
+_WINDOW = "int[] stride, int[] padding, int[] dilation"
+_LIBRARY.define(f"conv2d(Tensor x, Tensor weight, Tensor? bias, {_WINDOW}, int groups, str way) -> Tensor")
+_LIBRARY.define(f"separable2d(Tensor x, Tensor depth, Tensor point, Tensor? bias, {_WINDOW}) -> Tensor")
+_LIBRARY.define(f"max_pool2d(Tensor x, int[] size, {_WINDOW}) -> Tensor")
+
+
+def there() -> Kernels:
+    """The compiled kernels, where it is known that there are some."""
+    found = kernels()
+    if found is None:
+        raise RuntimeError("the compiled kernels are not there")
+    return found
+
+
+def can(way: str, weight: Tensor, *, stride: tuple[int, ...], groups: int) -> bool:
+    """Whether the kernels know this convolution in this way."""
+    found = kernels()
+    if found is None or weight.dtype != torch.float32 or weight.device.type != "cpu" or weight.dim() != 4:
+        return False
+    out, per, *size = weight.shape
+    if way == "grouped":
+        fits = per in (1, 2, 4) and out == per * groups and out % 4 == 0
+        return fits and (per == 1 or per <= found.lanes(out))
+    one_axis_or_two = set(size) <= {1, 3} and 3 in size
+    return set(stride) == {1} and one_axis_or_two and (out // groups) % found.panel == 0 and per * groups % 16 == 0
+
+
+def pack(way: str, weight: Tensor) -> Tensor:
+    """The weights as the way reads them."""
+    if way == "grouped":
+        return pack_grouped(weight, lanes=there().lanes(weight.shape[0]))
+    return pack_panels(winograd_points(weight), panel=there().panel)
+
+
+class _Packed:
+    """Packed weights, kept as long as the tensor is, and packed anew when it has changed."""
+
+    def __init__(self) -> None:
+        self._kept = WeakIdKeyDictionary()
+
+    def get(self, weight: Tensor, how: str, pack: Callable[[Tensor], Tensor]) -> Tensor:
+        if weight.is_inference():  # has no version that would tell of a change
+            return pack(weight)
+        found = self._kept.get(weight)
+        if found is None or found[:2] != (weight._version, how):
+            found = self._kept[weight] = (weight._version, how, pack(weight.detach()))
+        return found[2]
+
+
+_PACKED = _Packed()
+
+
+def _conv2d(  # noqa: PLR0913 - the arguments of the operator
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+    way: str,
+) -> Tensor:
+    window = _of(weight.shape[2:], stride, padding, dilation)
+    packed = _PACKED.get(weight, way, lambda w: pack(way, w))
+    x = x.contiguous(memory_format=LAST)
+    if way == "grouped":
+        return there().grouped(x, packed, bias, window)
+    return there().winograd(x, packed, bias, window, groups)
+
+
+def _conv2d_shape(x: Tensor, weight: Tensor, bias: Any, stride: Any, padding: Any, dilation: Any, *_: Any) -> Tensor:
+    return _empty(x, weight.shape[0], _of(weight.shape[2:], stride, padding, dilation))
+
+
+def _separable2d(  # noqa: PLR0913 - the arguments of the operator
+    x: Tensor,
+    depth: Tensor,
+    point: Tensor,
+    bias: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+) -> Tensor:
+    found = there()
+    window = _of(depth.shape[2:], stride, padding, dilation)
+    packed_depth = _PACKED.get(depth, "grouped", lambda w: pack("grouped", w))
+    packed_point = _PACKED.get(point, "panels", lambda w: pack_panels(w.flatten(1).unsqueeze(0), panel=found.panel))
+    return found.separable(x.contiguous(memory_format=LAST), packed_depth, packed_point, bias, window)
+
+
+def _separable2d_shape(x: Tensor, depth: Tensor, point: Tensor, bias: Any, *window: Any) -> Tensor:
+    return _empty(x, point.shape[0], _of(depth.shape[2:], *window))
+
+
+def _max_pool2d(x: Tensor, size: list[int], stride: list[int], padding: list[int], dilation: list[int]) -> Tensor:
+    return there().max_pool(x.contiguous(memory_format=LAST), _of(size, stride, padding, dilation))
+
+
+def _max_pool2d_shape(x: Tensor, size: Any, *window: Any) -> Tensor:
+    return _empty(x, x.shape[1], _of(size, *window))
+
+
+def _keep_conv2d(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, weight, bias, ctx.stride, ctx.padding, ctx.dilation, ctx.groups, ctx.way = inputs
+    ctx.bias_size = None if bias is None else [len(bias)]
+    ctx.save_for_backward(x, weight)
+
+
+def _conv2d_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    x, weight = ctx.saved_tensors
+    grad, wanted = grad.contiguous(memory_format=LAST), list(ctx.needs_input_grad[:3])
+    grad_x = _grad_of_input(ctx, grad, weight) if wanted[0] else None
+    wanted[0] = wanted[0] and grad_x is None
+    window = (ctx.stride, ctx.padding, ctx.dilation, False, [0, 0], ctx.groups)
+    rest = torch.ops.aten.convolution_backward(grad, x, weight, ctx.bias_size, *window, wanted)
+    return (rest[0] if grad_x is None else grad_x, rest[1], rest[2], None, None, None, None, None)
+
+
+def _grad_of_input(ctx: Any, grad: Tensor, weight: Tensor) -> Tensor | None:
+    """With stride 1: the convolution of the gradient with the turned kernel, inputs and outputs exchanged."""
+    padding = [d * (k - 1) - p for k, p, d in zip(weight.shape[2:], ctx.padding, ctx.dilation, strict=True)]
+    by_group = weight.unflatten(0, (ctx.groups, -1)).transpose(1, 2).flatten(0, 1)
+    if set(ctx.stride) != {1} or min(padding) < 0 or not can(ctx.way, by_group, stride=(1,), groups=ctx.groups):
+        return None
+    turned = by_group.flip(2, 3)
+    return torch.ops.convscope.conv2d(grad, turned, None, [1, 1], padding, ctx.dilation, ctx.groups, ctx.way)
+
+
+def _keep_separable2d(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    *tensors, stride, padding, dilation = inputs
+    ctx.window = (stride, padding, dilation)
+    ctx.save_for_backward(*tensors)
+
+
+def _separable2d_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def again(x: Tensor, depth: Tensor, point: Tensor, bias: Tensor | None) -> Tensor:
+        between = torch.ops.convscope.conv2d(x, depth, None, *ctx.window, len(depth), "grouped")
+        return F.conv2d(between, point, bias)
+
+    return (*_grads(again, ctx, grad), None, None, None)
+
+
+def _keep_max_pool2d(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, *ctx.window = inputs
+    ctx.save_for_backward(x)
+
+
+def _max_pool2d_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    return (*_grads(lambda x: F.max_pool2d(x, *ctx.window), ctx, grad), None, None, None, None)
+
+
+def _grads(again: Callable[..., Tensor], ctx: Any, grad: Tensor) -> list[Tensor | None]:
+    """The gradients of what was computed, by computing it once more with what PyTorch can differentiate."""
+    needs = ctx.needs_input_grad
+    given = [t if t is None else t.detach().requires_grad_(n) for t, n in zip(ctx.saved_tensors, needs, strict=False)]
+    with torch.enable_grad():
+        y = again(*given)
+    wanted = [t for t in given if t is not None and t.requires_grad]
+    found = iter(torch.autograd.grad(y, wanted, grad))
+    return [next(found) if t is not None and t.requires_grad else None for t in given]
+
+
+def _of(size: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]) -> Window:
+    return Window(*size, *stride, *padding, *dilation)
+
+
+def _empty(x: Tensor, channels: int, window: Window) -> Tensor:
+    size = (x.shape[0], channels, *window.out(*x.shape[2:]))
+    return torch.empty(size, dtype=x.dtype, device=x.device, memory_format=LAST)
+
+
+for _name, _run, _shape, _backward, _setup in (
+    ("conv2d", _conv2d, _conv2d_shape, _conv2d_backward, _keep_conv2d),
+    ("separable2d", _separable2d, _separable2d_shape, _separable2d_backward, _keep_separable2d),
+    ("max_pool2d", _max_pool2d, _max_pool2d_shape, _max_pool2d_backward, _keep_max_pool2d),
+):
+    _LIBRARY.impl(_name, _run, "CPU")
+    torch.library.register_fake(f"convscope::{_name}", _shape, lib=_LIBRARY)
+    torch.library.register_autograd(f"convscope::{_name}", _backward, setup_context=_setup, lib=_LIBRARY)
+
+
+def _called(run: Callable[..., Tensor], operator: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def call(x: Tensor, *args: Any) -> Tensor:
+        unheard = torch.is_inference_mode_enabled() and not torch.compiler.is_compiling()
+        if unheard and type(x) is Tensor and not is_in_torch_dispatch_mode():
+            return run(x, *args)
+        return operator(x, *args)
+
+    return call
+
+
+conv2d = _called(_conv2d, torch.ops.convscope.conv2d)
+separable2d = _called(_separable2d, torch.ops.convscope.separable2d)
+max_pool2d = _called(_max_pool2d, torch.ops.convscope.max_pool2d)

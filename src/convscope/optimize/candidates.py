@@ -1,0 +1,180 @@
+"""What is known to help: each candidate is made when its turn comes, and says in one sentence why it cannot be."""
+
+import copy
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from convscope.engines import Card, OnnxModel, OpenVinoModel, int8_bytes, need, onnx_bytes, openvino_from, quiet
+from convscope.errors import DataError, InputError, ModelError
+from convscope.layers.fast.forms import ChannelsLast
+from convscope.optimize.fusing import fold, fuse
+
+CALIBRATION = 300  # pictures
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Made:
+    """A form of the network that runs: its files with their bytes, or none if it lives in this process alone.
+
+    `note` is what there is to say about it.
+    """
+
+    module: nn.Module
+    files: Mapping[str, bytes] | None = None
+    note: str = ""
+
+
+@final
+class Material:
+    """What candidates are made of: the network, a batch of the wanted size, the card of its files, a training set."""
+
+    def __init__(self, model: nn.Module, batch: Tensor, card: Card, training: Any = None) -> None:
+        self.model, self.batch, self.card, self.training = model, batch, card, training
+
+    @property
+    def onnx(self) -> bytes:
+        """The network as ONNX, which several candidates read.
+
+        Raises: ModelError, each time the same.
+        """
+        if isinstance(self._onnx, Exception):
+            raise self._onnx
+        return self._onnx
+
+    @cached_property
+    def _onnx(self) -> bytes | InputError | ModelError:
+        example = self.batch if len(self.batch) > 1 else torch.cat([self.batch, self.batch])
+        try:
+            return onnx_bytes(self.model, example, self.card)
+        except (InputError, ModelError) as error:
+            return error
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A way to run the network, and how it is made.
+
+    Raises: what `make` raises is a ConvscopeError that says why the candidate cannot be had.
+    """
+
+    name: str
+    make: Callable[[Material], Made]
+
+
+def _channels_last(m: Material) -> Made:
+    return Made(ChannelsLast(copy.deepcopy(m.model)))
+
+
+def _folded(m: Material) -> Made:
+    made = fold(m.model, m.batch)
+    if not made.counts["folded"]:
+        raise ModelError("there is no normalisation behind a convolution")
+    return Made(made)
+
+
+def _fused(m: Material) -> Made:
+    made = fuse(m.model, m.batch)
+    how = ", ".join(f"{n} {name}" for name, n in made.counts.items() if n)
+    return Made(made, note=how)
+
+
+class InBatches(nn.Module):
+    """A network that is given so many pictures at a time: the last batch is filled up, and cut again.
+
+    It gives one tensor for pictures, as PyTorch's compiler makes one program a batch size.
+    """
+
+    def __init__(self, model: nn.Module, size: int) -> None:
+        super().__init__()
+        self.model, self.size = model, size
+
+    def forward(self, x: Tensor) -> Any:
+        if len(x) == self.size:
+            return self.model(x)
+        filled = torch.cat([x, x[-1:].expand(-len(x) % self.size, -1, -1, -1)])
+        found = [self.model(part) for part in filled.split(self.size)]
+        if not isinstance(found[0], Tensor):
+            raise ModelError("several outputs cannot be put together from batches")
+        return torch.cat(found)[: len(x)]
+
+
+def _compiled(m: Material) -> Made:
+    if not shutil.which(os.environ.get("CXX") or "g++"):
+        raise InputError("torch.compile: needs a C++ compiler; install g++, or name one in CXX")
+    try:
+        with quiet():
+            module = torch.compile(copy.deepcopy(m.model).eval(), dynamic=False, options={"freezing": True})
+            module(m.batch)
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise ModelError(f"torch.compile cannot compile it ({lines[0][:200]})") from error
+    return Made(InBatches(module, len(m.batch)))  # pyright: ignore[reportArgumentType]
+
+
+def _onnx_runtime(m: Material) -> Made:
+    need("onnx", "onnxscript", "onnxruntime", extra="export")
+    return Made(OnnxModel(m.onnx, source="model.onnx"), {"model.onnx": m.onnx})
+
+
+def _openvino(m: Material) -> Made:
+    need("openvino", extra="export")
+    return _opened(openvino_from(m.onnx, m.card))
+
+
+def _openvino_bfloat16(m: Material) -> Made:
+    need("openvino", extra="export")
+    return _opened(openvino_from(m.onnx, replace(m.card, precision="bf16")))
+
+
+def _openvino_int8(m: Material) -> Made:
+    need("openvino", "nncf", extra="optimize")
+    if m.training is None:
+        raise DataError("there are no pictures to find the ranges on; give --data")
+    at = torch.linspace(0, len(m.training) - 1, min(CALIBRATION, len(m.training))).long().unique()
+    return _opened(int8_bytes(m.onnx, m.card, [m.training.batch(i[None])[0] for i in at]))
+
+
+def _opened(files: tuple[bytes, bytes]) -> Made:
+    graph, weights = files
+    return Made(OpenVinoModel(graph, weights, source="model.xml"), {"model.xml": graph, "model.bin": weights})
+
+
+class Autocast(nn.Module):
+    """PyTorch's own operators in bfloat16, on channels last, where PyTorch holds that to be safe."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model.to(memory_format=torch.channels_last)
+
+    def forward(self, x: Tensor) -> Any:
+        with torch.autocast("cpu", torch.bfloat16):
+            return self.model(x.contiguous(memory_format=torch.channels_last))
+
+
+def _autocast(m: Material) -> Made:
+    return Made(Autocast(copy.deepcopy(m.model)))
+
+
+LOSSLESS, NUMERIC = "lossless", "numeric"
+STAGES: Mapping[str, tuple[Candidate, ...]] = {
+    LOSSLESS: (
+        Candidate("PyTorch, channels last", _channels_last),
+        Candidate("PyTorch, normalisation folded", _folded),
+        Candidate("fused convolutions", _fused),
+        Candidate("torch.compile, frozen", _compiled),
+        Candidate("ONNX Runtime", _onnx_runtime),
+        Candidate("OpenVINO", _openvino),
+    ),
+    NUMERIC: (
+        Candidate("PyTorch, bfloat16", _autocast),
+        Candidate("OpenVINO, bfloat16", _openvino_bfloat16),
+        Candidate("OpenVINO, int8", _openvino_int8),
+    ),
+}

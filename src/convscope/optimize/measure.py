@@ -1,0 +1,154 @@
+"""optimize(): what is known to make a network faster, tried on this machine, and the best one kept as a file."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from convscope.clock import Timing, compare
+from convscope.engines import ENDINGS, named_outputs, output_names
+from convscope.errors import ConvscopeError, InputError
+from convscope.evaluate import EVALUATIONS, evaluating, held_out
+from convscope.files import writable_folder, write_whole
+from convscope.optimize.candidates import LOSSLESS, STAGES, Candidate, Made, Material
+from convscope.optimize.fusing import CLOSE, difference
+from convscope.optimize.result import GAIN, ORIGINAL, Optimised, Row, chosen
+from convscope.runs.loaded import LoadedModel
+from convscope.tasks import TASKS
+
+PICTURES = 64
+
+
+class Clock(Protocol):
+    """`convscope.clock.compare`, or what stands in for it."""
+
+    def __call__(
+        self, runs: Mapping[str, Callable[[], object]], *, rounds: int, at_least: float, at_most: float
+    ) -> dict[str, Timing]: ...
+
+
+def optimize(
+    loaded: LoadedModel,
+    *,
+    out: Path | None = None,
+    data: str | None = None,
+    max_drop: float = 0.5,
+    batch_size: int = 1,
+    clock: Clock = compare,
+) -> Optimised:
+    """Try what is known to make a network faster at a batch size, and write the fastest that is right into `out`.
+
+    Lossless candidates must give what the network gives, within 0.0001 of the largest output; numeric ones may lose
+    `max_drop` points of the task's score on the test pictures of `data` (of the run's own, if it is a run), and are
+    left out where no data are known. All candidates of a stage take turns with the network in one run.
+    Raises: InputError if the network is an exported file; DataError if the data do not fit it.
+    """
+    if loaded.spec.endswith(ENDINGS):
+        raise InputError(f"{loaded.spec}: is an exported network already; give the network that it was made from")
+    known = bool(data or loaded.data)
+    images = held_out(loaded, data) if known else None
+    with evaluating(loaded.model):
+        x = loaded.examples(images, most=max(PICTURES, batch_size))
+        card = loaded.card(output_names(loaded.model, x[:1]), data=data)
+        batch = x.repeat(-(-batch_size // len(x)), 1, 1, 1)[:batch_size]
+        training = held_out(loaded, data, part="train") if known else None
+        bench = _Bench(loaded, x, images, max_drop / 100, clock)
+        rows, made = bench.stages(Material(loaded.model, batch, card, training))
+    best = chosen(rows)
+    files = _written(out, made[best.candidate].files or {}) if out and best else ()
+    score = TASKS[loaded.task].score if known else ""
+    return Optimised(loaded.spec, batch_size, len(x), score, rows, files, bench.notes())
+
+
+def _written(out: Path, files: Mapping[str, bytes]) -> tuple[Path, ...]:
+    """The files; the first is the one to open, and is written last."""
+    writable_folder(out)
+    return tuple(write_whole(out / name, content) for name, content in reversed([*files.items()]))[::-1]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Bench:
+    """Where candidates are compared with the network: pictures, a test set (or None), the drop allowed, a clock."""
+
+    loaded: LoadedModel
+    x: Tensor
+    images: Any
+    max_drop: float
+    clock: Clock
+
+    def stages(self, material: Material) -> tuple[tuple[Row, ...], dict[str, Made]]:
+        own = named_outputs(self.loaded.model(self.x))
+        size = sum(t.numel() * t.element_size() for t in self.loaded.model.state_dict().values())
+        original = self._scored(Row("", ORIGINAL, bytes=size), self.loaded.model)
+        rows, made = [original], {}
+        for stage, candidates in STAGES.items():
+            if stage != LOSSLESS and self.images is None:
+                continue
+            tried = [self._tried(Row(stage, c.name), c, material, own=own, original=original) for c in candidates]
+            forms = {row.candidate: form for row, form in tried if form is not None}
+            found = self._timed([row for row, _ in tried], forms, material.batch)
+            rows[0] = replace(rows[0], seconds=rows[0].seconds or found[0].seconds, ratio=1.0)
+            rows += found[1:]
+            made |= forms
+        return tuple(rows), made
+
+    def notes(self) -> tuple[str, ...]:
+        notes = [f"compared on {len(self.x)} pictures; the candidates of a stage and the network took turns in one run"]
+        if self.images is None:
+            notes.append("no data are known, so only what gives the same was tried; give --data for bfloat16 and int8")
+        else:
+            notes.append(f"at most {100 * self.max_drop:g} points lost on {len(self.images)} test pictures")
+        return tuple(notes)
+
+    def _tried(
+        self, row: Row, candidate: Candidate, material: Material, *, own: Mapping[str, Tensor], original: Row
+    ) -> tuple[Row, Made | None]:
+        """The candidate made, compared and scored; without a form if it is not worth timing."""
+        try:
+            form = candidate.make(material)
+            others = named_outputs(form.module(self.x))
+        except ConvscopeError as error:
+            return replace(row, why=str(error)), None
+        size = sum(map(len, form.files.values())) if form.files else None
+        off = difference(own, others)
+        row = replace(row, bytes=size, is_file=form.files is not None, note=form.note, difference=off)
+        row = replace(row, agreement=_agreement(self.loaded.task, own, others))
+        if row.stage == LOSSLESS and not off <= CLOSE:
+            return replace(row, why="not equal"), None
+        if not off < float("inf"):
+            return replace(row, why="not finite"), None
+        row = self._scored(row, form.module)
+        lost = (original.score or 0) - (row.score or 0)
+        if self.images is not None and not lost <= self.max_drop:
+            return replace(row, why=f"less accurate, by {100 * lost:.2f} points"), None
+        return row, form
+
+    def _scored(self, row: Row, module: nn.Module) -> Row:
+        if self.images is None:
+            return row
+        found = EVALUATIONS[self.loaded.task](module, self.images)
+        return replace(row, score=float(getattr(found, TASKS[self.loaded.task].score)), interval=found.interval)
+
+    def _timed(self, rows: list[Row], forms: Mapping[str, Made], batch: Tensor) -> list[Row]:
+        """The network as it is, and the rows with their times."""
+        runs: dict[str, Callable[[], object]] = {ORIGINAL: lambda: self.loaded.model(batch)}
+        runs |= {name: lambda module=form.module: module(batch) for name, form in forms.items()}
+        times = self.clock(runs, rounds=15, at_least=20e-3, at_most=2.0 * len(runs))
+        found = [Row("", ORIGINAL, times[ORIGINAL].median)]
+        for row in rows:
+            if row.candidate in times:
+                share = times[row.candidate].over(times[ORIGINAL])
+                why = "" if share < GAIN else "slower" if share > 1 / GAIN else "no faster"
+                row = replace(row, seconds=times[row.candidate].median, ratio=1 / share, why=why)
+            found.append(row)
+        return found
+
+
+def _agreement(task: str, own: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> float | None:
+    """The share of equal predictions: of pictures or of pixels; None where a prediction is not one class."""
+    if task == "detect" or len(own) != 1:
+        return None
+    (mine,), (other,) = own.values(), others.values()
+    return float((mine.argmax(1) == other.argmax(1)).double().mean()) if mine.dim() > 1 else None

@@ -1,0 +1,182 @@
+"""One way to compute a convolution, as data: the matrices that arise, and the output beside PyTorch's."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from convscope.steps.case import Case
+from convscope.steps.storyboard import Frame, Storyboard
+from convscope.steps.text import added, beside, block, figure
+from convscope.table import Column, Table, number
+
+TITLES: Mapping[str, str] = {
+    "window": "the kernel slides over the picture",
+    "scatter": "each input value stamps the kernel on the output",
+    "insert": "zeros are inserted, then an ordinary convolution",
+    "im2col": "windows as columns, one product of matrices",
+    "matrix": "one sparse matrix for the whole map",
+    "winograd": "F(2x2, 3x3), 16 multiplications in place of 36",
+    "fft": "a product of spectra",
+}
+SHOWN = 6  # matrices of one stage in the text
+LINES = 48  # windows whose sums are written out in the text
+WIDTH = 118  # characters of a line, when matrices are put side by side
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stage:
+    """One step of a way: a matrix, or several of one kind along the leading axes.
+
+    `axes` names the leading axes. `real` is False where a zero of `values` is no number of the case but was put
+    there: padding, or the empty part of a sparse matrix. `says` is a sentence.
+    """
+
+    name: str
+    says: str
+    values: np.ndarray
+    axes: tuple[str, ...] = ()
+    real: np.ndarray | None = None
+
+    def text(self) -> str:
+        """What it is, and the first matrices side by side."""
+        matrices = self.values.reshape(-1, *self.values.shape[len(self.axes) :])
+        real = None if self.real is None else np.broadcast_to(self.real, self.values.shape).reshape(matrices.shape)
+        places = list(np.ndindex(*self.values.shape[: len(self.axes)]))
+        parts = [
+            block(_place(self.axes, at, self.values.shape), matrices[n], None if real is None else real[n])
+            for n, at in enumerate(places[:SHOWN])
+        ]
+        left = len(places) - len(parts)
+        return "\n".join([f"{self.name}: {self.says}", *_in_rows(parts), *([f"... and {left} more"] if left else [])])
+
+    def data(self) -> dict[str, Any]:
+        """Plain data for JSON; of complex numbers the real and imaginary parts."""
+        values = self.values
+        split = {"real": np.real(values).tolist(), "imaginary": np.imag(values).tolist()}
+        shown = split if np.iscomplexobj(values) else values.tolist()
+        return {"name": self.name, "says": self.says, "axes": self.axes, "values": shown}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Way:
+    """A convolution computed in one way: its stages in their order, and the output beside PyTorch's.
+
+    `multiplications` are those of this way; `counted` says what they count.
+    """
+
+    name: str
+    case: Case
+    stages: tuple[Stage, ...]
+    output: np.ndarray
+    multiplications: int
+    counted: str
+    storyboard: Storyboard | None = None
+
+    @property
+    def difference(self) -> float:
+        """The largest distance between an output value and PyTorch's."""
+        return float(np.abs(self.output - self.case.torch_output()).max())
+
+    @property
+    def agreement(self) -> str:
+        """How near this is to PyTorch, as a sentence part."""
+        function = "F.conv_transpose2d" if self.case.transposed else "F.conv2d"
+        if self.difference == 0:
+            return f"equal to {function}"
+        return f"within {number(self.difference)} of {function}"
+
+    def table(self) -> Table:
+        """A row for each stage."""
+        rows = tuple({"name": s.name, "shape": s.values.shape, "says": s.says} for s in self.stages)
+        columns = (Column("name", "matrix"), Column("shape", "shape"), Column("says", "what"))
+        return Table(columns, rows, title=f"{self.name}: {self.case.title}", notes=(self.agreement, self._closing()))
+
+    def text(self) -> str:
+        """The case, every stage with its numbers, the output, and whether PyTorch agrees."""
+        return "\n".join([*heading(self.case), "", self.body()])
+
+    def body(self) -> str:
+        """The text without the case."""
+        head = f"{self.name}: {TITLES[self.name]}"
+        parts = [f"{head}\n{'=' * len(head)}", *(s.text() for s in self.stages)]
+        if self.storyboard is not None:
+            parts.append(_steps_text(self.storyboard))
+        outputs = Stage("output", self.agreement, self.output, ("channel",))
+        return "\n\n".join([*parts, outputs.text(), self._closing()])
+
+    def _closing(self) -> str:
+        return f"{self.multiplications:,} multiplications: {self.counted}"
+
+    def data(self) -> dict[str, Any]:
+        """Plain data for JSON: every stage, the output, and the distance from PyTorch's."""
+        return {
+            "way": self.name, "case": self.case.data(), "stages": [s.data() for s in self.stages],
+            "output": self.output.tolist(), "multiplications": self.multiplications, "counted": self.counted,
+            "difference": self.difference,
+            "storyboard": None if self.storyboard is None else self.storyboard.data(),
+        }  # fmt: skip
+
+    def __str__(self) -> str:
+        return self.text()
+
+
+def _steps_text(board: Storyboard) -> str:
+    """The first frame in full, then a line for each."""
+    # the one with the most products that are not zero tells most: it lies away from the padding
+    whole = max(board.frames, key=lambda f: np.count_nonzero(f.products))
+    parts = []
+    for i, c in enumerate(whole.channels):
+        name = f"channel {c}" if len(board.case.x) > 1 else "under the kernel"
+        parts += [*beside(block(name, whole.patch[i]), block("x kernel", whole.kernel[i]),
+                          block("= products", whole.products[i])), ""]  # fmt: skip
+    lines = [_line(f) for f in board.frames[:LINES]]
+    left = len(board.frames) - len(lines)
+    lines += [f"... and {left} more (--json has all)"] if left > 0 else []
+    what = "stamp" if board.view == "scatter" else "window"
+    return "\n".join([f"one {what}, {_at(whole)}:", "", *parts, f"every {what}:", "", *lines])
+
+
+def _at(frame: Frame) -> str:
+    row, column = frame.place
+    if frame.sum is None:
+        return f"x[{frame.channels[0]}, {row}, {column}]"
+    return f"y[{frame.output_channel}, {row}, {column}]"
+
+
+def _line(frame: Frame) -> str:
+    if frame.sum is None:
+        rows, columns = frame.rows, frame.columns
+        value, output = figure(float(frame.patch.flat[0])), frame.output_channel
+        where = f"rows {figure(rows[0])} to {figure(rows[-1])}, columns {figure(columns[0])} to {figure(columns[-1])}"
+        return f"{_at(frame)} = {value} x kernel, added to y[{output}] at {where}"
+    if frame.products.size > 12:
+        sums = frame.products.reshape(len(frame.products), -1).sum(axis=1)
+        return f"{_at(frame)} = {added(sums.tolist())}" + (f" = {figure(frame.sum)}" if len(sums) > 1 else "")
+    return f"{_at(frame)} = {added(frame.products.reshape(-1).tolist())} = {figure(frame.sum)}"
+
+
+def _in_rows(parts: Sequence[list[str]]) -> list[str]:
+    """Blocks side by side, as many as fit in a line."""
+    rows: list[list[list[str]]] = []
+    room = 0
+    for part in parts:
+        wide = len(part[0]) + 3
+        if not rows or wide > room:
+            rows.append([])
+            room = WIDTH
+        rows[-1].append(part)
+        room -= wide
+    lines = [[*beside(*row), ""] for row in rows]
+    return [line for row in lines for line in row][:-1]
+
+
+def heading(case: Case) -> list[str]:
+    """The case in two lines: what it is, and why the output has its size."""
+    return [case.title, "size: " + " and ".join(case.formulas)]
+
+
+def _place(axes: Sequence[str], at: Sequence[int], shape: Sequence[int]) -> str:
+    """Which of several matrices this is; empty if there is one."""
+    return ", ".join(f"{axis} {i}" for axis, i, n in zip(axes, at, shape, strict=False) if n > 1)

@@ -1,0 +1,93 @@
+"""The family on the clock and as a picture."""
+
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+
+import pytest
+import torch
+from PIL import Image
+
+from convscope.clock import Limits, Timing
+from convscope.errors import InputError
+from convscope.family import MEMBERS, Family, Setting, Times, clocked, family
+from convscope.family.picture import DELIVERED, PROMISED, draw, save_picture
+
+MACHINE = Limits("a processor", 2, "2.0", {"float32": 1e9}, ((1024, 1e9),), 1e-6)
+
+
+def with_times(told: Family, seconds: dict[str, float]) -> Family:
+    times = {name: Times(Timing((s,)), Timing((3 * s,)), s / 2) for name, s in seconds.items()}
+    return replace(told, members=tuple(replace(m, times=times[m.name]) for m in told.members), notes=("by hand",))
+
+
+@pytest.mark.parametrize("ndim", [1, 2, 3])
+def test_every_member_is_timed_with_its_backward_pass(ndim):
+    state = torch.get_rng_state()
+    told = clocked(family(Setting(4, 4, (6,) * ndim, batch=2)), rounds=3, on=MACHINE)
+    assert torch.equal(torch.get_rng_state(), state)
+    for m in told.members:
+        assert m.times is not None
+        assert len(m.times.forward.seconds) == len(m.times.training.seconds) == 3
+        assert min(m.times.forward.seconds) > 0
+    layout = "channels_last" if ndim == 2 else "contiguous"
+    assert told.notes == (f"medians of 3 rounds, 2 threads, {layout}, PyTorch eager",)
+    assert "forward (ms)" in str(told)
+    assert told.data()["members"][0]["forward"]["repeats"] == 3
+
+
+def test_the_limit_is_the_sum_over_the_operators_in_turn():
+    told = clocked(family(Setting(2, 2, (8, 8), batch=1)), rounds=3, on=MACHINE)
+    limits = {m.name: m.times.limit for m in told.members if m.times}
+    assert limits["dense"] == 2 * 2 * 9 * 64 / 1e9  # arithmetic
+    assert limits["max pooling"] == 2 * 2 * 64 * 4 / 1e9  # memory: the map in, the map out
+    small = family(Setting(1, 1, (2, 2), batch=1))
+    first = clocked(small, rounds=3, on=MACHINE)["depthwise separable"].times
+    assert first is not None
+    assert first.limit == 2e-6  # two calls
+
+
+def test_delivered_is_how_many_times_faster():
+    told = with_times(family(Setting(8, 8, (6, 6))), {name: 1 + i for i, name in enumerate(MEMBERS)})
+    assert [told.delivered(m) for m in told.members] == [1 / (1 + i) for i in range(len(MEMBERS))]
+    row = told.data()["members"][1]
+    assert (row["forward_ms"], row["training_ms"], row["limit_ms"], row["delivered"]) == (2000, 6000, 1000, 0.5)
+
+
+def test_maps_that_do_not_fit_into_memory_are_not_timed():
+    with pytest.raises(InputError) as caught:
+        clocked(family(Setting(8, 8, (8192, 8192), scale=1)))
+    assert str(caught.value) == (
+        "clocked: a map of 4,294,967,296 values would need 16.0 GiB; use a smaller batch or input, or do not time it"
+    )
+
+
+def bars(told: Family) -> dict[str, list[float]]:
+    """The ends of the bars by colour."""
+    found: dict[str, list[float]] = {}
+    for container in draw(told).axes[0].containers:
+        colour = "#" + "".join(f"{round(c * 255):02x}" for c in container[0].get_facecolor()[:3])
+        found[colour] = [bar.get_x() + bar.get_width() for bar in container]
+    return found
+
+
+def test_the_bars_are_the_numbers_of_the_table():
+    told = family(Setting(8, 8, (6, 6)))
+    promised = [p for m in told.members if (p := told.promised(m))]
+    assert bars(told) == {PROMISED: pytest.approx(promised)}
+    timed = with_times(told, {name: 0.5 + i for i, name in enumerate(MEMBERS)})
+    assert bars(timed) == {
+        PROMISED: pytest.approx(promised),
+        DELIVERED: pytest.approx([timed.delivered(m) for m in timed.members]),
+    }
+
+
+def test_a_picture_is_what_its_name_says(tmp_path):
+    told = family(Setting(8, 8, (6, 6)))
+    with Image.open(save_picture(told, tmp_path / "family.png")) as image:
+        assert image.format == "PNG"
+    first = save_picture(told, tmp_path / "family.svg").read_bytes()
+    assert ET.fromstring(first).tag.endswith("svg")
+    with pytest.raises(InputError) as caught:
+        save_picture(told, tmp_path / "family.pdf")
+    assert str(caught.value).endswith("family.pdf: a picture's name ends in .png or .svg; give one that does")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["family.png", "family.svg"]

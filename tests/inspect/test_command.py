@@ -1,0 +1,174 @@
+"""`convscope inspect`: what each option prints, the keys of its JSON, exit codes and sentences."""
+
+import json
+import sys
+
+import pytest
+from torch import nn
+
+from convscope.cli import main
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    def calling(*words):
+        monkeypatch.setattr(sys, "argv", ["convscope", "inspect", *map(str, words)])
+        try:
+            main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        return code, *capsys.readouterr()
+
+    return calling
+
+
+class Two(nn.Module):
+    """Takes a picture and a vector."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.linear = nn.Conv2d(3, 4, 3), nn.Linear(5, 4)
+
+    def forward(self, picture, vector):
+        return self.conv(picture).mean((2, 3)) + self.linear(vector)
+
+
+class Raises(nn.Module):
+    def forward(self, x):
+        raise RuntimeError("not today")
+
+
+class Unknown(nn.Module):
+    def forward(self, x):
+        return x.cumsum(1)
+
+
+def test_json_has_totals_and_one_entry_an_operator(call):
+    code, out, err = call("LeNet5", "--json")
+    data = json.loads(out)
+    assert (code, err) == (0, "")
+    assert data.keys() == {"model", "total", "operators", "input_shapes", "notes"}
+    assert (data["total"]["params"], data["total"]["macs"]) == (61_706, 416_520)
+    memory = data["total"]["memory"]
+    assert memory.keys() >= {"peak", "needed", "held", "saved", "gradients", "at", "op"}
+    assert memory["held"] == 4 * (61_706 + 32 * 32)
+    assert data["total"]["training_memory"]["gradients"] == 4 * 61_706
+    first = data["operators"][0]
+    assert (first["module"], first["op"], first["output_shape"]) == ("features.C1", "convolution", [1, 6, 28, 28])
+    assert (first["params"], first["macs"]) == (6 * 26, 6 * 28 * 28 * 25)
+    field = first["receptive_field"]
+    assert (field["size"], field["stride"], field["padding"]) == ([5, 5], [1, 1], [0, 0])
+    assert (field["global_through"], sum(o["macs"] for o in data["operators"])) == ([], data["total"]["macs"])
+
+
+def test_depth_sums_per_module(call):
+    data = json.loads(call("LeNet5", "--depth", 1, "--json")[1])
+    assert [m["path"] for m in data["modules"]] == ["features", "head"]
+    assert sum(m["params"] for m in data["modules"]) == data["total"]["params"] == 61_706
+    assert call("LeNet5", "--depth", 1)[1].splitlines()[0] == "LeNet5, input 1x1x32x32"
+
+
+def test_against_shows_differences_alone(call):
+    data = json.loads(call("torchvision:resnet34", "--against", "torchvision:resnet18", "--depth", 1, "--json")[1])
+    assert {m["name"]: m["change"] for m in data["modules"]} == dict.fromkeys(
+        ["layer1", "layer2", "layer3", "layer4"], "changed"
+    )
+    assert data["after"]["params"] - data["before"]["params"] == sum(m["params"] for m in data["modules"])
+    assert call("LeNet5", "--against", "LeNet5")[1].startswith("LeNet5, input 1x1x32x32, against LeNet5")
+    assert json.loads(call("LeNet5", "--against", "LeNet5", "--json")[1])["modules"] == []
+
+
+def test_sizes(call):
+    told = json.loads(call("torchvision:resnet18", "--sizes", "64,96x64", "--json")[1])["sizes"]
+    assert [row["input_shape"] for row in told] == [[1, 3, 64, 64], [1, 3, 96, 64]]
+    assert told[0]["macs"] < told[1]["macs"]
+
+
+def test_advice_is_below_the_table(call):
+    code, out, _ = call("torchvision:alexnet", "--advice")
+    assert (code, "the least input is 63x63" in out) == (0, True)
+    assert "the least input" not in call("torchvision:alexnet")[1]
+
+
+def test_page_and_picture_are_written_and_said(call, tmp_path):
+    page, picture = tmp_path / "new" / "net.html", tmp_path / "net.svg"
+    code, _, err = call("LeNet5", "--html", page, "--graph", picture)
+    assert code == 0
+    assert err.splitlines() == [f"wrote {page}", f"wrote {picture}"]
+    assert "59,134" in page.read_text()
+    assert picture.read_text().startswith("<svg")
+
+
+def test_several_inputs(call):
+    data = json.loads(call(f"{__name__}:Two", "--input", "3x8x8", "--input", "5", "--json")[1])
+    assert data["input_shapes"] == [[1, 3, 8, 8], [1, 5]]
+    assert data["total"]["params"] == 3 * 4 * 9 + 4 + 5 * 4 + 4
+
+
+def test_a_budget_that_is_kept_says_nothing(call):
+    kept = ["--max-macs", "416520", "--max-params", "61.706K", "--max-memory", "1MiB", "--min-receptive-field", "16"]
+    code, out, err = call("LeNet5", *kept)
+    assert (code, err) == (0, "")
+    assert "features.C1" in out
+
+
+BROKEN = {
+    "--max-macs": ("0.4M", "MACs: 416,520, but 400,000 are allowed"),
+    "--max-params": ("61705", "parameters: 61,706, but 61,705 are allowed"),
+    "--max-memory": ("100KiB", "peak memory: 0.2752 MiB at relu in features.relu1, but 0.09766 MiB are allowed"),
+    "--min-receptive-field": ("40", "receptive field: 16 px at most, but 40 px are needed"),
+}
+
+
+@pytest.mark.parametrize("option", BROKEN)
+def test_a_budget_that_is_broken_exits_3_with_a_sentence_and_still_prints(option, call):
+    limit, sentence = BROKEN[option]
+    code, out, err = call("LeNet5", option, limit, "--json")
+    assert (code, err) == (3, f"convscope: {sentence}\n")
+    assert json.loads(out)["total"]["params"] == 61_706
+
+
+def test_all_that_is_broken_is_said(call):
+    code, _, err = call("LeNet5", *(word for option, (limit, _) in BROKEN.items() for word in (option, limit)))
+    assert (code, err.removeprefix("convscope: ").splitlines()) == (3, [said for _, said in BROKEN.values()])
+
+
+def test_macs_without_a_rule_break_any_limit(call):
+    code, out, err = call(f"{__name__}:Unknown", "--input", "4", "--max-macs", "1G")
+    assert (code, err) == (3, "convscope: MACs: at least 0, but 1,000,000,000 are allowed\n")
+    assert "no rule for cumsum" in out
+
+
+HERE = __name__
+BAD = {
+    "no such name": (["LeNet"], "did you mean 'LeNet5'?"),
+    "no such function": ([f"{HERE}:Tow", "--input", "3x8x8"], "Tow': the module has no function of that name"),
+    "no such network to compare with": (["LeNet5", "--against", "LeNet"], "did you mean 'LeNet5'?"),
+    "channels that do not fit": (["LeNet5", "--input", "3x32x32"], "in convolution of 1x3x32x32, 6x1x5x5"),
+    "the module is named": (["LeNet5", "--input", "3x32x32"], "features.C1 raised"),
+    "a picture too small": (["LeNet5", "--input", "1x8x8"], "on input 1x1x8x8; check the input's shape"),
+    "an input too few": ([f"{HERE}:Two", "--input", "3x8x8"], "missing a required argument: 'vector'"),
+    "an input too many": (["LeNet5", *["--input", "1x32x32"] * 2], "give each of its inputs"),
+    "a model that raises": ([f"{HERE}:Raises", "--input", "3"], "the model raised RuntimeError: not today"),
+    "no amount": (["LeNet5", "--max-macs", "many"], "--max-macs: 'many' is no amount; use such as 600M"),
+    "no unit": (["LeNet5", "--max-memory", "5X"], "--max-memory: '5X' is no amount"),
+    "a negative amount": (["LeNet5", "--max-params", "-5"], "--max-params: '-5' is no amount"),
+    "no size": (["LeNet5", "--sizes", "big"], "--sizes: 'big' is not whole numbers"),
+    "three sides": (["LeNet5", "--sizes", "1x2x3"], "use such as 224,256 or 224x320"),
+    "a size too small": (["LeNet5", "--sizes", "8"], "on input 1x1x8x8"),
+    "no depth": (["LeNet5", "--depth", "0"], "greater than or equal to 1"),
+    "a page that is a folder": (["LeNet5", "--html", "."], "give another --html"),
+    "a picture that is a folder": (["LeNet5", "--graph", "."], "give another --graph"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_sentence_and_exit_2(name, call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words, expected = BAD[name]
+    code, out, err = call(*words)
+    assert (code, out) == (2, "")
+    assert expected in err
+    assert "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []

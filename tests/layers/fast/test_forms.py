@@ -1,0 +1,191 @@
+"""Every form gives what the plain layer gives, values and gradients, over random shapes and windows."""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from convscope.graph import record
+from convscope.inspect import summarize
+from convscope.layers import DepthwiseSeparableConv, FlattenedConv, ShuffledGroupConv, SpatiallySeparableConv
+from convscope.layers.fast import TOLERANCE, forms
+from convscope.layers.fast.compiled import kernels
+from convscope.layers.fast.ways import stack, ways
+
+FEW = settings(max_examples=15)
+SIZES = st.tuples(st.integers(1, 3), st.integers(7, 20), st.integers(7, 20))
+
+
+def close(found: torch.Tensor, wanted: torch.Tensor, dtype: torch.dtype = torch.float32) -> None:
+    assert found.shape == wanted.shape
+    assert (found - wanted).abs().max() <= TOLERANCE[dtype] * wanted.abs().max().clamp_min(1e-6)
+
+
+def grads(module: nn.Module, x: torch.Tensor, like: torch.Tensor) -> list[torch.Tensor]:
+    x = x.clone().requires_grad_()
+    return list(torch.autograd.grad(module(x), [x, *module.parameters()], like))
+
+
+def same(layer: nn.Module, x: torch.Tensor) -> set[str]:
+    """Every way of the layer is held against it in float64; the words of the ways."""
+    exact = copy.deepcopy(layer).double()
+    wanted = exact(x.double())
+    like = torch.randn_like(wanted)
+    words = set()
+    for training in (False, True):
+        for way in ways(layer, x, training=training):
+            form = way.make()
+            for layout in (torch.contiguous_format, torch.channels_last):
+                with torch.inference_mode():
+                    close(form(x.contiguous(memory_format=layout)), wanted.float())
+            close(form(x).detach(), wanted.float())
+            if training:
+                for found, exactly in zip(grads(form, x, like.float()), grads(exact, x.double(), like), strict=True):
+                    close(found, exactly.float())
+            words.add(way.words)
+    return words
+
+
+def pairs(low: int, high: int):
+    return st.tuples(st.integers(low, high), st.integers(low, high))
+
+
+@FEW
+@given(SIZES, st.data())
+def test_convolutions(size, data):
+    groups, per = data.draw(st.sampled_from([(1, 32), (2, 32), (4, 8), (8, 4), (12, 2), (24, 1), (64, 1)]))
+    kernel = data.draw(st.sampled_from([(3, 3), (3, 1), (1, 3), (5, 4), (1, 1), (9, 10)]))
+    window = {"stride": data.draw(pairs(1, 2)), "dilation": data.draw(pairs(1, 2)), "padding": data.draw(pairs(0, 3))}
+    n, *hw = size
+    hw = [max(s, d * (k - 1) + 1) for s, k, d in zip(hw, kernel, window["dilation"], strict=True)]
+    conv = nn.Conv2d(groups * per, groups * per, kernel, groups=groups, bias=data.draw(st.booleans()), **window)
+    same(conv, torch.randn(n, groups * per, *hw))
+
+
+@FEW
+@given(SIZES, pairs(1, 4), pairs(1, 3), st.data())
+def test_transposed_convolutions(size, kernel, stride, data):
+    padding = tuple(data.draw(st.integers(0, k - 1)) for k in kernel)
+    more = tuple(data.draw(st.integers(0, s - 1)) for s in stride)
+    groups = data.draw(st.sampled_from([1, 2]))
+    conv = nn.ConvTranspose2d(4, 6, kernel, stride, padding, more, groups=groups)
+    n, *hw = size
+    assert "one convolution a phase" in same(conv, torch.randn(n, 4, *hw))
+
+
+@FEW
+@given(SIZES, pairs(1, 3), st.data())
+def test_poolings(size, stride, data):
+    n, *hw = size
+    kernel = data.draw(pairs(1, 4))
+    padding = tuple(data.draw(st.integers(0, k // 2)) for k in kernel)
+    x = torch.randn(n, data.draw(st.sampled_from([4, 8, 20])), *hw)
+    same(nn.MaxPool2d(kernel, stride, padding, dilation=data.draw(pairs(1, 2))), x)
+    same(nn.AvgPool2d(kernel, stride, padding), x)
+    same(nn.AvgPool2d(kernel, stride, padding, divisor_override=5), x)
+    assert same(nn.AvgPool2d(3, padding=1, count_include_pad=False), x) == set()
+    assert same(nn.AvgPool2d(3, ceil_mode=True), x) == set()
+
+
+@settings(max_examples=10)
+@given(SIZES, st.sampled_from([FlattenedConv, DepthwiseSeparableConv, SpatiallySeparableConv]), st.booleans())
+def test_stacks_of_the_family(size, make, bias):
+    n, *hw = size
+    layer = make(16, 32, 3, padding=1, bias=bias)
+    same(layer, torch.randn(n, 16, *hw))
+    for part in stack(layer):
+        if isinstance(part, nn.Sequential):
+            assert "as one depthwise convolution" in same(part, torch.randn(n, 32, *hw))
+
+
+def test_the_parts_of_a_layer_are_the_layer():
+    x = torch.randn(2, 16, 9, 9)
+    layers = [make(16, 32, 3, padding=1) for make in (FlattenedConv, DepthwiseSeparableConv, SpatiallySeparableConv)]
+    for layer in [*layers, ShuffledGroupConv(16, 32, 3, groups=4)]:
+        close(nn.Sequential(*stack(layer))(x).detach(), layer(x).detach())
+    assert stack(nn.Conv2d(1, 1, 1)) == []
+
+
+def test_depthwise_convolutions_merge_whatever_their_idle_dilations():
+    first = nn.Conv2d(8, 8, (3, 1), padding=(2, 0), dilation=(2, 3), groups=8, bias=False)
+    second = nn.Conv2d(8, 8, (1, 3), padding=(0, 1), stride=(1, 2), groups=8)
+    words = same(nn.Sequential(first, second), torch.randn(2, 8, 11, 12))
+    assert "as one depthwise convolution" in words
+
+
+def test_a_bias_or_padding_between_is_not_merged_away():
+    x = torch.randn(2, 8, 11, 12)
+    biased = nn.Sequential(nn.Conv2d(8, 8, (3, 1), groups=8), nn.Conv2d(8, 8, (1, 3), padding=(0, 1), groups=8))
+    padded = nn.Sequential(
+        nn.Conv2d(8, 8, (3, 1), groups=8, bias=False), nn.Conv2d(8, 8, (1, 3), padding=1, groups=8, bias=False)
+    )
+    for layer in (biased, padded):
+        assert not any("depthwise" in words for words in same(layer, x))
+
+
+def test_a_shuffle():
+    assert same(nn.ChannelShuffle(3), torch.randn(2, 12, 5, 6)) == {"innermost axis turned"}
+
+
+def test_changed_weights_are_seen():
+    x = torch.randn(1, 32, 9, 9)
+    layer = nn.Conv2d(32, 32, 3, padding=1)
+    for way in ways(layer, x, training=False):
+        form = way.make()
+        with torch.no_grad():
+            form(x)
+            form.plain.weight.mul_(-2)
+            form.plain.bias.zero_()
+            close(form(x), form.plain(x))
+
+
+def test_other_inputs_are_left_to_the_layer():
+    layer = nn.Conv2d(16, 16, 3, padding=1, groups=16)
+    x = torch.randn(2, 16, 8, 8)
+    for way in ways(layer, x, training=True):
+        form = way.make()
+        assert form(x[0]).shape == (16, 8, 8)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert form(x).dtype == torch.bfloat16
+        close(form.double()(x.double()).detach(), layer.double()(x.double()).detach())
+
+
+def test_bfloat16_is_within_its_tolerance():
+    x = torch.randn(2, 16, 8, 8)
+    layer = nn.Conv2d(16, 16, 3)
+    found = forms.Bfloat16(copy.deepcopy(layer))(x)
+    assert found.dtype == torch.float32
+    close(found.detach(), layer(x).detach(), torch.bfloat16)
+
+
+needs_kernels = pytest.mark.skipif(kernels() is None, reason="no compiler, so no kernels of our own")
+
+
+@needs_kernels
+def test_the_largest_is_pytorchs_with_nan_and_infinity():
+    x = torch.randn(1, 4, 6, 6)
+    x[0, 0, 2, 2], x[0, 1, 3, 3], x[0, 2] = float("nan"), float("inf"), -float("inf")
+    pool = nn.MaxPool2d(3, stride=2, padding=1)
+    torch.testing.assert_close(forms.MaxPool(pool)(x), pool(x), equal_nan=True, rtol=0, atol=0)
+
+
+@needs_kernels
+@pytest.mark.parametrize("way", ["grouped", "winograd"])
+def test_the_operators_keep_pytorchs_rules(way):
+    groups = 32 if way == "grouped" else 1
+    x = torch.randn(1, 32, 7, 7)
+    w = torch.randn(32, 32 // groups, 3, 3)
+    args = (x, w, torch.randn(32), [1, 1], [1, 1], [1, 1], groups, way)
+    torch.library.opcheck(torch.ops.convscope.conv2d.default, args, test_utils=("test_schema", "test_faketensor"))
+
+
+def test_a_form_is_recorded_as_the_layer_that_it_runs():
+    """A recording without values takes the plain layer's way, whose MACs are known."""
+    x, layer = torch.randn(1, 32, 6, 6), nn.Conv2d(32, 32, 3)
+    wanted = summarize(record(layer, x)).total.macs
+    assert wanted == 32 * 32 * 9 * 16
+    for way in ways(layer, x, training=False):
+        assert summarize(record(way.make(), x)).total.macs == wanted
