@@ -12,11 +12,14 @@ from typer.testing import CliRunner
 
 from convscope import data
 from convscope.cli import app
-from convscope.errors import ConfigError, InputError
+from convscope.errors import ConfigError, DataError, InputError
 from convscope.evaluate import EVALUATIONS, Measured, evaluate_run
+from convscope.export import export
 from convscope.models import HeadedNetwork, backbone
+from convscope.predict import ObjectsAndRegions, predict_any
 from convscope.report import write_report
 from convscope.runs import TrainConfig, open_run, resolve
+from convscope.runs.loaded import load_model
 from convscope.train import train
 from tiny import SIZE, offer, tiny
 
@@ -112,6 +115,21 @@ def test_the_commands_take_the_tasks_in_any_order(tmp_path: Path, monkeypatch: p
     assert (folder / "report.html").exists()
 
 
+def test_it_is_exported_and_the_file_does_the_same(measured: Measured, tmp_path: Path) -> None:
+    file = tmp_path / "both.onnx"
+    written = export(load_model(str(measured.run.folder)), file)
+    assert {a.output for a in written.agreement} >= {"detect.logits", "detect.boxes", "segment.output"}
+    assert written.score == "score"
+    assert written.scores == pytest.approx((measured.evaluation.score,) * 2, abs=1e-3)
+    again = evaluate_run(file)
+    assert again.evaluation.of["segment"].miou == pytest.approx(measured.evaluation.of["segment"].miou, abs=1e-3)
+    loaded, x = load_model(str(file)), torch.rand(1, 3, SIZE, SIZE)
+    told = predict_any(loaded, x, names=["a"], sizes=[(SIZE, SIZE)])
+    assert isinstance(told, ObjectsAndRegions)
+    assert told.regions.classes == ("ground", "square", "disc")
+    assert told.objects.classes == ("square", "disc")
+
+
 def test_what_does_not_go_together_is_said(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"'task' \(from options\) is 'classify,detect', but input should be 'classify'"
@@ -121,6 +139,8 @@ def test_what_does_not_go_together_is_said(tmp_path: Path) -> None:
         resolve({"task": "detect,segment"}, ["task_weights={segment = 0}"])
     with pytest.raises(InputError, match="task_weights: are for several tasks, but segment is one; leave them out"):
         train(TrainConfig(**TINY | {"task": "segment", "task_weights": {"segment": 2.0}}), out=tmp_path, progress=False)
+    with pytest.raises(DataError, match="is a folder, which is read for one task at a time; train detect,segment on"):
+        train(TrainConfig(**TINY | {"data": str(tmp_path)}), out=tmp_path / "c", progress=False)
     with pytest.raises(InputError, match="are for classify and segment"):
         train(TrainConfig(**TINY | {"class_weights": "root"}), out=tmp_path / "b", progress=False)
 

@@ -42,7 +42,6 @@ VERBS = (
     why.attribute,
     why.patches,
     why.visualise,
-    look.explain,
     data.data,
     learn.train,
     learn.evaluate,

@@ -110,6 +110,9 @@ def some(
 
 def _folder(spec: str, task: TaskName) -> Path:
     path = Path(spec)
+    if path.is_dir() and "," in task:
+        raise DataError(f"data {spec!r}: is a folder, which is read for one task at a time; train {task} on "
+                        f"{', '.join(DATASETS[task])}")  # fmt: skip
     if not path.is_dir():
         raise DataError(f"data {spec!r}: is neither a folder nor an embedded data set; {nearest(spec, DATASETS[task])}")
     return path
