@@ -27,7 +27,7 @@ TINY |= {"device": "cpu", "channels_last": True, "lr": 0.004, "ema": 0.8}
 def tiny_data() -> Any:
     offer(data.DATASETS)  # pyright: ignore[reportArgumentType]
     yield
-    for task in ("detect", "segment"):
+    for task in ("detect", "segment", "detect,segment"):
         del data.DATASETS[task]["tiny"]  # pyright: ignore[reportIndexIssue]
 
 

@@ -42,13 +42,13 @@ def _samples(seed: int, count: int) -> tuple[Sample, ...]:
 
 
 def tiny(task: str, *, train: int = 48) -> Splits:
-    """Sets for detection, or for segmentation with a background."""
+    """Sets for detection, for segmentation with a background, or for both."""
     classes = CLASSES if task == "detect" else ("ground", *CLASSES)
     return Splits(*(SampleSet(_samples(seed, n), classes, task) for seed, n in ((0, train), (1, 8), (2, 12))))
 
 
 def offer(datasets: dict) -> None:
-    """Make `tiny` a data set of both tasks."""
-    for task in ("detect", "segment"):
+    """Make `tiny` a data set of both tasks, alone and together."""
+    for task in ("detect", "segment", "detect,segment"):
         classes = tiny(task, train=1).train.classes
         datasets[task]["tiny"] = (classes, lambda shape, seed, task=task: tiny(task))

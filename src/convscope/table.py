@@ -91,6 +91,32 @@ class Table:
         return bool(values) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
 
 
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """Several tables, one below the other.
+
+    >>> print(Tables((Table((Column("a", "a"),), ()), Table((Column("b", "b"),), ({"b": 1},)))))
+    a
+    -
+    <BLANKLINE>
+    b
+    -
+    1
+    """
+
+    tables: tuple[Table, ...]
+
+    def __str__(self) -> str:
+        return "\n\n".join(map(str, self.tables))
+
+    def html(self) -> str:
+        """A `<table>` each."""
+        return "".join(table.html() for table in self.tables)
+
+    def _repr_html_(self) -> str:
+        return self.html()
+
+
 def cell(value: Any) -> str:
     """One value as a person reads it; what does not print (line ends, escape codes) is spelt out.
 

@@ -21,7 +21,9 @@ from convscope.table import Column, Table
 
 
 def train(
-    task: Annotated[str, typer.Argument(help="What is learnt: classify, detect or segment.", metavar="TASK")],
+    task: Annotated[
+        str, typer.Argument(help="What is learnt: classify, detect, segment or detect,segment.", metavar="TASK")
+    ],
     data: Annotated[str | None, typer.Option(help="digits or scenes, or a folder (see docs/data.md).")] = None,
     model: Annotated[str | None, typer.Option(help="Which network (LeNet5) or backbone (small).")] = None,
     weights: Annotated[str | None, typer.Option(help="A file of weights to begin with.")] = None,
@@ -40,9 +42,10 @@ def train(
 ) -> None:
     """Train a network; leaves a run folder that every other command takes as MODEL. --resume keeps its settings."""
     from convscope.runs import open_run, resolve
+    from convscope.runs.config import in_order
     from convscope.train import train
 
-    out = out or Path("runs", task)
+    out = out or Path("runs", in_order(task).replace(",", "-"))
     flags = {"task": task, "data": data, "model": model, "weights": weights, "epochs": epochs, "minutes": minutes}
     flags |= {"batch_size": batch_size, "lr": lr, "seed": seed, "device": device}
     defaults = open_run(out).config.model_dump() if resume else machine.training_defaults()

@@ -44,6 +44,9 @@ DATASETS: Mapping[str, Mapping[str, tuple[tuple[str, ...], Callable[[tuple[int, 
     "classify": {"digits": (CLASSES, lambda shape, seed: digits(shape))},
     "detect": {"scenes": (SCENE_CLASSES["detect"], lambda shape, seed: scenes("detect", shape=shape))},
     "segment": {"scenes": (SCENE_CLASSES["segment"], lambda shape, seed: scenes("segment", shape=shape))},
+    "detect,segment": {
+        "scenes": (SCENE_CLASSES["detect,segment"], lambda shape, seed: scenes("detect,segment", shape=shape))
+    },
 }
 
 
@@ -107,6 +110,9 @@ def some(
 
 def _folder(spec: str, task: TaskName) -> Path:
     path = Path(spec)
+    if path.is_dir() and "," in task:
+        raise DataError(f"data {spec!r}: is a folder, which is read for one task at a time; train {task} on "
+                        f"{', '.join(DATASETS[task])}")  # fmt: skip
     if not path.is_dir():
         raise DataError(f"data {spec!r}: is neither a folder nor an embedded data set; {nearest(spec, DATASETS[task])}")
     return path

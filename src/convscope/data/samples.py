@@ -5,7 +5,7 @@ Shape suffixes: N pictures, C channels, H rows, W columns, n boxes of one pictur
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,10 +14,11 @@ from torchvision import tv_tensors
 from convscope.data.augment import crop, light
 from convscope.data.sets import Normalisation
 from convscope.errors import DataError
+from convscope.models import classes_of_heads
 
 IGNORE = 255  # a mask's value for pixels that count neither way
 
-TaskName = Literal["classify", "detect", "segment"]
+TaskName = Literal["classify", "detect", "segment", "detect,segment"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,7 +75,7 @@ def joined(parts: Sequence[tuple[Tensor, Tensor]]) -> Boxes:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SampleSet:
-    """Samples of one size for one task; `classes` includes the background of masks, at 0.
+    """Samples of one size for one task, or for several; `classes` includes the background of masks, at 0.
 
     `normalisation` is applied when a batch is made, after augmentation, which may mirror pictures if `flip`.
     Raises: DataError if sizes differ, or boxes or masks are missing or wrong for the task.
@@ -93,7 +94,10 @@ class SampleSet:
             if tuple(sample.image.shape) != self.shape:
                 raise DataError(f"{_named(sample, index)}: is {_by(sample.image.shape)}, but the first picture is "
                                 f"{_by(self.shape)}; bring all to one size")  # fmt: skip
-        _CHECKS[self.task](self)
+        if not self.parts():
+            _CHECKS[self.task](self)
+        for task in self.parts():
+            self.part(task)  # is checked as it is made
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -103,8 +107,9 @@ class SampleSet:
         """(C, H, W) of one picture."""
         return tuple(self.samples[0].image.shape)
 
-    def batch(self, indices: Tensor, *, draws: Tensor | None = None) -> tuple[Tensor, Boxes | Tensor]:
-        """The normalised pictures [B, C, H, W] at `indices`, and their boxes or masks int64 [B, H, W].
+    def batch(self, indices: Tensor, *, draws: Tensor | None = None) -> tuple[Tensor, Boxes | Tensor | dict[str, Any]]:
+        """The normalised pictures [B, C, H, W] at `indices`, and their boxes or masks int64 [B, H, W]; a dict of both
+        for several tasks.
 
         `draws` [N, 6] are the samples' random numbers of an epoch (`augment.draws`); with them each picture is
         cropped and lit by its own row.
@@ -115,7 +120,17 @@ class SampleSet:
         x = torch.stack([s.image.as_subclass(Tensor) for s in chosen]).float().div_(255)
         if draws is not None:
             x = light(x, draws[indices])
-        return self.normalisation(x), self._targets(chosen)
+        targets = {task: self._targets(chosen, task) for task in self.parts()} or self._targets(chosen, self.task)
+        return self.normalisation(x), targets
+
+    def parts(self) -> tuple[TaskName, ...]:
+        """The tasks of a set that serves several; none of one that serves one."""
+        return ("detect", "segment") if self.task == "detect,segment" else ()
+
+    def part(self, task: TaskName) -> "SampleSet":
+        """The same pictures for one of the tasks, with the classes that it tells apart."""
+        own = classes_of_heads(self.task, len(self.classes))[task]
+        return replace(self, task=task, classes=tuple(self.classes[i] for i in own))
 
     def class_counts(self) -> Tensor:
         """Boxes or pixels of each class, int64 [C]."""
@@ -137,8 +152,8 @@ class SampleSet:
         """A picture as it is: uint8 [C, H, W]."""
         return self.samples[index].image.as_subclass(Tensor)
 
-    def _targets(self, samples: Sequence[Sample]) -> Boxes | Tensor:
-        if self.task == "segment":
+    def _targets(self, samples: Sequence[Sample], task: str) -> Boxes | Tensor:
+        if task == "segment":
             return torch.stack([s.mask.as_subclass(Tensor) for s in samples if s.mask is not None]).long()
         return joined([(s.boxes, s.labels) for s in samples if s.boxes is not None and s.labels is not None])
 

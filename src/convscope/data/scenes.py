@@ -31,10 +31,11 @@ LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 NORMALISATION = Normalisation((0.45, 0.45, 0.45), (0.25, 0.25, 0.25))
 
 SCENE_CLASSES: dict[str, tuple[str, ...]] = {"detect": CLASSES, "segment": (BACKGROUND, *CLASSES)}
+SCENE_CLASSES["detect,segment"] = SCENE_CLASSES["segment"]
 
 
 def scenes(task: TaskName = "detect", *, shape: tuple[int, ...] = (3, SIZE, SIZE), seed: int = 0) -> Splits:
-    """1,500 scenes to learn from, 150 to watch, 300 to test on, for detection or segmentation.
+    """1,500 scenes to learn from, 150 to watch, 300 to test on, for detection, segmentation, or both.
 
     A box is tight around the visible pixels of its digit, those more opaque than clear; the mask gives them the
     digit's class plus one, and 0 to all others.

@@ -20,7 +20,9 @@ from convscope.evaluate.classification import (
 )
 from convscope.evaluate.common import bootstrap, evaluating
 from convscope.evaluate.detection import DetectionEvaluation, evaluate_detection
+from convscope.evaluate.joint import JointEvaluation, evaluate_joint
 from convscope.evaluate.segmentation import SegmentationEvaluation, evaluate_segmentation
+from convscope.models import OneHead
 from convscope.runs import Run, open_run
 from convscope.runs.loaded import LoadedModel, load_model
 
@@ -29,6 +31,7 @@ __all__ = [
     "ClassResult",
     "DetectionEvaluation",
     "Evaluation",
+    "JointEvaluation",
     "Measured",
     "SegmentationEvaluation",
     "bootstrap",
@@ -36,6 +39,7 @@ __all__ = [
     "checked_logits",
     "evaluate",
     "evaluate_detection",
+    "evaluate_joint",
     "evaluate_run",
     "evaluate_segmentation",
     "evaluating",
@@ -47,6 +51,7 @@ EVALUATIONS: Mapping[str, Callable[[nn.Module, Any], Any]] = {
     "classify": evaluate,
     "detect": evaluate_detection,
     "segment": evaluate_segmentation,
+    "detect,segment": evaluate_joint,
 }
 
 
@@ -58,6 +63,11 @@ class Measured:
     model: nn.Module
     images: Any
     evaluation: Any
+
+    def parts(self) -> "dict[str, Measured]":
+        """The same of each task of several, as if the network had learnt that alone."""
+        told = self.evaluation.of if isinstance(self.evaluation, JointEvaluation) else {}
+        return {t: Measured(self.run, OneHead(self.model, t), self.images.part(t), told[t]) for t in told}
 
 
 def evaluate_run(folder: Path | str, *, data: str | None = None) -> Measured:

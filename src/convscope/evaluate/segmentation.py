@@ -103,6 +103,7 @@ def confusions(model: nn.Module, images: SampleSet, *, batch_size: int = 32) -> 
     with evaluating(model) as device:
         for at in torch.arange(len(images)).split(batch_size):
             x, masks = images.batch(at)
+            assert isinstance(masks, Tensor)
             outputs = model(x.to(device))
             if not isinstance(outputs, Tensor) or outputs.shape != (len(x), num_classes, *x.shape[2:]):
                 raise ModelError(f"model: does not give {task.wanted(images.shape)} for a picture")

@@ -5,7 +5,7 @@ from torch import nn
 from convscope.models import imagenet
 from convscope.models.backbone import BACKBONES, Backbone, SmallBackbone, backbone
 from convscope.models.classic import ConvNet3, LeNet5
-from convscope.models.heads import HEADS, Candidates, HeadedNetwork
+from convscope.models.heads import HEADS, Candidates, HeadedNetwork, OneHead, classes_of_heads
 from convscope.models.specs import MODELS, build, input_shape
 
 __all__ = [
@@ -17,9 +17,11 @@ __all__ = [
     "ConvNet3",
     "HeadedNetwork",
     "LeNet5",
+    "OneHead",
     "SmallBackbone",
     "backbone",
     "build",
+    "classes_of_heads",
     "imagenet",
     "input_shape",
     "network",
@@ -37,4 +39,5 @@ def network(spec: str, *, num_classes: int, task: str = "classify") -> nn.Module
     """
     if task == "classify" and spec not in BACKBONES:
         return build(spec, num_classes=num_classes)
-    return HeadedNetwork(backbone(spec), {task: num_classes}).eval()
+    heads = {head: len(classes) for head, classes in classes_of_heads(task, num_classes).items()}
+    return HeadedNetwork(backbone(spec), heads).eval()

@@ -173,6 +173,31 @@ class HeadedNetwork(nn.Module):
         return outputs if len(outputs) > 1 else next(iter(outputs.values()))
 
 
+@final
+class OneHead(nn.Module):
+    """What one head of a network says: the network as if it had learnt that task alone."""
+
+    def __init__(self, model: nn.Module, task: str) -> None:
+        super().__init__()
+        self.model, self.task = model, task
+
+    def forward(self, x_NCHW: Tensor) -> Tensor | Candidates:
+        """The output called `task`."""
+        return self.model(x_NCHW)[self.task]
+
+
+def classes_of_heads(task: str, num_classes: int) -> dict[str, range]:
+    """Which of a data set's classes each head of a task tells apart.
+
+    Where there are masks and boxes, the classes are those of the masks; the first, the background, has no boxes.
+
+    >>> classes_of_heads("detect,segment", 11)
+    {'detect': range(1, 11), 'segment': range(0, 11)}
+    """
+    heads = task.split(",")
+    return {head: range(int(head == "detect" and "segment" in heads), num_classes) for head in heads}
+
+
 HEADS = {"classify": Classifier, "detect": Detector, "segment": Segmenter}
 
 

@@ -129,7 +129,8 @@ class _Bench:
         if self.images is None:
             return row
         found = EVALUATIONS[self.loaded.task](module, self.images)
-        return replace(row, score=float(getattr(found, TASKS[self.loaded.task].score)), interval=found.interval)
+        score, interval = getattr(found, TASKS[self.loaded.task].score), getattr(found, "interval", None)
+        return replace(row, score=float(score), interval=interval)
 
     def _timed(self, rows: list[Row], forms: Mapping[str, Made], batch: Tensor) -> list[Row]:
         """The network as it is, and the rows with their times."""

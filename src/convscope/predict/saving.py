@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -13,23 +14,25 @@ from convscope.data.images import Picture, to_channels
 from convscope.explain.pictures import save_png
 from convscope.files import writable_folder, write_whole
 from convscope.predict.classification import Predictions
+from convscope.predict.joint import ObjectsAndRegions
 from convscope.predict.objects import Objects, Regions
 from convscope.table import to_json
 
+Told = Predictions | Objects | Regions | ObjectsAndRegions
 
-def save_predictions(told: Predictions | Objects | Regions, pictures: Sequence[Picture], *, out: Path) -> list[Path]:
+
+def save_predictions(told: Told, pictures: Sequence[Picture], *, out: Path) -> list[Path]:
     """Write all that there is to write into the folder `out`; the files that were written.
 
     Raises: InputError if it cannot be written in; RunError if the disk refuses.
     """
     folder = writable_folder(out)
-    written = [
-        write_whole(folder / "predictions.json", to_json(told.data())),
-        write_whole(folder / "predictions.csv", _csv(told)),
-    ]
-    if isinstance(told, Objects):
+    written, rows = [write_whole(folder / "predictions.json", to_json(told.data()))], told.data()
+    for name in rows:
+        written.append(write_whole(folder / f"{'predictions' if len(rows) == 1 else name}.csv", _csv(rows[name])))
+    if isinstance(told, Objects | ObjectsAndRegions):
         written.append(write_whole(folder / "coco.json", to_json(told.coco())))
-    if isinstance(told, Objects | Regions):
+    if not isinstance(told, Predictions):
         drawn = (told.drawn(i, _pixels(p)) for i, p in enumerate(pictures))
         names = _file_names(told.names)
         written += [
@@ -38,8 +41,7 @@ def save_predictions(told: Predictions | Objects | Regions, pictures: Sequence[P
     return written
 
 
-def _csv(told: Predictions | Objects | Regions) -> str:
-    (rows,) = told.data().values()
+def _csv(rows: Sequence[dict[str, Any]]) -> str:
     buffer = io.StringIO()
     if rows:
         writer = csv.DictWriter(buffer, rows[0])

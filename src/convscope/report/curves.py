@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 TRAIN, VALIDATION = "#85b3e4", "#d9741a"
 
 
-SCORES = {"accuracy": "accuracy", "map": "mAP", "miou": "mIoU"}
+SCORES = {"accuracy": "accuracy", "map": "mAP", "miou": "mIoU", "score": "mean of mAP and mIoU"}
 
 
 def curves_svg(rows: Sequence[Mapping[str, Any]], *, score: str = "accuracy") -> str:

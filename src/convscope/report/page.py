@@ -83,6 +83,8 @@ def _drawn(layer: FeatureMap) -> dict[str, Any]:
 
 def _clearest(measured: Measured) -> int:
     """The first test picture that was classified rightly (else the best), so that what is shown is what was learnt."""
+    if parts := measured.parts():
+        return _clearest(next(iter(parts.values())))
     wrong = getattr(measured.evaluation, "wrong", None)
     if wrong is None:
         return measured.evaluation.worst[-1]

@@ -101,10 +101,21 @@ def _segment(measured: Measured) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _joint(measured: Measured) -> dict[str, Any]:
+    told = {task: PARTS[task](own) | {"of": f" ({task})"} for task, own in measured.parts().items()}
+    return {
+        "part": "joint.html",
+        "meaning": " ".join(["score is the mean of mAP and mIoU.", *(p["meaning"] for p in told.values())]),
+        "tiles": [tile for part in told.values() for tile in part["tiles"]],
+        "parts": list(told.values()),
+    }
+
+
 PARTS: Mapping[str, Callable[[Measured], dict[str, Any]]] = {
     "classify": _classify,
     "detect": _detect,
     "segment": _segment,
+    "detect,segment": _joint,
 }
 
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from convscope.errors import ConfigError, nearest
 
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
+Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -21,6 +22,7 @@ TASK_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "classify": {},
     "detect": SCENES,
     "segment": {**SCENES, "epochs": 12, "batch_size": 8, "warmup": 0.05},
+    "detect,segment": SCENES,
 }
 
 
@@ -33,7 +35,10 @@ class TrainConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
 
-    task: Literal["classify", "detect", "segment"] = Field("classify", description="what is learnt")
+    task: Literal["classify", "detect", "segment", "detect,segment"] = Field("classify", description="what is learnt")
+    task_weights: dict[Literal["detect", "segment"], Weight] = Field(
+        {}, description="of the losses of several tasks; 1 if not given"
+    )
     data: str = Field("digits", description="an embedded data set, or a folder")
     model: str = Field("LeNet5", description="a model's name, or that of a backbone")
     weights: str = Field("", description="a file of weights to begin with; those that do not fit are left out")
@@ -65,7 +70,20 @@ class TrainConfig(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _of_the_task(cls, given: Any) -> Any:
-        return {**TASK_DEFAULTS.get(given.get("task", ""), {}), **given} if isinstance(given, dict) else given
+        if not isinstance(given, dict):
+            return given
+        if "task" in given and isinstance(given["task"], str):
+            given = given | {"task": in_order(given["task"])}
+        return {**TASK_DEFAULTS.get(given.get("task", ""), {}), **given}
+
+
+def in_order(task: str) -> str:
+    """One task, or several with commas between them, as the settings have it.
+
+    >>> in_order("segment, detect")
+    'detect,segment'
+    """
+    return ",".join(sorted(part.strip() for part in task.split(",")))
 
 
 def resolve(

@@ -7,9 +7,10 @@ from torch import Tensor
 
 from convscope.tasks.classification import Classification
 from convscope.tasks.detection import Detection
+from convscope.tasks.joint import Joint
 from convscope.tasks.segmentation import Segmentation
 
-__all__ = ["TASKS", "Classification", "Detection", "Metrics", "Segmentation", "Task"]
+__all__ = ["TASKS", "Classification", "Detection", "Joint", "Metrics", "Segmentation", "Task"]
 
 
 class Metrics(Protocol):
@@ -51,4 +52,4 @@ class Task(Protocol):
         ...
 
 
-TASKS = {"classify": Classification, "detect": Detection, "segment": Segmentation}
+TASKS = {"classify": Classification, "detect": Detection, "segment": Segmentation, "detect,segment": Joint}

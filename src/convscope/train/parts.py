@@ -86,10 +86,14 @@ def make_task(config: TrainConfig, train: DataSet) -> Task:
     """
     num_classes = len(train.classes)
     options: dict[str, Any] = {}
+    if config.task_weights:
+        if "," not in config.task:
+            raise InputError(f"task_weights: are for several tasks, but {config.task} is one; leave them out")
+        options["weights"] = config.task_weights
     if config.label_smoothing or config.class_weights != "none":
-        if config.task == "detect":
+        if "detect" in config.task:
             raise InputError("label_smoothing and class_weights: are for classify and segment; leave them out")
-        options = {"label_smoothing": config.label_smoothing}
+        options["label_smoothing"] = config.label_smoothing
     if config.class_weights != "none":
         counts = train.class_counts().float().clamp(min=1)
         options["class_weights"] = (counts.mean() / counts).pow(0.5 if config.class_weights == "root" else 1.0)
