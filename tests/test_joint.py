@@ -17,6 +17,7 @@ from convscope.evaluate import EVALUATIONS, Measured, evaluate_run
 from convscope.export import export
 from convscope.models import HeadedNetwork, backbone
 from convscope.predict import ObjectsAndRegions, predict_any
+from convscope.predict.drawing import colours
 from convscope.report import write_report
 from convscope.runs import TrainConfig, open_run, resolve
 from convscope.runs.loaded import load_model
@@ -89,10 +90,11 @@ def test_predict_tells_and_draws_both(measured: Measured, tmp_path: Path) -> Non
     assert {r["label"] for r in rows["objects"]} <= {"square", "disc"}
     with Image.open(out / "p.png") as drawn:
         shown = np.asarray(drawn.convert("RGB")).astype(int)
+    colour = dict(zip(("ground", "square", "disc"), colours(3), strict=True))
     for r in rows["objects"]:  # the frame lies where the box is: 384 px are drawn for 128
         x, y = round(3 * r["x1"]), round(1.5 * (r["y1"] + r["y2"]))
-        inner = shown[y, min(x + 30, 383)]
-        assert np.abs(shown[y, max(x - 2, 0) : x + 3] - inner).sum(1).max() > 20
+        frame = np.abs(shown[y, max(x - 3, 0) : x + 4] - colour[r["label"]]).sum(1).min()
+        assert frame == 0
 
 
 def test_the_commands_take_the_tasks_in_any_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

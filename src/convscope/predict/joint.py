@@ -35,7 +35,11 @@ class ObjectsAndRegions:
         return self.objects.coco()
 
     def drawn(self, index: int, picture_CHW: Tensor) -> Tensor:
-        """A picture, uint8, with the classes of its pixels and the objects over them."""
+        """A picture, uint8, with the classes of its pixels and, in the same colours, the objects over them."""
         marked, boxes = self.regions.drawn(index, picture_CHW), self.objects.boxes[index]
-        zoom = marked.shape[1] // picture_CHW.shape[1]
-        return draw_boxes(marked, boxes._replace(boxes=zoom * boxes.boxes), self.objects.classes)
+        zoom, background = (
+            marked.shape[1] // picture_CHW.shape[1],
+            len(self.regions.classes) - len(self.objects.classes),
+        )
+        own = boxes._replace(boxes=zoom * boxes.boxes, labels=boxes.labels + background)
+        return draw_boxes(marked, own, self.regions.classes)
