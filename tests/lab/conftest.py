@@ -47,8 +47,9 @@ class Lab:
 
 
 @contextmanager
-def lab_of(sock, door, session):
-    server = server_of(session, door)
+def lab_of(sock, door, opening):
+    session = opening()
+    server = server_of(opening, door, spec=session.loaded.spec)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
     thread.start()
     try:
@@ -115,7 +116,7 @@ def lab_of_model():
         pixels = np.ones((*shape[1:], shape[0]), np.float32) if pixels is None else pixels
         sock = open_socket("127.0.0.1", 0)
         session = Session(loaded, Picture(pixels, "L", "test"), "test picture", **options)
-        with lab_of(sock, Door.make("127.0.0.1", sock.getsockname()[1]), session) as served:
+        with lab_of(sock, Door.make("127.0.0.1", sock.getsockname()[1]), lambda: session) as served:
             yield served
 
     return lab_of_model

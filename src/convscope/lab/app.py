@@ -28,8 +28,10 @@ TYPES = {"css": "text/css", "js": "text/javascript", "html": "text/html", "svg":
 Work = Callable[[Request], Any]
 
 
-def make_app(session: Session, door: Door, *, runs: RunsKnown | None = None, pool: Pool | None = None) -> ASGIApp:
-    """The whole application behind its guard."""
+def make_app(
+    session: Callable[[], Session], door: Door, *, runs: RunsKnown | None = None, pool: Pool | None = None
+) -> ASGIApp:
+    """The whole application behind its guard; what is asked before there is a session waits for it."""
     pool = pool or Pool()
     static = _static()
     asked = _Asked(session, runs or RunsKnown())
@@ -73,8 +75,12 @@ def make_app(session: Session, door: Door, *, runs: RunsKnown | None = None, poo
 class _Asked:
     """One method an address; they run in threads."""
 
-    def __init__(self, session: Session, runs: RunsKnown) -> None:
-        self._session, self._runs = session, runs
+    def __init__(self, session: Callable[[], Session], runs: RunsKnown) -> None:
+        self._opening, self._runs = session, runs
+
+    @property
+    def _session(self) -> Session:
+        return self._opening()
 
     def session(self, request: Request) -> Response:
         return Json(answers.session_facts(self._session, version=__version__))
@@ -129,7 +135,7 @@ class _Asked:
         return look, self._session.operator(look, index)
 
 
-def _upload(pool: Pool, session: Session) -> Callable[[Request], Awaitable[Response]]:
+def _upload(pool: Pool, session: Callable[[], Session]) -> Callable[[Request], Awaitable[Response]]:
     """A picture in the body; its name is shown and nothing else."""
 
     async def upload(request: Request) -> Response:
@@ -138,7 +144,7 @@ def _upload(pool: Pool, session: Session) -> Callable[[Request], Awaitable[Respo
 
         def work(_: Request) -> Response:
             picture = decode_image(io.BytesIO(body), source=name)
-            return Json(answers.picture_facts(session, session.add(picture, name=name)))
+            return Json(answers.picture_facts(session(), session().add(picture, name=name)))
 
         return await _in_pool(pool, work)(request)
 
