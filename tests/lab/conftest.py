@@ -96,7 +96,11 @@ def opened(chromium):
         page.on("console", lambda m: trouble.append(f"console: {m.text}"))
         page.on("pageerror", lambda e: trouble.append(f"error: {e}"))
         page.on("request", lambda r: r.url.startswith((own, "blob:")) or trouble.append(f"asked: {r.url}"))
-        page.trouble, page.settled, page.until = trouble, lambda: settled(page), lambda true: until(page, true)
+        page.trouble, page.settled, page.until = (
+            trouble,
+            lambda: settled(page),
+            lambda true, **k: until(page, true, **k),
+        )
         page.goto(own.removesuffix("/") + path + ("&" if "?" in path else "?") + f"token={lab.door.token}")
         settled(page)
         yield page

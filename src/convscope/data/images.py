@@ -178,8 +178,8 @@ def photograph(name: Literal["flower", "china"] = "flower") -> Picture:
     if name not in ("flower", "china"):
         raise InputError(f"photograph: there is none called {name!r}; use 'flower' or 'china'")
     package = find_spec("sklearn")  # to import it would take half a second
-    assert package is not None and package.origin is not None
-    picture = read_image(Path(package.origin).parent / "datasets" / "images" / f"{name}.jpg")
+    assert package is not None  # it is required
+    picture = read_image(Path(package.origin or "").parent / "datasets" / "images" / f"{name}.jpg")
     return Picture(picture.pixels, "RGB", f"{name}.jpg (scikit-learn's sample photograph)")
 
 
