@@ -12,6 +12,7 @@ import { looksAt, PictureView, sentence } from "./picture.js";
 import { Source } from "./source.js";
 import { remember, shown } from "./state.js";
 import { Tools } from "./tools.js";
+import { arithmeticDrawn } from "./vector.js";
 import { t } from "./words.js";
 
 const REST = 120; // ms without another unit
@@ -66,6 +67,7 @@ class Network {
       page: (to) => this.turnTo(to),
       numbers: () => this.numbers(),
       values: () => `/api/pictures/${this.picture}/layers/${this.row?.index}/values`,
+      arithmetic: () => this.saved(),
       name: () => `${this.row?.module || this.row?.op}`,
     });
     listen(this.maps.sheet, (rows, columns) => this.move(rows, columns), (by) => this.turn(by));
@@ -283,6 +285,13 @@ class Network {
     this.page = to;
     this.unit = [];
     await this.load();
+  }
+
+  /** The arithmetic as it is shown, or a word on why there is none. */
+  saved() {
+    const drawn = this.told && arithmeticDrawn(this.told, this.sum?.channel ?? -1);
+    if (!drawn) complain(new Error(t("no-matrices")));
+    return drawn;
   }
 
   numbers() {
