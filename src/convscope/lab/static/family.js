@@ -3,7 +3,7 @@
 import { getJson, getPacked, putOff } from "./api.js";
 import { paint, scaleOf } from "./colour.js";
 import { choice, el, fill, sized } from "./dom.js";
-import { count, number, shape, short } from "./format.js";
+import { count, number, shape, short, significant } from "./format.js";
 import { complain, quiet, state } from "./notices.js";
 import { Progress } from "./progress.js";
 import { numberOf, remember, shown } from "./state.js";
@@ -141,9 +141,9 @@ class Family {
         const times = this.seconds[m.name];
         return el("tr", { "data-row": m.name }, el("th", { scope: "row" }, m.name), cell(shape(m.output_shape.slice(1))),
           cell(count(m.params)), cell(short(m.macs)), el("td", {}, el("span", { class: "gauge" }, gauge)),
-          cell(`${shape(m.field)} px`), cell(`${number(m.bytes / 1024, 3)} KiB`),
-          cell(m.promised ? `${number(m.promised, 3)}\u00d7` : "\u2013"),
-          ...(timed ? [cell(`${number(1000 * median(times), 3)} ms`), cell(ratio(this.seconds[dense.name],
+          cell(`${shape(m.field)} px`), cell(`${significant(m.bytes / 1024, 3)} KiB`),
+          cell(m.promised ? `${significant(m.promised, 3)}\u00d7` : "\u2013"),
+          ...(timed ? [cell(`${significant(1000 * median(times), 3)} ms`), cell(ratio(this.seconds[dense.name],
             times))] : []));
       }))));
   }
@@ -176,5 +176,5 @@ function median(values) {
 
 /** @param {number[]} one @param {number[]} other how many times as long the first took, within each round */
 function ratio(one, other) {
-  return `${number(median(one.map((v, i) => v / other[i])), 3)}\u00d7`;
+  return `${significant(median(one.map((v, i) => v / other[i])), 3)}\u00d7`;
 }

@@ -12,9 +12,14 @@ function signed(text) {
 
 /**
  * Four significant digits, a true minus sign, no negative zero.
- * @param {number | null} value null: not a number, or infinite @param {number} [digits]
+ * @param {number | null} value null: not a number, or infinite
  */
-export function number(value, digits = 4) {
+export function number(value) {
+  return significant(value, 4);
+}
+
+/** @param {number | null} value @param {number} digits that say something */
+export function significant(value, digits) {
   if (value === null || !Number.isFinite(value)) return value === null || Number.isNaN(value) ? "NaN" : value > 0 ? "inf" : `${MINUS}inf`;
   if (value === 0) return "0";
   const [mantissa, power] = value.toExponential(digits - 1).split("e");

@@ -3,7 +3,7 @@
 // full.
 import { paint } from "./colour.js";
 import { el, fill, segments, sized } from "./dom.js";
-import { count, number } from "./format.js";
+import { count, significant } from "./format.js";
 import { remember, shown } from "./state.js";
 import { t } from "./words.js";
 
@@ -52,7 +52,7 @@ export class PictureView {
     if (reach?.head.holes) words.push(t("holes", { n: count(reach.head.depends_on), h: count(reach.head.holes) }));
     const told = reach?.head.effective;
     if (told) {
-      const [h, w, share] = [...told.spread, 100 * told.share].map((v) => number(v, 3));
+      const [h, w, share] = [...told.spread, 100 * told.share].map((v) => significant(v, 3));
       words.push(t("effective-says", { h, w, share, n: count(told.theoretical) }));
     }
     this.says.textContent = words.filter(Boolean).join(". ");
