@@ -9,6 +9,7 @@ import { t } from "./words.js";
 
 /** @typedef {[[number, number], [number, number]]} Box rows and columns, both ends included */
 const MARGIN = 0.09; // of the side, for what lies in padding
+const HOLE = [20, 110, 84, 200]; // RGBA over a pixel that does not count: a hue, since pictures may be grey
 
 export class PictureView {
   /** @param {HTMLElement} host @param {() => void} changed whether the effective field is wanted */
@@ -105,7 +106,7 @@ export class PictureView {
       const seen = clip(this.box, height, width) ?? [[0, -1], [0, -1]];
       for (let r = seen[0][0]; r <= seen[0][1]; r++) {
         for (let c = seen[1][0]; c <= seen[1][1]; c++) {
-          if (!values[r * width + c]) image.data.set([128, 134, 142, 205], 4 * (r * width + c));
+          if (!values[r * width + c]) image.data.set(HOLE, 4 * (r * width + c));
         }
       }
     }
