@@ -1,6 +1,7 @@
 """The lab with the browser in the loop: `python bench/lab.py [--model torchvision:resnet18] [--rounds 40]`.
 
-- start: from the end of torch's import to the printed address, and from there to the first page that is drawn
+- start: from the end of torch's import to the address that answers, and to the recorded model; from there to the first
+  page that is drawn
 - click: from a click on a value to its field and arithmetic drawn (after the frame that shows them)
 - maps: from the choice of a layer to its 64 maps of 56x56 drawn
 - crowd: 200 clients, 1,000 requests for a unit's arithmetic, all answered
@@ -27,8 +28,10 @@ START = """
 import sys, time, torch
 start = time.perf_counter()
 from convscope.lab import open_lab
-sock, door, session = open_lab(sys.argv[1], sys.argv[2], port=0)
-print(time.perf_counter() - start)
+sock, door, opening = open_lab(sys.argv[1], sys.argv[2], port=0)
+listens = time.perf_counter()
+opening()
+print(listens - start, time.perf_counter() - start)
 """
 CLICK = """async ([x, y]) => {
   const sheet = document.querySelector('.sheet');
@@ -58,9 +61,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=40)
     wanted = parser.parse_args()
     tune()
-    rows = [row("address after torch's import", started(wanted.model, wanted.image))]
-    sock, door, session = open_lab(wanted.model, wanted.image, port=0)
-    server = server_of(session, door)
+    listens, opened = started(wanted.model, wanted.image)
+    rows = [row("address after torch's import", listens), row("model recorded after torch's import", opened)]
+    sock, door, opening = open_lab(wanted.model, wanted.image, port=0)
+    opening()
+    server = server_of(opening, door)
     threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True).start()
     rows += in_browser(door, wanted.rounds)
     statuses, taken, seconds = asyncio.run(crowd(door))
@@ -82,10 +87,11 @@ def row(what: str, milliseconds: list[float]) -> dict[str, object]:
     return {"what": what, "median": statistics.median(ordered), "p95": p95, "n": len(ordered)}
 
 
-def started(model: str, image: str) -> list[float]:
+def started(model: str, image: str) -> tuple[list[float], list[float]]:
     command = [sys.executable, "-c", START, model, image]
     runs = [subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ) for _ in range(3)]
-    return [1000 * float(run.stdout) for run in runs]
+    told = [[1000 * float(v) for v in run.stdout.split()] for run in runs]
+    return [t[0] for t in told], [t[1] for t in told]
 
 
 def in_browser(door, rounds: int) -> list[dict[str, object]]:

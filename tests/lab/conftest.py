@@ -47,8 +47,9 @@ class Lab:
 
 
 @contextmanager
-def lab_of(sock, door, session):
-    server = server_of(session, door)
+def lab_of(sock, door, opening):
+    session = opening()
+    server = server_of(opening, door, spec=session.loaded.spec)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
     thread.start()
     try:
@@ -95,7 +96,11 @@ def opened(chromium):
         page.on("console", lambda m: trouble.append(f"console: {m.text}"))
         page.on("pageerror", lambda e: trouble.append(f"error: {e}"))
         page.on("request", lambda r: r.url.startswith((own, "blob:")) or trouble.append(f"asked: {r.url}"))
-        page.trouble, page.settled, page.until = trouble, lambda: settled(page), lambda true: until(page, true)
+        page.trouble, page.settled, page.until = (
+            trouble,
+            lambda: settled(page),
+            lambda true, **k: until(page, true, **k),
+        )
         page.goto(own.removesuffix("/") + path + ("&" if "?" in path else "?") + f"token={lab.door.token}")
         settled(page)
         yield page
@@ -115,7 +120,7 @@ def lab_of_model():
         pixels = np.ones((*shape[1:], shape[0]), np.float32) if pixels is None else pixels
         sock = open_socket("127.0.0.1", 0)
         session = Session(loaded, Picture(pixels, "L", "test"), "test picture", **options)
-        with lab_of(sock, Door.make("127.0.0.1", sock.getsockname()[1]), session) as served:
+        with lab_of(sock, Door.make("127.0.0.1", sock.getsockname()[1]), lambda: session) as served:
             yield served
 
     return lab_of_model

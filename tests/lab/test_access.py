@@ -6,7 +6,15 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 
 pytestmark = pytest.mark.browser
-VIEWS = ("/", "/convolution", "/convolution?view=transposed&stride=2", "/convolution?view=matrix", "/runs")
+VIEWS = (
+    "/",
+    "/convolution",
+    "/convolution?view=transposed&stride=2",
+    "/convolution?view=matrix",
+    "/family",
+    "/runs",
+    "/?field=effective",
+)
 
 
 @pytest.mark.parametrize(("path", "scheme"), [*itertools.product(VIEWS, ("light", "dark"))])

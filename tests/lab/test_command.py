@@ -36,7 +36,6 @@ def test_it_prints_an_address_that_answers_and_ctrl_c_ends_it():
         (["--host", "0.0.0.0"], 2, "--host 0.0.0.0: would show the lab to other machines"),
         (["LeNet"], 2, "did you mean 'LeNet5'"),
         (["LeNet5", "no/such.png"], 2, "no/such.png: does not exist"),
-        (["LeNet5", "digits:9999"], 2, "digits:9999: there is no such digit"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_listens(words, code, told):
@@ -46,6 +45,20 @@ def test_what_cannot_be_is_refused_before_anything_listens(words, code, told):
     assert isinstance(result.exception, ConvscopeError)
     assert result.exception.exit_code == code
     assert told in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["LeNet5", "digits:9999"], "digits:9999: there is no such digit"),
+        (["torchvision:resnet19"], "did you mean 'resnet18'"),
+    ],
+)
+def test_what_only_another_library_knows_ends_the_lab(words, told):
+    run = subprocess.run([*COMMAND, "--port", "0", *words], capture_output=True, text=True, env=os.environ, timeout=60)
+    assert run.returncode == 2
+    assert told in run.stderr
+    assert "Traceback" not in run.stderr
 
 
 def test_a_port_in_use_is_said_and_ends_with_1():

@@ -167,6 +167,7 @@ def test_the_keyboard_moves_the_unit_and_the_map(page):
 
 
 def test_hovering_needs_no_server(lab, page):
+    page.until(lambda: page.evaluate("performance.getEntriesByType('resource').some(e => e.name.endsWith('/reach'))"))
     asked = []
     page.on("request", lambda r: asked.append(r.url))
     left, top = corner(page)

@@ -138,7 +138,7 @@ def routes(app):
 
 
 def test_every_answer_of_every_route_has_the_headers(lab):
-    found = routes(make_app(lab.session, lab.door))
+    found = routes(make_app(lambda: lab.session, lab.door))
     assert len(found) > 10
     paths = [r.path.format(**dict.fromkeys(r.param_convertors, "0")) for r in found]
     for path in [*paths, "/nothing", "/static/main.js"]:

@@ -24,11 +24,11 @@ def lab(
     from convscope.lab import open_lab, serve
 
     shape = parse_shape(input)
-    sock, door, session = open_lab(model, image, shape=shape, host=host, port=port, allow_remote=allow_remote)
-    warn_if_untrained(session.loaded)
+    sock, door, opening = open_lab(model, image, shape=shape, host=host, port=port, allow_remote=allow_remote)
     if allow_remote:
         say("other machines may reach this page, and what they send is not encrypted")
     typer.echo(f"{model} on {image}: open {door.url}\nCtrl-C ends it")
     if open:
         webbrowser.open(door.url)
-    serve(sock, door, session)
+    opening.future.add_done_callback(lambda made: made.exception() or warn_if_untrained(made.result().loaded))
+    serve(sock, door, opening)

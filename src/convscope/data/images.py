@@ -9,6 +9,7 @@ from codecs import getincrementaldecoder
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from threading import Lock
@@ -199,10 +200,10 @@ def photograph(name: Literal["flower", "china"] = "flower") -> Picture:
     """
     if name not in ("flower", "china"):
         raise InputError(f"photograph: there is none called {name!r}; use 'flower' or 'china'")
-    from sklearn.datasets import load_sample_image  # a slow import, and not everybody needs it
-
-    pixels = np.asarray(load_sample_image(f"{name}.jpg"), dtype=np.float32) / np.float32(255)
-    return Picture(pixels, "RGB", f"{name}.jpg (scikit-learn's sample photograph)")
+    package = find_spec("sklearn")  # to import it would take half a second
+    assert package is not None  # it is required
+    picture = read_image(Path(package.origin or "").parent / "datasets" / "images" / f"{name}.jpg")
+    return Picture(picture.pixels, "RGB", f"{name}.jpg (scikit-learn's sample photograph)")
 
 
 @contextmanager

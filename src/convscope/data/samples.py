@@ -3,18 +3,22 @@
 Shape suffixes: N pictures, C channels, H rows, W columns, n boxes of one picture, M boxes of a batch.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torchvision import tv_tensors
 
 from convscope.data.augment import crop, light
 from convscope.data.sets import Normalisation
 from convscope.errors import DataError
 from convscope.models import classes_of_heads
+
+if TYPE_CHECKING:  # torchvision takes a second to import, and a digit needs none of it
+    from torchvision import tv_tensors
 
 IGNORE = 255  # a mask's value for pixels that count neither way
 
@@ -48,15 +52,15 @@ class Boxes(NamedTuple):
     picture: Tensor
     scores: Tensor
 
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Boxes":
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Boxes:
         """The same on another device."""
         return Boxes(*(t.to(device, non_blocking=non_blocking) for t in self))
 
-    def of(self, index: int) -> "Boxes":
+    def of(self, index: int) -> Boxes:
         """Those of one picture."""
         return self.where(self.picture == index)
 
-    def where(self, chosen: Tensor) -> "Boxes":
+    def where(self, chosen: Tensor) -> Boxes:
         """Those that a mask or indices choose."""
         return Boxes(*(t[chosen] for t in self))
 
@@ -160,6 +164,8 @@ class SampleSet:
 
 def cropped(sample: Sample, draws: Sequence[float], *, flip: bool = False) -> Sample:
     """The sample seen through a window that six numbers in -1..1 choose; boxes that leave the window are dropped."""
+    from torchvision import tv_tensors
+
     boxes = sample.boxes
     image, boxes, mask = crop((sample.image, boxes, sample.mask), draws, flip=flip)
     if boxes is None or sample.labels is None:

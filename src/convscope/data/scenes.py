@@ -12,7 +12,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision import tv_tensors
 
 from convscope.data.digits import CLASSES, digits
 from convscope.data.samples import Sample, SampleSet, TaskName
@@ -61,6 +60,8 @@ def scene(part: str, index: int, *, seed: int = 0) -> Sample:
     >>> scene("test", 7).image.shape
     torch.Size([3, 128, 128])
     """
+    from torchvision import tv_tensors
+
     generator = np.random.Generator(np.random.Philox(key=[seed, 10_000_000 * list(NUM_SCENES).index(part) + index]))
     pixels, mask = _background(generator, right=part == "test"), np.zeros((SIZE, SIZE), np.uint8)
     drawn, boxes, labels = getattr(_digits(), part), [], []

@@ -50,6 +50,11 @@ class Recorder(TorchDispatchMode):
         self._sources: dict[int, list[Tensor]] = {}  # by storage: what must be as it was
         self._before: dict[int, list[tuple[Tensor, Tensor]]] = {}
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Not asked: compiled parts run eagerly while a model is recorded, and dynamo takes a second to import."""
+        return False
+
     def source(self, tensor: Tensor, role: Role, name: str) -> Value:
         """The value of an input, a parameter or a buffer, which is put back after the pass."""
         made = self._value(tensor, role, name)

@@ -1,9 +1,11 @@
 """The routes: each reads ids from the address, asks the session in a thread, and answers."""
 
+import asyncio
 import io
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.resources import files
 from typing import Any
 
@@ -16,10 +18,11 @@ from starlette.types import ASGIApp
 from convscope import __version__
 from convscope.data.images import decode_image
 from convscope.errors import ConvscopeError, InputError
-from convscope.lab import answers
+from convscope.lab import answers, members
 from convscope.lab.answers import Json, packed
 from convscope.lab.guard import PAGES, Door, Guard
 from convscope.lab.maps import maps_of
+from convscope.lab.reached import reached
 from convscope.lab.runs_known import RunsKnown
 from convscope.lab.session import MissingError, Session
 from convscope.lab.work import BusyError, Pool
@@ -28,8 +31,10 @@ TYPES = {"css": "text/css", "js": "text/javascript", "html": "text/html", "svg":
 Work = Callable[[Request], Any]
 
 
-def make_app(session: Session, door: Door, *, runs: RunsKnown | None = None, pool: Pool | None = None) -> ASGIApp:
-    """The whole application behind its guard."""
+def make_app(
+    session: Callable[[], Session], door: Door, *, runs: RunsKnown | None = None, pool: Pool | None = None
+) -> ASGIApp:
+    """The whole application behind its guard; what is asked before there is a session waits for it."""
     pool = pool or Pool()
     static = _static()
     asked = _Asked(session, runs or RunsKnown())
@@ -55,6 +60,10 @@ def make_app(session: Session, door: Door, *, runs: RunsKnown | None = None, poo
         api("pictures/{picture}/layers/{layer}/maps", asked.maps),
         api("pictures/{picture}/layers/{layer}/values", asked.values),
         api("pictures/{picture}/layers/{layer}/units/{unit}", asked.unit),
+        api("pictures/{picture}/layers/{layer}/units/{unit}/reach", asked.reach),
+        api("family/{picture}", asked.family),
+        api("family/{picture}/maps", asked.members),
+        api("family/{picture}/times", asked.times),
         api("runs", asked.runs),
         api("runs/{run}/metrics", asked.metrics),
         api("runs/{run}/evaluation", asked.evaluation),
@@ -73,8 +82,12 @@ def make_app(session: Session, door: Door, *, runs: RunsKnown | None = None, poo
 class _Asked:
     """One method an address; they run in threads."""
 
-    def __init__(self, session: Session, runs: RunsKnown) -> None:
-        self._session, self._runs = session, runs
+    def __init__(self, session: Callable[[], Session], runs: RunsKnown) -> None:
+        self._opening, self._runs = session, runs
+
+    @property
+    def _session(self) -> Session:
+        return self._opening()
 
     def session(self, request: Request) -> Response:
         return Json(answers.session_facts(self._session, version=__version__))
@@ -101,11 +114,32 @@ class _Asked:
 
     def unit(self, request: Request) -> Response:
         look, op = self._layer(request)
-        unit = tuple(_number(i, "unit") for i in request.path_params["unit"].split(","))
+        unit = _unit(request)
         channel = request.query_params.get("channel")
         return Json(
             answers.unit_facts(look, op, unit, channel=None if channel is None else _number(channel, "channel"))
         )
+
+    def reach(self, request: Request) -> Response:
+        look, op = self._layer(request)
+        effective = request.query_params.get("effective") == "1"
+        measure = partial(self._session.effective, request.path_params["picture"]) if effective else None
+        return packed(*reached(look, op, _unit(request), measure=measure))
+
+    def family(self, request: Request) -> Response:
+        return Json(members.family(self._setting(request)[1]).data())
+
+    def members(self, request: Request) -> Response:
+        return packed(*members.outputs(*self._setting(request)))
+
+    def times(self, request: Request) -> Response:
+        return Json(members.times(self._setting(request)[1]))
+
+    def _setting(self, request: Request) -> tuple[Any, Any]:
+        """The picture, and what the members are given for it."""
+        asked = {k: _number(request.query_params.get(k, "0"), k) for k in ("channels", "kernel", "groups", "dilation")}
+        x = members.thinned(self._session, request.path_params["picture"])
+        return x, members.setting_of(x, asked)
 
     def runs(self, request: Request) -> Response:
         return Json({"runs": self._runs.facts()})
@@ -129,7 +163,7 @@ class _Asked:
         return look, self._session.operator(look, index)
 
 
-def _upload(pool: Pool, session: Session) -> Callable[[Request], Awaitable[Response]]:
+def _upload(pool: Pool, session: Callable[[], Session]) -> Callable[[Request], Awaitable[Response]]:
     """A picture in the body; its name is shown and nothing else."""
 
     async def upload(request: Request) -> Response:
@@ -138,7 +172,7 @@ def _upload(pool: Pool, session: Session) -> Callable[[Request], Awaitable[Respo
 
         def work(_: Request) -> Response:
             picture = decode_image(io.BytesIO(body), source=name)
-            return Json(answers.picture_facts(session, session.add(picture, name=name)))
+            return Json(answers.picture_facts(session(), session().add(picture, name=name)))
 
         return await _in_pool(pool, work)(request)
 
@@ -151,6 +185,8 @@ def _in_pool(pool: Pool, work: Work) -> Callable[[Request], Awaitable[Response]]
     async def answer(request: Request) -> Response:
         try:
             return await pool.run(lambda: work(request))
+        except asyncio.CancelledError:  # the server ends, and waits no longer
+            return Json({"error": "the lab is ending"}, 503)
         except BusyError:
             return Json({"error": "busy: more requests wait than the lab holds; try again in a second"}, 503,
                         {"retry-after": "1"})  # fmt: skip
@@ -173,6 +209,10 @@ def _number(text: str, name: str) -> int:
     if not re.fullmatch(r"[0-9]{1,9}", text):
         raise InputError(f"{name}: {text[:20]!r} is no whole number from 0 on")
     return int(text)
+
+
+def _unit(request: Request) -> tuple[int, ...]:
+    return tuple(_number(i, "unit") for i in request.path_params["unit"].split(","))
 
 
 def _path_number(request: Request, name: str) -> int:

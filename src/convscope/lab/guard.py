@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 MAX_BODY = 24 * 2**20
 MAX_UPLOADS = 4  # bodies that are read at the same time
 BODY_SECONDS = 30
-PAGES = ("/", "/convolution", "/runs")
+PAGES = ("/", "/convolution", "/family", "/runs")
 
 CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "

@@ -1,6 +1,11 @@
-"""From a model and a picture to a page that is being served: socket, token, server."""
+"""From a model and a picture to a page that is being served: socket, token, server.
+
+The page is there before the session is: libraries that take a second to import are imported by a thread.
+"""
 
 import socket
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,6 +19,7 @@ from convscope.lab.app import make_app
 from convscope.lab.guard import Door
 from convscope.lab.runs_known import RunsKnown
 from convscope.lab.session import Session
+from convscope.runs.folder import CONFIG
 from convscope.runs.loaded import load_model
 
 PORT, TRIES = 8765, 100
@@ -41,6 +47,20 @@ class PatientProtocol(H11Protocol):
             self.transport.close()
         else:
             self._later = self.loop.call_later(SILENT_SECONDS, self._look, self.cycle)
+
+
+class Opening:
+    """A session that a thread makes: call it to wait for it, or for what it failed with."""
+
+    def __init__(self, spec: str, make: Callable[[], Session]) -> None:
+        self.spec = spec
+        threads = ThreadPoolExecutor(1, thread_name_prefix="lab-opening")
+        self.future = threads.submit(make)
+        threads.shutdown(wait=False)
+
+    def __call__(self) -> Session:
+        """The session."""
+        return self.future.result()
 
 
 def open_socket(host: str, port: int | None = None, *, tries: int = TRIES) -> socket.socket:
@@ -71,25 +91,30 @@ def open_socket(host: str, port: int | None = None, *, tries: int = TRIES) -> so
 def open_lab(
     model: str, image: str, *, shape: tuple[int, ...] | None = None, host: str = "127.0.0.1", port: int | None = None,
     allow_remote: bool = False,
-) -> tuple[socket.socket, Door, Session]:  # fmt: skip
+) -> tuple[socket.socket, Door, Opening]:  # fmt: skip
     """All that `serve` needs; the socket already listens, so the address can be opened.
 
-    Raises: InputError if the host is not loopback and `allow_remote` is not set, or the model or picture is not found.
+    Raises: InputError if the host is not loopback and `allow_remote` is not set, or the model or picture is not found;
+    what only another library knows (`torchvision:NAME`, `digits:N`), `opening()` raises.
     """
     if host not in LOOPBACK and not allow_remote:
         raise InputError(
             f"--host {host}: would show the lab to other machines, without encryption; "
             "add --allow-remote if that is wanted"
         )
-    session = Session(load_model(model, shape=shape), open_picture(image), image)
+    loaded = None if ":" in model else load_model(model, shape=shape)
+    picture = None if image.startswith(("digits:", "scenes:")) else open_picture(image)
+
+    def made() -> Session:
+        return Session(loaded or load_model(model, shape=shape), picture or open_picture(image), image)
+
     sock = open_socket(host, port)
-    return sock, Door.make(host, sock.getsockname()[1]), session
+    return sock, Door.make(host, sock.getsockname()[1]), Opening(model, made)
 
 
-def server_of(session: Session, door: Door) -> uvicorn.Server:
-    """The server, not yet running."""
-    spec = session.loaded.spec
-    runs = RunsKnown([Path(spec)] if session.loaded.trained and Path(spec).is_dir() else [])
+def server_of(session: Callable[[], Session], door: Door, *, spec: str = "") -> uvicorn.Server:
+    """The server, not yet running. `spec`: the model as it was named; a run folder is the first of the runs."""
+    runs = RunsKnown([Path(spec)] if (Path(spec) / CONFIG).is_file() else [])
     config = uvicorn.Config(
         make_app(session, door, runs=runs),
         http=PatientProtocol, ws="none", lifespan="on", log_level="warning", access_log=False,
@@ -99,7 +124,18 @@ def server_of(session: Session, door: Door) -> uvicorn.Server:
     return uvicorn.Server(config)
 
 
-def serve(sock: socket.socket, door: Door, session: Session) -> None:
-    """Serve until the process is interrupted."""
+def serve(sock: socket.socket, door: Door, opening: Opening) -> None:
+    """Serve until the process is interrupted.
+
+    Raises: what the session could not be opened for.
+    """
+    server = server_of(opening, door, spec=opening.spec)
+
+    def end_if_failed(made: Future[Session]) -> None:
+        server.should_exit = server.should_exit or made.exception() is not None
+
+    opening.future.add_done_callback(end_if_failed)
     with suppress(KeyboardInterrupt):
-        server_of(session, door).run(sockets=[sock])
+        server.run(sockets=[sock])
+    if opening.future.done():
+        opening()

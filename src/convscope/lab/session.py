@@ -16,7 +16,7 @@ from convscope.data.digits import digits
 from convscope.data.images import Picture
 from convscope.data.named import PHOTOGRAPHS, open_picture
 from convscope.graph import Op, Recording, record
-from convscope.inspect import Summary, summarize
+from convscope.inspect import EffectiveField, Summary, effective_field, summarize
 from convscope.predict import Predictions, predict
 from convscope.runs.loaded import LoadedModel
 
@@ -122,6 +122,15 @@ class Session:
         if not 0 <= index < len(look.recording.ops):
             raise MissingError(f"layer {index}: there are layers 0 to {len(look.recording.ops) - 1}")
         return look.recording.ops[index]
+
+    def effective(self, key: str, layer: str, place: tuple[int, ...]) -> EffectiveField:
+        """How much each pixel of the picture moves one place of a layer.
+
+        Raises: InputError if nothing does.
+        """
+        shown = self.picture(key)
+        with self._running:
+            return effective_field(self.loaded.model, shown.x, layer=layer, unit=place, samples=None)
 
     def predictions(self, key: str) -> Predictions | None:
         """The five likeliest classes; None where the model is no classifier."""

@@ -8,7 +8,6 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from matplotlib import colormaps, get_data_path
 from torch import Tensor
 
 from convscope.data.samples import IGNORE, Boxes
@@ -24,6 +23,8 @@ def colours(count: int) -> tuple[tuple[int, int, int], ...]:
     >>> len(colours(3)), colours(30)[0] == colours(30)[20]
     (3, True)
     """
+    from matplotlib import colormaps
+
     table = colormaps["tab20"]
     order = [*range(0, 20, 2), *range(1, 20, 2)]
     return tuple(tuple(round(255 * v) for v in table(order[i % 20])[:3]) for i in range(count))  # pyright: ignore[reportReturnType]
@@ -37,6 +38,7 @@ def draw_boxes(picture_CHW: Tensor, boxes: Boxes, classes: Sequence[str], *, sco
     >>> draw_boxes(torch.zeros(3, 128, 128, dtype=torch.uint8), none, ["cat"]).shape
     torch.Size([3, 384, 384])
     """
+    from matplotlib import get_data_path
     from torchvision.utils import draw_bounding_boxes
 
     picture, zoom = _enlarged(picture_CHW)

@@ -15,11 +15,16 @@ function signed(text) {
  * @param {number | null} value null: not a number, or infinite
  */
 export function number(value) {
+  return significant(value, 4);
+}
+
+/** @param {number | null} value @param {number} digits that say something */
+export function significant(value, digits) {
   if (value === null || !Number.isFinite(value)) return value === null || Number.isNaN(value) ? "NaN" : value > 0 ? "inf" : `${MINUS}inf`;
   if (value === 0) return "0";
-  const [mantissa, power] = value.toExponential(3).split("e");
+  const [mantissa, power] = value.toExponential(digits - 1).split("e");
   const exponent = Number(power);
-  if (exponent >= -4 && exponent < 4) return signed(bare(value.toFixed(3 - exponent)));
+  if (exponent >= -4 && exponent < 4) return signed(bare(value.toFixed(Math.max(0, digits - 1 - exponent))));
   const sign = exponent < 0 ? "-" : "+";
   return signed(bare(mantissa)) + `e${sign}${String(Math.abs(exponent)).padStart(2, "0")}`;
 }

@@ -4,7 +4,7 @@ import { el, fill } from "./dom.js";
 import { remember, set, setting } from "./state.js";
 import { LANGUAGES, language, setLanguage, t } from "./words.js";
 
-const PAGES = { "/": "network", "/convolution": "convolution", "/runs": "runs" };
+const PAGES = { "/": "network", "/convolution": "convolution", "/family": "family", "/runs": "runs" };
 const THEMES = ["auto", "light", "dark"];
 
 /** @type {() => void} */

@@ -12,7 +12,10 @@ import { looksAt, PictureView, sentence } from "./picture.js";
 import { Source } from "./source.js";
 import { remember, shown } from "./state.js";
 import { Tools } from "./tools.js";
+import { arithmeticDrawn } from "./vector.js";
 import { t } from "./words.js";
+
+const REST = 120; // ms without another unit
 
 /** @typedef {import("./maps.js").Place} Place */
 /** @typedef {import("./layers.js").Row} Row */
@@ -55,7 +58,7 @@ class Network {
     }
     const { layers, tools, maps, picture, source, work } = this.places;
     this.layers = new Layers(layers, (row) => this.choose(row));
-    this.view = new PictureView(picture);
+    this.view = new PictureView(picture, () => this.explain());
     this.source = new Source(source, this.session, (id) => this.show(id), (sent) => this.take(sent));
     this.maps = new Maps(maps, (place) => this.hover(place), (place) => this.pick(place));
     this.sum = new Arithmetic(work, this.session, (channel) => this.explain(channel));
@@ -64,6 +67,7 @@ class Network {
       page: (to) => this.turnTo(to),
       numbers: () => this.numbers(),
       values: () => `/api/pictures/${this.picture}/layers/${this.row?.index}/values`,
+      arithmetic: () => this.saved(),
       name: () => `${this.row?.module || this.row?.op}`,
     });
     listen(this.maps.sheet, (rows, columns) => this.move(rows, columns), (by) => this.turn(by));
@@ -207,7 +211,8 @@ class Network {
     state(false);
     try {
       const more = channel < 0 ? "" : `?channel=${channel}`;
-      const facts = await getJson(`pictures/${this.picture}/layers/${this.row?.index}/units/${this.unit.join(",")}${more}`, "unit");
+      const path = `pictures/${this.picture}/layers/${this.row?.index}/units/${this.unit.join(",")}`;
+      const facts = await getJson(`${path}${more}`, "unit");
       this.told = facts;
       const box = facts.box ? facts.box.slice(-2) : null;
       this.view?.field(box);
@@ -215,10 +220,21 @@ class Network {
       quiet();
       const [height, width] = this.size ?? [0, 0];
       speak(`${number(facts.value)}. ${box ? sentence(box, height, width) : t("no-field")}`);
+      await this.pixels(path);
       state(true);
     } catch (error) {
       complain(error);
     }
+  }
+
+  /** The very pixels of the unit; once the keys rest where they are not asked for. @param {string} path of the unit */
+  async pixels(path) {
+    clearTimeout(this.resting);
+    const { view } = this;
+    const ask = async () => view?.reached(await getPacked(`${path}/reach${view.effective ? "?effective=1" : ""}`, "reach"));
+    if (!view?.box) return;
+    if (view.effective) await ask();
+    else this.resting = setTimeout(() => ask().catch(complain), REST);
   }
 
   /** @param {Place | null} place */
@@ -271,6 +287,13 @@ class Network {
     await this.load();
   }
 
+  /** The arithmetic as it is shown, or a word on why there is none. */
+  saved() {
+    const drawn = this.told && arithmeticDrawn(this.told, this.sum?.channel ?? -1);
+    if (!drawn) complain(new Error(t("no-matrices")));
+    return drawn;
+  }
+
   numbers() {
     return { model: this.session.model, picture: this.picture, maps: this.head, unit: this.told };
   }
@@ -279,9 +302,10 @@ class Network {
     this.frame();
     this.layers?.frame();
     this.source?.frame();
+    this.view?.frame();
     this.tools?.frame();
     if (this.head) this.maps?.draw();
-    if (this.told) this.view?.field(this.told.box ? this.told.box.slice(-2) : null);
+    this.view?.draw();
     this.sum?.draw();
     if (this.head) this.readout(null);
   }

@@ -1,15 +1,21 @@
 // @ts-check
 // The picture as the network takes it, and on it the receptive field: solid where it lies on the picture, dashed in
 // full.
-import { el, fill, sized } from "./dom.js";
+import { paint } from "./colour.js";
+import { el, fill, segments, sized } from "./dom.js";
+import { count, significant } from "./format.js";
+import { remember, shown } from "./state.js";
 import { t } from "./words.js";
 
 /** @typedef {[[number, number], [number, number]]} Box rows and columns, both ends included */
 const MARGIN = 0.09; // of the side, for what lies in padding
+const HOLE = [20, 110, 84, 200]; // RGBA over a pixel that does not count: a hue, since pictures may be grey
 
 export class PictureView {
-  /** @param {HTMLElement} host */
-  constructor(host) {
+  /** @param {HTMLElement} host @param {() => void} changed whether the effective field is wanted */
+  constructor(host, changed) {
+    this.changed = changed;
+    this.effective = shown().get("field") === "effective";
     this.canvas = el("canvas", { role: "img" });
     this.says = el("p", { class: "says" });
     this.host = host;
@@ -20,8 +26,38 @@ export class PictureView {
     this.box = null;
     /** @type {Box | null} */
     this.link = null;
-    fill(host, this.canvas, this.says);
+    this.which = el("div", { class: "which" });
+    /** @type {{head: any, values: Float32Array} | null} */
+    this.reach = null;
+    fill(host, this.canvas, this.says, this.which);
+    this.frame();
     new ResizeObserver(() => this.draw()).observe(host);
+  }
+
+  frame() {
+    const value = this.effective ? "effective" : "box";
+    fill(this.which, segments(t("which-field"), [["box", t("field-box")], ["effective", t("field-effective")]], value,
+      (v) => {
+        this.effective = v === "effective";
+        remember({ field: this.effective ? v : null });
+        this.changed();
+      }));
+    this.tell();
+    this.draw();
+  }
+
+  /** What is shown, in words. */
+  tell() {
+    const { box, reach } = this;
+    const words = [box ? sentence(box, this.height, this.width) : ""];
+    if (reach?.head.holes) words.push(t("holes", { n: count(reach.head.depends_on), h: count(reach.head.holes) }));
+    const told = reach?.head.effective;
+    if (told) {
+      const [h, w, share] = [...told.spread, 100 * told.share].map((v) => significant(v, 3));
+      words.push(t("effective-says", { h, w, share, n: count(told.theoretical) }));
+    }
+    this.says.textContent = words.filter(Boolean).join(". ");
+    this.says.title = told ? t("effective-how") : "";
   }
 
   /** @param {number[]} shape channels, height, width @param {Float32Array} values in 0..1 @param {string} name */
@@ -45,8 +81,38 @@ export class PictureView {
   /** @param {Box | null} box */
   field(box) {
     this.box = box;
-    this.says.textContent = box ? sentence(box, this.height, this.width) : "";
+    this.reach = null;
+    this.tell();
     this.draw();
+  }
+
+  /** @param {{head: any, values: Float32Array}} reach the pixels that the unit depends on, and how much each counts */
+  reached(reach) {
+    const { head } = reach;
+    this.reach = head.holes || head.effective ? reach : null;
+    this.tell();
+    this.draw();
+  }
+
+  /** What lies over the picture: pale holes, or in its place the effective field. @returns {OffscreenCanvas | null} */
+  over() {
+    if (!this.reach) return null;
+    const { height, width } = this;
+    const { head, values } = this.reach;
+    const image = new ImageData(width, height);
+    const plane = height * width;
+    if (head.effective) paint(values.subarray(plane), 0, plane, image.data, { limit: 1, signed: false });
+    else if (this.box) {
+      const seen = clip(this.box, height, width) ?? [[0, -1], [0, -1]];
+      for (let r = seen[0][0]; r <= seen[0][1]; r++) {
+        for (let c = seen[1][0]; c <= seen[1][1]; c++) {
+          if (!values[r * width + c]) image.data.set(HOLE, 4 * (r * width + c));
+        }
+      }
+    }
+    const canvas = new OffscreenCanvas(width, height);
+    /** @type {OffscreenCanvasRenderingContext2D} */ (canvas.getContext("2d")).putImageData(image, 0, 0);
+    return canvas;
   }
 
   /** @param {Box | null} box the place that a hovered value looks at */
@@ -71,6 +137,8 @@ export class PictureView {
     const style = getComputedStyle(this.host);
     pen.imageSmoothingEnabled = zoom < 1;
     pen.drawImage(this.image, x, y, this.width * zoom, this.height * zoom);
+    const over = this.over();
+    if (over) pen.drawImage(over, x, y, this.width * zoom, this.height * zoom);
     pen.strokeStyle = style.getPropertyValue("--line");
     pen.strokeRect(x - 0.5, y - 0.5, this.width * zoom + 1, this.height * zoom + 1);
     this.canvas.setAttribute("aria-label", `${this.name ?? ""}. ${this.says.textContent ?? ""}`);

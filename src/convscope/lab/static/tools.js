@@ -5,6 +5,7 @@ import { choice, el, fill, segments, sized } from "./dom.js";
 import { number } from "./format.js";
 import { save, saveJson, savePng } from "./save.js";
 import { remember, shown } from "./state.js";
+import { cells, fileOf, mapsDrawn, MOST_CELLS } from "./vector.js";
 import { t } from "./words.js";
 
 const ORDERS = ["index", "max", "variance"];
@@ -14,7 +15,7 @@ export class Tools {
   /**
    * @param {HTMLElement} host @param {import("./maps.js").Maps} maps
    * @param {{changed: () => void, page: (to: number) => void, numbers: () => any, values: () => string, name: () =>
-   *   string}} calls
+   *   string, arithmetic: () => SVGElement | null}} calls
    */
   constructor(host, maps, calls) {
     this.host = host;
@@ -111,9 +112,16 @@ export class Tools {
       list.open = false;
       act();
     } }, text);
+    const large = cells(this.head) > MOST_CELLS;
     const back = getComputedStyle(document.body).backgroundColor;
     list.append(el("div", { class: "entries" },
       entry(t("save-png"), () => savePng([this.maps.canvas, this.maps.above], back, `${this.calls.name()}.png`)),
+      large ? el("button", { type: "button", disabled: true, title: t("too-many", { n: MOST_CELLS }) }, t("save-svg-maps"))
+        : entry(t("save-svg-maps"), () => save(fileOf(mapsDrawn(this.maps)), `${this.calls.name()}.svg`)),
+      entry(t("save-arithmetic"), () => {
+        const drawn = this.calls.arithmetic();
+        if (drawn) save(fileOf(drawn), `${this.calls.name()}-unit.svg`);
+      }),
       entry(t("save-json"), () => saveJson(this.calls.numbers(), `${this.calls.name()}.json`)),
       entry(t("save-npz"), () => save(this.calls.values(), `${this.calls.name()}.npz`))));
     return list;
