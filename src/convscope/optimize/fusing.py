@@ -20,8 +20,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from convscope.clock import compare
 from convscope.engines import named_outputs
 from convscope.errors import ModelError
-from convscope.layers.fast.compiled import kernels
-from convscope.layers.fast.operators import can, conv2d
+from convscope.layers.fast.compiled import After, Window, kernels
+from convscope.layers.fast.operators import can, pack, there
 
 LAST = torch.channels_last
 CLOSE = 1e-4  # largest difference from the network, as a share of the largest value of an output
@@ -75,19 +75,19 @@ class FusedConv(nn.Module):
 
 @final
 class WinogradConv(nn.Module):
-    """A 3x3 convolution by our own kernel, another array added and a ReLU applied to what it has just written."""
+    """A 3x3 convolution by our own kernel, another array added and a ReLU applied before it writes its sums."""
 
     def __init__(self, conv: nn.Conv2d, activation: Activation) -> None:
         super().__init__()
-        self.weight = conv.weight.detach()
+        self.packed = pack("winograd", conv.weight.detach())
         self.bias = None if conv.bias is None else conv.bias.detach()
-        self.window = (list(conv.stride), _pair(conv.padding), list(conv.dilation), conv.groups, "winograd")
-        self.relu = activation == RELU
+        self.window = Window(3, 3, *conv.stride, *_pair(conv.padding), *conv.dilation)
+        self.groups, self.relu = conv.groups, activation == RELU
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
-        y = conv2d(x, self.weight, self.bias, *self.window)
-        y = y if other is None else y.add_(other)
-        return y.relu_() if self.relu else y
+        added = None if other is None else other.contiguous(memory_format=LAST)
+        after = After(self.bias, added, self.relu)
+        return there().winograd(x.contiguous(memory_format=LAST), self.packed, after, self.window, self.groups)
 
 
 class Fused(nn.Module):

@@ -51,6 +51,14 @@ class Window(NamedTuple):
         return down, (w + 2 * self.pw - self.dw * (self.kw - 1) - 1) // self.sw + 1
 
 
+class After(NamedTuple):
+    """What is done to a convolution's sums before they are written: bias, another array of the output's shape, ReLU."""
+
+    bias: Tensor | None = None
+    other: Tensor | None = None
+    relu: bool = False
+
+
 class _Window(ctypes.Structure):
     _fields_ = [(name, ctypes.c_int) for name in Window._fields]
 
@@ -64,7 +72,7 @@ class Kernels:
         at, number = ctypes.c_void_p, ctypes.c_int
         self._library.grouped.argtypes = [at, at, at, at, _Shape, _Window, number]
         self._library.separable.argtypes = [at, at, at, at, at, _Shape, _Window]
-        self._library.winograd.argtypes = [at, at, at, at, _Shape, _Window, number, number]
+        self._library.winograd.argtypes = [at, at, at, at, at, _Shape, _Window, number, number, ctypes.c_bool]
         self._library.max_pool.argtypes = [at, at, _Shape, _Window]
 
     def lanes(self, channels: int) -> int:
@@ -83,13 +91,14 @@ class Kernels:
         self._library.separable(_at(x), _at(depth), _at(point), _at(bias), _at(y), *plan)
         return y
 
-    def winograd(self, x: Tensor, packed: Tensor, bias: Tensor | None, window: Window, groups: int) -> Tensor:
+    def winograd(self, x: Tensor, packed: Tensor, after: After, window: Window, groups: int) -> Tensor:
         """Convolution of stride 1 with 3 taps along one axis or both; packed as `pack_panels` does, point by point."""
         points, panels, _, panel = packed.shape
         y, *plan = _output(x, panels * panel, window)
         per_tile = 4 * points * (x.shape[1] + panels * panel)
         block = max(14, _BLOCK_BYTES // per_tile // 14 * 14)
-        self._library.winograd(_at(x), _at(packed), _at(bias), _at(y), *plan, groups, block)
+        given = (_at(x), _at(packed), _at(after.bias), _at(after.other), _at(y))
+        self._library.winograd(*given, *plan, groups, block, after.relu)
         return y
 
     def max_pool(self, x: Tensor, window: Window) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from torch.utils.weak import WeakIdKeyDictionary
 
-from convscope.layers.fast.compiled import Kernels, Window, kernels
+from convscope.layers.fast.compiled import After, Kernels, Window, kernels
 from convscope.layers.fast.packing import pack_grouped, pack_panels, winograd_points
 
 LAST = torch.channels_last
@@ -86,7 +86,7 @@ def _conv2d(  # noqa: PLR0913 - the arguments of the operator
     x = x.contiguous(memory_format=LAST)
     if way == "grouped":
         return there().grouped(x, packed, bias, window)
-    return there().winograd(x, packed, bias, window, groups)
+    return there().winograd(x, packed, After(bias), window, groups)
 
 
 def _conv2d_shape(x: Tensor, weight: Tensor, bias: Any, stride: Any, padding: Any, dilation: Any, *_: Any) -> Tensor:
