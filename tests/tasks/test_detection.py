@@ -125,7 +125,9 @@ def test_decoding_keeps_the_best_of_those_that_overlap(seed: int) -> None:
                 ious = box_iou(boxes[picture, best][None], boxes[picture, rest])[0] if rest else torch.zeros(0)
                 left = [i for i, iou in zip(rest, ious, strict=True) if iou <= 0.5]
         own = found.of(picture)
-        said = sorted(zip(own.scores.tolist(), own.labels.tolist(), own.boxes.tolist(), strict=True), key=lambda f: f[1:])
+        said = sorted(
+            zip(own.scores.tolist(), own.labels.tolist(), own.boxes.tolist(), strict=True), key=lambda f: f[1:]
+        )
         wanted.sort(key=lambda f: f[1:])
         assert [f[1:] for f in said] == [f[1:] for f in wanted]
         assert [f[0] for f in said] == pytest.approx([f[0] for f in wanted], abs=1e-6)

@@ -131,7 +131,7 @@ class SampleSet:
         """The tasks of a set that serves several; none of one that serves one."""
         return ("detect", "segment") if self.task == "detect,segment" else ()
 
-    def part(self, task: TaskName) -> "SampleSet":
+    def part(self, task: TaskName) -> SampleSet:
         """The same pictures for one of the tasks, with the classes that it tells apart."""
         own = classes_of_heads(self.task, len(self.classes))[task]
         return replace(self, task=task, classes=tuple(self.classes[i] for i in own))
@@ -148,7 +148,7 @@ class SampleSet:
             counts += torch.bincount(what, minlength=256) if what is not None else 0
         return counts[: len(self.classes)]
 
-    def subset(self, indices: Tensor) -> "SampleSet":
+    def subset(self, indices: Tensor) -> SampleSet:
         """The samples at `indices` as a set of their own."""
         return replace(self, samples=tuple(self.samples[i] for i in indices.tolist()))
 
