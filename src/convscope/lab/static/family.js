@@ -131,8 +131,8 @@ class Family {
     const dense = rows[0];
     const most = Math.max(...rows.map((/** @type {any} */ m) => m.macs));
     const heads = ["member", "output", "params", "MACs", "", "sees", "moves", "fewer", ...(timed ? ["takes", "faster"] : [])];
-    const head = heads.map((k, i) => el("th", { scope: "col", class: i ? "num" : null },
-      k && k !== "MACs" ? t(`col-${k}`) : k));
+    const head = heads.map((k, i) => k ? el("th", { scope: "col", class: i ? "num" : null },
+      k !== "MACs" ? t(`col-${k}`) : k) : el("td", { "aria-hidden": "true" }));
     const cell = (/** @type {string} */ text) => el("td", { class: "num" }, text);
     fill(this.table, el("table", { class: "family-table" }, el("thead", {}, el("tr", {}, ...head)),
       el("tbody", {}, ...rows.map((/** @type {any} */ m) => {
