@@ -21,13 +21,13 @@ from convscope import machine
 
 machine.tune()
 
-import torch  # noqa: E402 - after the tuned start
-from torch import Tensor, nn  # noqa: E402
+import torch
+from torch import Tensor, nn
 
-from convscope import layers, record, summarize  # noqa: E402
-from convscope.clock import Limits, Timing, compare, limits  # noqa: E402
-from convscope.layers.fast import fastest  # noqa: E402
-from convscope.table import Column, Table, to_json  # noqa: E402
+from convscope import layers, record, summarize
+from convscope.clock import Limits, Timing, compare, limits
+from convscope.layers.fast import fastest
+from convscope.table import Column, Table, to_json
 
 CHANNELS = {16: 256, 56: 128, 112: 64}
 SHARE, SAVING, SAME = 0.7, 0.6, 0.97  # the goals; what is within 3 % counts as equal

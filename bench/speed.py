@@ -15,18 +15,18 @@ from convscope import machine
 
 machine.tune()
 
-import torch  # noqa: E402 - after the tuned start
-import torchvision  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
+import torch
+import torchvision
+from torch import Tensor, nn
 
-from convscope.clock import Timing, compare  # noqa: E402
-from convscope.data import ImageSet  # noqa: E402
-from convscope.engines import Card, named_outputs, output_names  # noqa: E402
-from convscope.errors import ConvscopeError  # noqa: E402
-from convscope.models import LeNet5  # noqa: E402
-from convscope.optimize import STAGES, Material  # noqa: E402
-from convscope.optimize.fusing import difference  # noqa: E402
-from convscope.table import Column, Table  # noqa: E402
+from convscope.clock import Timing, compare
+from convscope.data import ImageSet
+from convscope.engines import Card, named_outputs, output_names
+from convscope.errors import ConvscopeError
+from convscope.models import LeNet5
+from convscope.optimize import STAGES, Material
+from convscope.optimize.fusing import difference
+from convscope.table import Column, Table
 
 STOCK = "stock PyTorch"
 OURS = "fused convolutions (ours)"

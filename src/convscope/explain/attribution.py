@@ -125,7 +125,7 @@ def attribute(
         except (RuntimeError, NotImplementedError) as error:
             if isinstance(error, ModelError | InputError):
                 raise
-            reason = str(error).splitlines()[0]
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ModelError(f"attribute: the model gives no gradient for {method} ({reason})") from error
     return replace(made, method=method, target=name, score=score)
 
