@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from convscope.engines.aside import aside
 from convscope.engines.card import Card
 from convscope.engines.need import need
-from convscope.engines.openvino import openvino, saved
+from convscope.engines.openvino import core, saved
 from convscope.engines.quiet import quiet
 from convscope.errors import ModelError
 
@@ -19,13 +20,13 @@ def int8_bytes(onnx: bytes, card: Card, pictures_1CHW: Sequence[Tensor]) -> tupl
     Source: Jacob et al. 2018 (arXiv:1712.05877).
     """
     need("openvino", "nncf", extra="optimize")
-    graph = openvino().Core().read_model(onnx)
+    graph = core().read_model(onnx)
     try:
         with quiet():
             import nncf
 
             given = nncf.Dataset([x.numpy() for x in pictures_1CHW])
-            quantised = nncf.quantize(graph, given, subset_size=len(pictures_1CHW))
+            quantised = aside(lambda: nncf.quantize(graph, given, subset_size=len(pictures_1CHW)))  # it loads plugins
     except Exception as error:
         lines = str(error).strip().splitlines()
         raise ModelError(

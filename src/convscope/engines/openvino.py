@@ -6,6 +6,7 @@ it, can be imported. Here it cannot: `openvino()` is the one place that imports 
 
 import sys
 import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from convscope.engines.aside import aside
 from convscope.engines.card import KEY, Card
 from convscope.engines.need import need
 from convscope.engines.onnx import onnx_bytes
@@ -33,6 +35,18 @@ def openvino() -> Any:
     return openvino
 
 
+@cache
+def core() -> Any:
+    """The one Core of the process, with its CPU plugin loaded."""
+
+    def loaded() -> Any:
+        made = openvino().Core()
+        made.get_property("CPU", "FULL_DEVICE_NAME")
+        return made
+
+    return aside(loaded)
+
+
 def openvino_bytes(model: nn.Module, example_NCHW: Tensor, card: Card) -> tuple[bytes, bytes]:
     """The network as OpenVINO's two files: the graph (.xml) with the card, and the weights (.bin).
 
@@ -44,7 +58,7 @@ def openvino_bytes(model: nn.Module, example_NCHW: Tensor, card: Card) -> tuple[
 
 def openvino_from(onnx: bytes, card: Card) -> tuple[bytes, bytes]:
     """An ONNX file as OpenVINO's two files, with another card."""
-    return saved(openvino().Core().read_model(onnx), card)
+    return saved(core().read_model(onnx), card)
 
 
 def saved(graph: Any, card: Card) -> tuple[bytes, bytes]:
@@ -64,9 +78,9 @@ class OpenVinoModel(nn.Module):
 
     def __init__(self, graph: bytes, weights: bytes, *, source: str) -> None:
         super().__init__()
-        core = openvino().Core()
+        read = core().read_model
         try:
-            network = core.read_model(graph, weights)
+            network = read(graph, weights)
             text = network.get_rt_info([KEY]).astype(str) if network.has_rt_info([KEY]) else None
         except Exception as error:
             raise ModelError(
@@ -74,7 +88,7 @@ class OpenVinoModel(nn.Module):
             ) from None
         self.card = Card.read(text, source=source)
         hints = {"INFERENCE_PRECISION_HINT": self.card.precision, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
-        self.compiled: Any = core.compile_model(network, "CPU", hints)
+        self.compiled: Any = core().compile_model(network, "CPU", hints)
 
     def forward(self, x_NCHW: Tensor) -> Any:
         found = self.compiled(np.ascontiguousarray(x_NCHW.detach().cpu().numpy()))
