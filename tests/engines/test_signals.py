@@ -11,7 +11,6 @@ from torch import nn
 
 from convscope.engines import Card, OpenVinoModel, int8_bytes, onnx_bytes, openvino_from, output_names
 
-
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="stack_t is laid out as Linux has it")
 
 
