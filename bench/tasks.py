@@ -1,15 +1,18 @@
 """Detection and segmentation on digit scenes: images a second, and how good a network is after a budget of minutes.
 
-Speed: one training step of `convscope.train` (tuned layout, average of the weights, clipping, augmentation) against a
-plain loop over the same network and pictures in PyTorch's own layout, turn about in one process.
+Speed: training steps of `convscope.train` as its command runs them (tuned start, average of the weights, clipping,
+augmentation) against a plain loop over the same network and pictures as PyTorch is installed, each in a process of its
+own, turn about.
 Accuracy: `--minutes` from scratch, the median over seeds on the test part.
 
     python bench/tasks.py speed [rounds]
     python bench/tasks.py accuracy [minutes] [seeds]
 """
 
+import os
 import platform
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -65,14 +68,23 @@ def ours(task: str) -> float:
         return STEPS * config.batch_size / (time.monotonic() - began)
 
 
+SIDES = {"plain loop": bare, "convscope": ours}
+
+
+def side(name: str, task: str) -> float:
+    """Images a second of one side, in a process of its own."""
+    environment = os.environ | {"CONVSCOPE_TUNE": str(int(name == "convscope"))}
+    command = [sys.executable, __file__, "side", name, task]
+    return float(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
+
+
 def speed(rounds: int = 5) -> None:
     """Print each side's median, and the median and spread of the ratio."""
     for task in TASK_NAMES:
-        found: dict[str, list[float]] = {"plain loop": [], "convscope": []}
+        found: dict[str, list[float]] = {name: [] for name in SIDES}
         for turn in range(rounds):
-            sides = [("plain loop", bare), ("convscope", ours)]
-            for name, side in reversed(sides) if turn % 2 else sides:
-                found[name].append(side(task))
+            for name in reversed(SIDES) if turn % 2 else SIDES:
+                found[name].append(side(name, task))
         ratios = [a / b for a, b in zip(found["convscope"], found["plain loop"], strict=True)]
         rates = ", ".join(f"{name} {statistics.median(rate):.0f} images/s" for name, rate in found.items())
         print(f"{task:8} {rates}, ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
@@ -80,6 +92,7 @@ def speed(rounds: int = 5) -> None:
 
 def accuracy(minutes: float = 3.0, seeds: int = 3) -> None:
     """Print the test score of each seed and their median."""
+    machine.tune()
     for task in TASK_NAMES:
         scores = []
         for seed in range(seeds):
@@ -95,6 +108,12 @@ def accuracy(minutes: float = 3.0, seeds: int = 3) -> None:
 
 
 if __name__ == "__main__":
-    print(platform.processor() or platform.machine(), "torch", torch.__version__, torch.get_num_threads(), "threads")
-    what, *numbers = sys.argv[1:] or ["speed"]
-    {"speed": speed, "accuracy": accuracy}[what](*map(int, numbers))
+    if sys.argv[1:2] == ["side"]:
+        machine.tune()
+        print(SIDES[sys.argv[2]](sys.argv[3]))
+    else:
+        print(
+            platform.processor() or platform.machine(), "torch", torch.__version__, torch.get_num_threads(), "threads"
+        )
+        what, *numbers = sys.argv[1:] or ["speed"]
+        {"speed": speed, "accuracy": accuracy}[what](*map(int, numbers))
