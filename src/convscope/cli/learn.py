@@ -48,9 +48,12 @@ def train(
     out = out or Path("runs", in_order(task).replace(",", "-"))
     flags = {"task": task, "data": data, "model": model, "weights": weights, "epochs": epochs, "minutes": minutes}
     flags |= {"batch_size": batch_size, "lr": lr, "seed": seed, "device": device}
-    defaults = open_run(out).config.model_dump() if resume else machine.training_defaults()
+    leads = machine.rank() == 0  # of several processes, only this one needs the folder
+    defaults = open_run(out).config.model_dump() if resume and leads else machine.training_defaults()
     settings = resolve(flags, set or (), file=config, defaults=defaults)
     run = train(settings, out=out, resume=resume, override=override)
+    if not leads:
+        return
     last = run.metrics()[-1]
     shown = Table(tuple(Column(k, k.replace("_", " ")) for k in last), (last,), title=str(run.folder))
     show(shown, data={"run": str(run.folder), "last_epoch": last}, json=json)

@@ -79,6 +79,14 @@ def load_data(model: nn.Module, config: TrainConfig) -> Splits[Any]:
     return replace(splits, train=replace(splits.train, flip=True)) if config.flip else splits
 
 
+def check_shares(splits: Splits[Any], *, num_batches: int, num_processes: int) -> None:
+    """That every process has at least one picture of every batch, and of the validation part."""
+    smallest = min(len(splits.train) // num_batches, len(splits.val))
+    if smallest < num_processes:
+        raise InputError(f"train: {num_processes} processes cannot share {smallest} pictures of a batch, or of the "
+                         f"validation part; start {smallest}, or use a larger batch_size")  # fmt: skip
+
+
 def make_task(config: TrainConfig, train: DataSet) -> Task:
     """The task with its options; `balanced` weighs a class by one over how often it occurs, `root` by the root of it.
 
