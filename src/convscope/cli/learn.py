@@ -1,7 +1,7 @@
 """Verbs that train a network and use what was trained."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -10,6 +10,7 @@ from convscope.cli.common import (
     Input,
     Json,
     Model,
+    make_folder,
     parse_shape,
     say,
     say_written,
@@ -22,7 +23,8 @@ from convscope.table import Column, Table
 
 def train(
     task: Annotated[
-        str, typer.Argument(help="What is learnt: classify, detect, segment or detect,segment.", metavar="TASK")
+        str,
+        typer.Argument(help="What is learnt: classify, detect, segment, or several: detect,segment.", metavar="TASK"),
     ],
     data: Annotated[str | None, typer.Option(help="digits or scenes, or a folder (see docs/data.md).")] = None,
     model: Annotated[str | None, typer.Option(help="Which network (LeNet5) or backbone (small).")] = None,
@@ -38,6 +40,7 @@ def train(
     out: Annotated[Path | None, typer.Option(help="The run folder (runs/TASK).")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
     override: Annotated[bool, typer.Option("--override", help="Resume although settings differ.")] = False,
+    find_lr: Annotated[bool, typer.Option("--find-lr", help="Only try which --lr to begin with, and draw it.")] = False,
     json: Json = False,
 ) -> None:
     """Train a network; leaves a run folder that every other command takes as MODEL. --resume keeps its settings."""
@@ -51,6 +54,9 @@ def train(
     leads = machine.rank() == 0  # of several processes, only this one needs the folder
     defaults = open_run(out).config.model_dump() if resume and leads else machine.training_defaults()
     settings = resolve(flags, set or (), file=config, defaults=defaults)
+    if find_lr:
+        _find_lr(settings, out=out, json=json)
+        return
     run = train(settings, out=out, resume=resume, override=override)
     if not leads:
         return
@@ -58,6 +64,16 @@ def train(
     shown = Table(tuple(Column(k, k.replace("_", " ")) for k in last), (last,), title=str(run.folder))
     show(shown, data={"run": str(run.folder), "last_epoch": last}, json=json)
     say(f"next: convscope evaluate {run.folder}")
+
+
+def _find_lr(settings: Any, *, out: Path, json: bool) -> None:
+    from convscope.profile import save
+    from convscope.train import find_lr
+
+    picture = make_folder(out) / "learning-rates.png"
+    found = find_lr(settings)
+    show(found.table(), data=found.data(), json=json)
+    say_written(save(found.picture(), picture))
 
 
 def evaluate(

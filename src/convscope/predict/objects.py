@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -125,12 +125,30 @@ def detect(
     Shapes: images [N, C, H, W], normalised as the model was trained; the model gives `Candidates`.
     Raises: ModelError if it does not.
     """
-    task, shape = Detection(len(classes)), images.shape[2:]
     with evaluating(model) as device:
         outputs = model(images.to(device))
+    return objects_of(outputs, Asked(classes, names, sizes, images.shape[2:], threshold))
+
+
+class Asked(NamedTuple):
+    """Pictures whose outputs are read: classes, the pictures' names and sizes, the size (H, W) that the network saw."""
+
+    classes: Sequence[str]
+    names: Sequence[str]
+    sizes: Sequence[Size]
+    seen: Sequence[int]
+    threshold: float = 0.4
+
+
+def objects_of(outputs: Any, asked: Asked) -> Objects:
+    """The objects, from what the network gave.
+
+    Raises: ModelError if that is no `Candidates`.
+    """
+    classes, names, sizes, shape, threshold = asked
     if not isinstance(outputs, Candidates):
         raise ModelError(f"model: is no detector; it gives a {type(outputs).__name__}")
-    found, told = task.decode(outputs).to("cpu"), []
+    found, told = Detection(len(classes)).decode(outputs).to("cpu"), []
     for index, (height, width) in enumerate(sizes):
         own = found.of(index).where(found.of(index).scores >= threshold)
         scale = torch.tensor([width / shape[1], height / shape[0]] * 2)
@@ -152,11 +170,20 @@ def segment(
     Shapes: images [N, C, H, W], normalised as the model was trained; the model gives logits [N, len(classes), H, W].
     Raises: ModelError if it does not.
     """
-    task = Segmentation(len(classes))
     with evaluating(model) as device:
         outputs = model(images.to(device))
-    if not isinstance(outputs, Tensor) or outputs.shape[1:] != (len(classes), *images.shape[2:]):
-        raise ModelError(f"model: does not give {task.wanted(tuple(images.shape[1:]))}")
+    return regions_of(outputs, Asked(classes, names, sizes, images.shape[2:]))
+
+
+def regions_of(outputs: Any, asked: Asked) -> Regions:
+    """The class of every pixel, from what the network gave.
+
+    Raises: ModelError if that is no logits [N, C, H, W].
+    """
+    classes, names, sizes, seen, _ = asked
+    task = Segmentation(len(classes))
+    if not isinstance(outputs, Tensor) or outputs.shape[1:] != (len(classes), *seen):
+        raise ModelError(f"model: does not give {task.wanted((3, *seen))}")
     said = task.decode(outputs).cpu()
     masks = [
         torch.nn.functional.interpolate(mask[None, None].float(), size, mode="nearest-exact")[0, 0].long()

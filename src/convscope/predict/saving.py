@@ -14,11 +14,11 @@ from convscope.data.images import Picture, to_channels
 from convscope.explain.pictures import save_png
 from convscope.files import writable_folder, write_whole
 from convscope.predict.classification import Predictions
-from convscope.predict.joint import ObjectsAndRegions
+from convscope.predict.joint import Together
 from convscope.predict.objects import Objects, Regions
 from convscope.table import to_json
 
-Told = Predictions | Objects | Regions | ObjectsAndRegions
+Told = Predictions | Objects | Regions | Together
 
 
 def save_predictions(told: Told, pictures: Sequence[Picture], *, out: Path) -> list[Path]:
@@ -30,8 +30,9 @@ def save_predictions(told: Told, pictures: Sequence[Picture], *, out: Path) -> l
     written, rows = [write_whole(folder / "predictions.json", to_json(told.data()))], told.data()
     for name in rows:
         written.append(write_whole(folder / f"{'predictions' if len(rows) == 1 else name}.csv", _csv(rows[name])))
-    if isinstance(told, Objects | ObjectsAndRegions):
-        written.append(write_whole(folder / "coco.json", to_json(told.coco())))
+    objects = told.objects if isinstance(told, Together) else told
+    if isinstance(objects, Objects):
+        written.append(write_whole(folder / "coco.json", to_json(objects.coco())))
     if not isinstance(told, Predictions):
         drawn = (told.drawn(i, _pixels(p)) for i, p in enumerate(pictures))
         names = _file_names(told.names)

@@ -11,7 +11,7 @@ import math
 import signal
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from convscope.runs.config import TrainConfig, differences
 from convscope.runs.folder import Run
 from convscope.runs.progress import Progress, shown
 from convscope.train import parts
+from convscope.train.board import board
 from convscope.train.stopping import Interrupted, Stop, plain_errors, signals
 from convscope.train.team import Team
 
@@ -61,10 +62,8 @@ def train(
         stack.enter_context(torch.random.fork_rng(devices=[team.fabric.device] if device == "cuda" else []))
         stack.enter_context(torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True))
         stop = stack.enter_context(signals())
-        training = team.together(
-            lambda: _Training(settings, folder=folder, team=team, before=before, override=override)
-        )
-        stack.enter_context(_threads(training.num_threads))
+        training = team.together(lambda: Training(settings, folder=folder, team=team, before=before, override=override))
+        stack.enter_context(threads(training.num_threads))
         training.prepare(measure=before is None and settings.minutes > 0)
         epochs, quiet = training.config.epochs, not progress or not team.leads
         bar = stack.enter_context(shown(steps=epochs * training.num_batches, epochs=epochs, quiet=quiet))
@@ -72,7 +71,7 @@ def train(
         return training.about
 
 
-class _Training:
+class Training:
     """One run's state, and the loop over it."""
 
     def __init__(
@@ -115,6 +114,8 @@ class _Training:
         if self.team.leads:
             runs.start(self.about)
             files.write_whole(self.folder / runs.METRICS, "".join(map(_json_line, self.rows)))
+        wanted = self.config.tensorboard and self.team.leads
+        self.board = board(self.folder, after=self.step) if wanted else lambda row: None
 
     def _set_up(self) -> None:
         self.module, self.optimizer = self.fabric.setup(
@@ -134,6 +135,7 @@ class _Training:
                 with (self.folder / runs.METRICS).open("a") as file:
                     file.write(_json_line(row))
             bar.epoch(row)
+            self.board(row)
             if time.monotonic() - self.saved > SECONDS_BETWEEN_SAVES and not self.config.save_every_steps:
                 self._save()
             if self._stopped(stop) and self.epoch < self.config.epochs:
@@ -149,7 +151,8 @@ class _Training:
         self._training_mode()
         began = time.monotonic() - self.elapsed
         for at in range(self.batch, self.num_batches):
-            self._step(batches[at], numbers=numbers, at=at)
+            done = (self.epoch + (at + 0.5) / self.num_batches) / config.epochs
+            self._step(batches[at], numbers=numbers, rate=parts.learning_rate(config, done=done))
             self.batch, self.step = at + 1, self.step + 1
             self.elapsed = time.monotonic() - began
             bar.step(self.step)
@@ -169,15 +172,15 @@ class _Training:
         for part in self.frozen:
             part.eval()
 
-    def _step(self, samples: Tensor, *, numbers: Tensor | None, at: int) -> None:
+    def _step(self, samples: Tensor, *, numbers: Tensor | None, rate: float) -> dict[str, float] | None:
+        """One step of the optimiser; the mean losses of its batch, None if they were not finite and it was skipped."""
         config = self.config
         parts.seed((config.seed << 32) + self.step * self.team.size + self.team.rank, device=self.fabric.device)
-        rate = parts.learning_rate(config, done=(self.epoch + (at + 0.5) / self.num_batches) / config.epochs)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("share", 1.0)
         values = self._gradients(samples, numbers)
         if values is None:
-            return
+            return None
         if config.clip:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
         self.optimizer.step()
@@ -185,6 +188,7 @@ class _Training:
             self.average.follow(self.step + 1)
         for name, value in (values | {"samples": 1.0}).items():
             self.sums[name] = self.sums.get(name, 0.0) + value * len(samples)
+        return values
 
     def _gradients(self, samples: Tensor, numbers: Tensor | None) -> dict[str, float] | None:
         """Gradients of a batch, part after part, and its mean losses; None if they are not finite and skipped.
@@ -214,7 +218,7 @@ class _Training:
         row |= {f"train_{name}": total / count for name, total in self.sums.items()}
         began = time.monotonic()
         row |= {f"val_{name}": value for name, value in self._validate().items()}
-        row["lr"] = self.optimizer.param_groups[0]["lr"]
+        row["lr"] = self.optimizer.param_groups[-1]["lr"]  # of the head
         row["images_per_second"] = round(len(self.splits.train) / self.elapsed, 1)
         row["seconds"] = round(self.elapsed + time.monotonic() - began, 3)
         self.rows.append(row)
@@ -237,6 +241,20 @@ class _Training:
         told = {name: value.item() for name, value in metrics.compute().items()}  # over all processes
         return {"loss": self.team.added({"loss": loss})["loss"] / len(val)} | told
 
+    def losses_at(self, rates: Sequence[float]) -> list[float]:
+        """The loss at each rate in turn, a step each; fewer where it is no longer finite."""
+        self._set_up()
+        self._training_mode()
+        losses: list[float] = []
+        for at, rate in enumerate(rates):
+            epoch, batch = divmod(at, self.num_batches)
+            batches = order(len(self.splits.train), seed=self.config.seed, epoch=epoch).tensor_split(self.num_batches)
+            values = self._step(batches[batch], numbers=self._draws(), rate=rate)
+            if values is None:
+                break
+            losses.append(values["loss"])
+        return losses
+
     def _no_longer_better(self) -> bool:
         scores = [row[f"val_{self.task.score}"] for row in self.rows]
         return bool(self.config.patience and scores) and (
@@ -253,7 +271,7 @@ class _Training:
         seconds = []
         for at in range(sum(MEASURED_STEPS)):
             began = time.monotonic()
-            self._step(batches[at % self.num_batches], numbers=numbers, at=0)
+            self._step(batches[at % self.num_batches], numbers=numbers, rate=0.0)
             seconds.append(time.monotonic() - began)
         began = time.monotonic()
         self._validate()
@@ -289,7 +307,7 @@ class _Training:
             )
         if not same:  # the batches are cut anew, so the epoch under way starts over
             self.batch, self.elapsed, self.sums = 0, 0.0, {}
-        if len(before["optimizer"]["state"]) and before["optimizer_name"] == self.config.optimizer:
+        if before["optimizer_name"] == self.config.optimizer and parts.fits(self.optimizer, before["optimizer"]):
             self.optimizer.load_state_dict(before["optimizer"])
         if self.average is not None and before.get("average"):
             self.average.inner.load_state_dict(before["average"])
@@ -339,7 +357,7 @@ def _json_line(row: dict[str, Any]) -> str:
 
 
 @contextmanager
-def _threads(number: int) -> Iterator[None]:
+def threads(number: int) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(number or before)
     try:

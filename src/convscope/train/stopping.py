@@ -61,12 +61,12 @@ def plain_errors(config: TrainConfig, folder: Path) -> Iterator[None]:
         if "more than 1 value per channel" in text:
             raise InputError("train: batch normalisation needs two pictures a step; use a larger batch_size") from error
         if "finished reduction in the prior iteration" in text:
-            raise InputError("train: the network has weights that do not enter its loss, which several processes cannot "
-                             "share; take them out, or train with one process") from error  # fmt: skip
+            raise InputError("train: the network has weights that do not enter its loss, which several processes "
+                             "cannot share; take them out, or train with one process") from error  # fmt: skip
         if isinstance(error, torch.distributed.DistError) or "gloo" in text:
             raise RunError(f"train: process {machine.rank()} of {machine.number_of_processes()} lost the others "
-                           f"({_cause(text)}); the last checkpoint in {folder} was kept; resume, with as many processes "
-                           "as there are") from error  # fmt: skip
+                           f"({_cause(text)}); the last checkpoint in {folder} was kept; resume, with as many "
+                           "processes as there are") from error  # fmt: skip
         raise
 
 

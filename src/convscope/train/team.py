@@ -1,5 +1,6 @@
 """The processes of one run: this one by itself, or those that torchrun started, of which the first leads."""
 
+import logging
 import os
 from collections.abc import Callable, Mapping
 from types import TracebackType
@@ -30,11 +31,14 @@ class Team:
         if self.size % here:
             raise InputError(f"train: {self.size} processes do not come {here} to a host; start as many on each")
         if device == "cuda" and torch.cuda.device_count() < here:
-            raise InputError(f"train: {here} processes cannot share {torch.cuda.device_count()} GPUs; start one for each")
+            raise InputError(
+                f"train: {here} processes cannot share {torch.cuda.device_count()} GPUs; start one for each"
+            )
         self.fabric = Fabric(
             accelerator=device, devices=here, num_nodes=self.size // here, precision=PRECISIONS[precision],  # pyright: ignore[reportArgumentType]
             strategy="ddp" if self.size > 1 else "auto",
         )  # fmt: skip
+        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces every process
         self.fabric.launch()
 
     def __enter__(self) -> "Team":
