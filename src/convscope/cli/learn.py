@@ -93,30 +93,25 @@ def evaluate(
 
 def predict(
     model: Model,
-    images: Annotated[list[str], typer.Argument(help="Which pictures: files, folders, patterns.", metavar="IMAGE...")],
+    images: Annotated[
+        list[str], typer.Argument(help="Which pictures: files, folders, patterns, videos.", metavar="IMAGE...")
+    ],
     top: Annotated[int, typer.Option(help="How many classes a picture.", min=1)] = 5,
     threshold: Annotated[float, typer.Option(help="Least score of an object.", min=0, max=1)] = 0.4,
+    every: Annotated[int, typer.Option(help="Of a video, each so-many-th frame.", min=1)] = 1,
     out: Annotated[Path | None, typer.Option(help="A folder for drawn pictures, JSON, CSV and COCO.")] = None,
     json: Json = False,
 ) -> None:
     """The classes of pictures, the objects in them, or the classes of their pixels, as the network has learnt."""
-    import torch
-
-    from convscope.data.named import expand, open_picture
-    from convscope.predict import predict_any, save_predictions
+    from convscope.predict import predict_files
     from convscope.runs.loaded import load_model
 
     loaded = load_model(model)
     warn_if_untrained(loaded)
-    names = expand(images)
-    pictures = [open_picture(name) for name in names]
-    prepared = [loaded.prepare(picture) for picture in pictures]
-    say(*dict.fromkeys(note for _, notes in prepared for note in notes))
-    x = torch.cat([x for x, _ in prepared])
-    sizes = [picture.shape[:2] for picture in pictures]
-    told = predict_any(loaded, x, names=names, sizes=sizes, top=top, threshold=threshold)
+    told, notes, written = predict_files(loaded, images, top=top, threshold=threshold, every=every, out=out)
+    say(*notes)
     show(told.table(), data=told.data(), json=json)
-    for path in save_predictions(told, pictures, out=out) if out else ():
+    for path in written:
         say_written(path)
 
 

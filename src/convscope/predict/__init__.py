@@ -2,10 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from itertools import chain, islice
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from convscope.data.frames import open_frames
+from convscope.data.named import expand
 from convscope.evaluate import checked_logits, evaluating
 from convscope.models import classes_of_heads
 from convscope.predict.answers import Answer, answer
@@ -22,7 +27,7 @@ from convscope.predict.objects import (
     regions_of,
     segment,
 )
-from convscope.predict.saving import save_predictions
+from convscope.predict.saving import Drawings, Told, save_predictions
 from convscope.runs.loaded import LoadedModel
 
 __all__ = [
@@ -38,6 +43,7 @@ __all__ = [
     "detect",
     "predict",
     "predict_any",
+    "predict_files",
     "save_predictions",
     "segment",
 ]
@@ -68,8 +74,32 @@ def predict_any(
                 given = outputs[head] if len(heads) > 1 else outputs
                 asked = Asked(own, names[here], sizes[here], x.shape[2:], threshold)
                 told[head].append(_read(head, given, asked, top))
-    answers = {head: _joined(parts) for head, parts in told.items()}
+    answers = {head: joined(parts) for head, parts in told.items()}
     return Together(answers) if len(answers) > 1 else answers[loaded.task]
+
+
+def predict_files(
+    loaded: LoadedModel, names: Sequence[str], *, top: int = 5, threshold: float = 0.4, every: int = 1,
+    out: Path | None = None,
+) -> tuple[Told, list[str], list[Path]]:  # fmt: skip
+    """What a model says of files, folders, patterns and videos; what was done to the pictures, and the files written.
+
+    `every` so-many-th frame of a video is looked at. Pictures are read, told of and drawn (into `out`) 32 at a time, so
+    that memory does not grow with their pixels; masks are not kept.
+    Raises: ImageError; InputError if `out` cannot be written in; ModelError if the model does not fit its task.
+    """
+    drawings, parts, notes, written = Drawings(out) if out else None, [], {}, []
+    frames = chain.from_iterable(open_frames(name, every=every) for name in expand(names))
+    while batch := list(islice(frames, BATCH)):
+        called, pictures = [name for name, _ in batch], [picture for _, picture in batch]
+        prepared = [loaded.prepare(picture) for picture in pictures]
+        notes |= dict.fromkeys(note for _, own in prepared for note in own)
+        x, sizes = torch.cat([x for x, _ in prepared]), [picture.shape[:2] for picture in pictures]
+        told = predict_any(loaded, x, names=called, sizes=sizes, top=top, threshold=threshold)
+        written += drawings.save(told, pictures) if drawings else ()
+        parts.append(without_masks(told))
+    told = joined(parts)
+    return told, list(notes), [*(save_predictions(told, out=out) if out else ()), *written]
 
 
 def _read(head: str, outputs: Any, asked: Asked, top: int) -> Predictions | Objects | Regions:
@@ -78,8 +108,17 @@ def _read(head: str, outputs: Any, asked: Asked, top: int) -> Predictions | Obje
     return objects_of(outputs, asked) if head == "detect" else regions_of(outputs, asked)
 
 
-def _joined(parts: Sequence[Any]) -> Any:
+def joined(parts: Sequence[Any]) -> Any:
     """What was told of batches, as told of all pictures at once."""
     first, *rest = parts
+    if isinstance(first, Together):
+        return Together({head: joined([part.of[head] for part in parts]) for head in first.of})
     lists = [f.name for f in fields(first) if f.name != "classes"]
     return replace(first, **{name: sum((getattr(p, name) for p in rest), getattr(first, name)) for name in lists})
+
+
+def without_masks(told: Any) -> Any:
+    """The same, without what each pixel is."""
+    if isinstance(told, Together):
+        return Together({head: without_masks(own) for head, own in told.of.items()})
+    return replace(told, masks=()) if isinstance(told, Regions) else told
