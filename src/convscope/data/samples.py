@@ -5,7 +5,7 @@ Shape suffixes: N pictures, C channels, H rows, W columns, n boxes of one pictur
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -87,6 +87,7 @@ class SampleSet:
     """Samples of one size for one task, or for several; `classes` includes the background of masks, at 0.
 
     `normalisation` is applied when a batch is made, after augmentation, which may mirror pictures if `flip`.
+    `categories` are the numbers that the data's own files give the classes, where they do.
     Raises: DataError if sizes differ, or boxes or masks are missing or wrong for the task.
     """
 
@@ -95,6 +96,7 @@ class SampleSet:
     task: TaskName
     normalisation: Normalisation = field(default=Normalisation())
     flip: bool = False
+    categories: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.samples:
@@ -146,6 +148,23 @@ class SampleSet:
         own = classes_of_heads(self.task, len(self.classes))[task]
         return replace(self, task=task, classes=tuple(self.classes[i] for i in own))
 
+    def as_classes(self, classes: Sequence[str]) -> SampleSet:
+        """The same pictures for a network that learnt other classes, those of this set (by name) among them."""
+        new = torch.tensor([classes.index(name) for name in self.classes])
+        pixels = torch.full((256,), IGNORE, dtype=torch.uint8)
+        pixels[: len(new)] = new.to(torch.uint8)
+
+        def renamed(sample: Sample) -> Sample:
+            mask = (
+                sample.mask
+                if sample.mask is None
+                else _like(pixels[sample.mask.as_subclass(Tensor).long()], sample.mask)
+            )
+            labels = None if sample.labels is None or self.task == "segment" else new[sample.labels]
+            return replace(sample, mask=mask, labels=labels)
+
+        return replace(self, samples=tuple(map(renamed, self.samples)), classes=tuple(classes))
+
     def class_counts(self) -> Tensor:
         """Pictures, boxes or pixels of each class, int64 [C]."""
         if self.task == "classify":
@@ -174,6 +193,12 @@ class SampleSet:
         if task == "segment":
             return torch.stack([s.mask.as_subclass(Tensor) for s in samples if s.mask is not None]).long()
         return joined([(s.boxes, s.labels) for s in samples if s.boxes is not None and s.labels is not None])
+
+
+def _like(values: Tensor, other: Any) -> Any:
+    from torchvision import tv_tensors
+
+    return tv_tensors.wrap(values, like=other)
 
 
 def cropped(sample: Sample, draws: Sequence[float], *, flip: bool = False) -> Sample:

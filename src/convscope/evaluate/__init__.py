@@ -93,6 +93,8 @@ def held_out(loaded: LoadedModel, data: str | None = None, *, part: str = "test"
         raise DataError(f"{loaded.spec}: no data are known to measure it on; give --data")
     parts = datasets.load(spec, shape=loaded.shape, seed=loaded.seed, task=loaded.task)  # pyright: ignore[reportArgumentType]
     images = getattr(parts, part)
+    if images.classes != loaded.classes and {*images.classes} <= {*(loaded.classes or ())}:
+        images = images.as_classes(loaded.classes)
     if images.classes != loaded.classes:
         learnt = ", ".join(loaded.class_names()[:8])
         raise DataError(f"data {spec!r}: has classes {', '.join(images.classes[:8])}, but {loaded.spec} "

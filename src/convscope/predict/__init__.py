@@ -99,7 +99,8 @@ def predict_files(
         written += drawings.save(told, pictures) if drawings else ()
         parts.append(without_masks(told))
     told = joined(parts)
-    return told, list(notes), [*(save_predictions(told, out=out) if out else ()), *written]
+    tables = save_predictions(told, out=out, categories=loaded.categories) if out else ()
+    return told, list(notes), [*tables, *written]
 
 
 def _read(head: str, outputs: Any, asked: Asked, top: int) -> Predictions | Objects | Regions:

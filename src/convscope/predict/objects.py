@@ -1,6 +1,6 @@
 """The objects in pictures, and the classes of their pixels, in the pixels of the pictures as they were given."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
@@ -51,8 +51,12 @@ class Objects:
         """Plain data for JSON."""
         return {"objects": [asdict(r) for r in self.rows]}
 
-    def coco(self) -> dict[str, Any]:
-        """The same as COCO has it: images, categories, and annotations with x y width height."""
+    def coco(self, categories: Mapping[str, int]) -> dict[str, Any]:
+        """The same as COCO has it: images, categories, and annotations with x y width height.
+
+        `categories`: the numbers of the classes, where the data had some; they count from 1 where not.
+        """
+        numbers = [categories.get(name, at) for at, name in enumerate(self.classes, 1)]
         images = [
             {"id": i, "file_name": name, "height": size[0], "width": size[1]}
             for i, (name, size) in enumerate(zip(self.names, self.sizes, strict=True), 1)
@@ -62,10 +66,10 @@ class Objects:
             rows = zip(boxes.boxes.tolist(), boxes.labels.tolist(), boxes.scores.tolist(), strict=True)
             for (x1, y1, x2, y2), label, score in rows:
                 bbox, area = [x1, y1, x2 - x1, y2 - y1], (x2 - x1) * (y2 - y1)
-                annotations.append({"id": len(annotations) + 1, "image_id": image["id"], "category_id": label + 1}
+                annotations.append({"id": len(annotations) + 1, "image_id": image["id"], "category_id": numbers[label]}
                                    | {"bbox": bbox, "area": area, "score": score, "iscrowd": 0})  # fmt: skip
-        categories = [{"id": i, "name": name} for i, name in enumerate(self.classes, 1)]
-        return {"images": images, "categories": categories, "annotations": annotations}
+        named = [{"id": i, "name": name} for i, name in zip(numbers, self.classes, strict=True)]
+        return {"images": images, "categories": named, "annotations": annotations}
 
     def drawn(self, index: int, picture_CHW: Tensor) -> Tensor:
         """A picture, uint8, with what was found in it."""

@@ -3,7 +3,7 @@
 import csv
 import io
 import itertools
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from convscope.table import to_json
 Told = Predictions | Objects | Regions | Together
 
 
-def save_predictions(told: Told, *, out: Path) -> list[Path]:
+def save_predictions(told: Told, *, out: Path, categories: Mapping[str, int]) -> list[Path]:
     """Write the rows into the folder `out`, as JSON and CSV, and objects as COCO has them; the files that were written.
 
     Raises: InputError if it cannot be written in; RunError if the disk refuses.
@@ -33,7 +33,7 @@ def save_predictions(told: Told, *, out: Path) -> list[Path]:
         written.append(write_whole(folder / f"{'predictions' if len(rows) == 1 else name}.csv", _csv(rows[name])))
     objects = told.objects if isinstance(told, Together) else told
     if isinstance(objects, Objects):
-        written.append(write_whole(folder / "coco.json", to_json(objects.coco())))
+        written.append(write_whole(folder / "coco.json", to_json(objects.coco(categories))))
     return written
 
 

@@ -109,7 +109,7 @@ class Training:
             self._continue(self.before, override=self.override)
         self.about = Run(
             self.folder, self.config, self.splits.train.classes, self.splits.train.shape,
-            self.splits.train.normalisation,
+            self.splits.train.normalisation, getattr(self.splits.train, "categories", {}),
         )  # fmt: skip
         if self.team.leads:
             runs.start(self.about)
