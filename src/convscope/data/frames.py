@@ -66,7 +66,7 @@ def _of_video(name: str, path: Path) -> Iterator[np.ndarray]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            import av
+            import av  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise ImageError(f"{name}: is a video, and PyAV is not installed; pip install 'convscope[video]'") from None
     errors: Any = av.FFmpegError

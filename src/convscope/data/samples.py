@@ -198,7 +198,7 @@ class SampleSet:
 def _like(values: Tensor, other: Any) -> Any:
     from torchvision import tv_tensors
 
-    return tv_tensors.wrap(values, like=other)
+    return tv_tensors.wrap(values, like=other)  # pyright: ignore[reportCallIssue]
 
 
 def cropped(sample: Sample, draws: Sequence[float], *, flip: bool = False) -> Sample:

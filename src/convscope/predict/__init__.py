@@ -67,9 +67,10 @@ def predict_any(
     with evaluating(loaded.model) as device:
         for at in range(0, len(x_NCHW), BATCH):
             x, here = x_NCHW[at : at + BATCH].to(device), slice(at, at + BATCH)
-            outputs = checked_logits(loaded.model, x, num_classes=len(classes)) if [*heads] == ["classify"] else (
-                loaded.model(x)
-            )  # fmt: skip
+            if loaded.task == "classify":
+                outputs: Any = checked_logits(loaded.model, x, num_classes=len(classes))
+            else:
+                outputs = loaded.model(x)
             for head, own in heads.items():
                 given = outputs[head] if len(heads) > 1 else outputs
                 asked = Asked(own, names[here], sizes[here], x.shape[2:], threshold)

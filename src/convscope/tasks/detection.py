@@ -112,9 +112,10 @@ class AveragePrecision:
 
     def compute(self) -> dict[str, Tensor]:
         """The two means over the pictures of all processes; 0 while there is no class to average."""
-        seen: list[Any] = [self.seen]
+        own: Any = self.seen
+        seen = [own]
         if dist.is_available() and dist.is_initialized():
-            dist.all_gather_object(seen := [None] * dist.get_world_size(), self.seen)
+            dist.all_gather_object(seen := [own] * dist.get_world_size(), own)
         self.inner.reset()
         for batch in chain.from_iterable(seen):
             self.inner.update(*batch)

@@ -99,6 +99,8 @@ class Training:
         self.frozen = parts.frozen(self.model) if config.freeze else []
         self.format = torch.channels_last if config.channels_last else torch.contiguous_format
         parts.check_shares(self.splits, num_batches=self.num_batches, num_processes=team.size)
+        wanted, done = config.tensorboard and team.leads, before["step"] if before else 0
+        self.board = board(folder, after=done) if wanted else lambda row: None
 
     def prepare(self, *, measure: bool) -> None:
         """Everything up to the first step; with `measure`, as many epochs as the minutes allow."""
@@ -114,8 +116,6 @@ class Training:
         if self.team.leads:
             runs.start(self.about)
             files.write_whole(self.folder / runs.METRICS, "".join(map(_json_line, self.rows)))
-        wanted = self.config.tensorboard and self.team.leads
-        self.board = board(self.folder, after=self.step) if wanted else lambda row: None
 
     def _set_up(self) -> None:
         self.module, self.optimizer = self.fabric.setup(
@@ -301,10 +301,10 @@ class Training:
             setattr(self, key, before[key])
         same = (before["samples"], before["num_batches"]) == (len(self.splits.train), self.num_batches)
         if not same and not override:
-            raise InputError(
+            raise self.team.agreed(InputError(
                 f"{self.folder}: the run began with {before['samples']} training pictures, now there are "
                 f"{len(self.splits.train)}; bring the old data back, or override"
-            )
+            ))  # fmt: skip
         if not same:  # the batches are cut anew, so the epoch under way starts over
             self.batch, self.elapsed, self.sums = 0, 0.0, {}
         if before["optimizer_name"] == self.config.optimizer and parts.fits(self.optimizer, before["optimizer"]):

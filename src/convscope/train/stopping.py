@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from convscope import machine
-from convscope.errors import InputError, RunError
+from convscope.errors import ConvscopeError, InputError, RunError
 from convscope.runs.config import TrainConfig
 
 
@@ -53,6 +53,8 @@ def plain_errors(config: TrainConfig, folder: Path) -> Iterator[None]:
     """Memory that runs out, batches too small for normalisation, and processes that are gone, in a sentence."""
     try:
         yield
+    except ConvscopeError:
+        raise
     except (RuntimeError, ValueError, MemoryError) as error:
         text = str(error)
         memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in text

@@ -46,8 +46,7 @@ class Team:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if self.size > 1 and error is None:
-            self.fabric.barrier()
-            dist.destroy_process_group()
+            self.fabric.barrier()  # the group stays, for the next run of these processes
 
     @property
     def leads(self) -> bool:
@@ -88,9 +87,10 @@ class Team:
     def together(self, work: Callable[[], Made]) -> Made:
         """What `work` gives; if it fails in one process, it has failed in all."""
         made, error = _tried(work)
-        told: list[Any] = [error and (str(error), error.exit_code)]
+        own: Any = error and (str(error), error.exit_code)
+        told: list[Any] = [own] * self.size
         if self.size > 1:
-            dist.all_gather_object(told := [None] * self.size, error and (str(error), error.exit_code))
+            dist.all_gather_object(told, own)
         return self._agreed(made, error, told)
 
     def agreed(self, error: Error) -> Error:
