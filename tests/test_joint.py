@@ -16,7 +16,7 @@ from convscope.errors import ConfigError, DataError, InputError
 from convscope.evaluate import EVALUATIONS, Measured, evaluate_run
 from convscope.export import export
 from convscope.models import HeadedNetwork, backbone
-from convscope.predict import ObjectsAndRegions, predict_any
+from convscope.predict import Together, predict_any
 from convscope.predict.drawing import colours
 from convscope.report import write_report
 from convscope.runs import TrainConfig, open_run, resolve
@@ -127,16 +127,16 @@ def test_it_is_exported_and_the_file_does_the_same(measured: Measured, tmp_path:
     assert again.evaluation.of["segment"].miou == pytest.approx(measured.evaluation.of["segment"].miou, abs=1e-3)
     loaded, x = load_model(str(file)), torch.rand(1, 3, SIZE, SIZE)
     told = predict_any(loaded, x, names=["a"], sizes=[(SIZE, SIZE)])
-    assert isinstance(told, ObjectsAndRegions)
+    assert isinstance(told, Together)
     assert told.regions.classes == ("ground", "square", "disc")
     assert told.objects.classes == ("square", "disc")
 
 
 def test_what_does_not_go_together_is_said(tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigError, match=r"'task' \(from options\) is 'classify,detect', but input should be 'classify'"
+        ConfigError, match=r"'task' \(from options\) is 'detect,detect', but input should be 'classify'"
     ):
-        resolve({"task": "detect,classify"})
+        resolve({"task": "detect,detect"})
     with pytest.raises(ConfigError, match=r"'task_weights' .* greater than 0"):
         resolve({"task": "detect,segment"}, ["task_weights={segment = 0}"])
     with pytest.raises(InputError, match="task_weights: are for several tasks, but segment is one; leave them out"):
@@ -153,3 +153,43 @@ def test_weights_of_one_task_begin_both(measured: Measured, tmp_path: Path) -> N
     run = train(config.model_copy(update={"weights": weights}), out=tmp_path, progress=False)
     own, other = run.model().state_dict(), measured.model.state_dict()
     assert all(torch.equal(own[k], other[k]) for k in own if k.startswith("backbone."))
+
+
+@pytest.mark.parametrize("task", ["classify,detect,segment", "classify,segment"])
+def test_a_head_that_classifies_goes_with_the_others(task: str, tmp_path: Path) -> None:
+    config = TrainConfig(**TINY | {"task": task, "epochs": 10, "model": "small"})
+    folder = train(config, out=tmp_path / "run", progress=False).folder
+    told = CliRunner().invoke(app, ["evaluate", str(folder), "--json"])
+    assert told.exit_code == 0, told.output
+    found = json.loads(told.stdout)
+    assert found.keys() == {"score", *task.split(",")}
+    assert found["classify"]["accuracy"] > 0.6
+    assert len(found["classify"]["per_class"]) == 2
+    page = (folder / "report.html").read_text()
+    assert "What it confuses (classify)" in page
+    assert "mean of accuracy and" in page
+    pixels = tiny("detect").test.samples[0].image.permute(1, 2, 0).numpy()
+    Image.fromarray(pixels).save(tmp_path / "p.png")
+    told = CliRunner().invoke(app, ["predict", str(folder), str(tmp_path / "p.png"), "--out", str(tmp_path / "out")])
+    assert told.exit_code == 0, told.output
+    rows = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert {r["label"] for r in rows["predictions"]} == {"square", "disc"}
+    assert (tmp_path / "out" / "p.png").exists()
+    exported = export(load_model(str(folder)), tmp_path / "all.onnx")
+    assert "classify.output" in {a.output for a in exported.agreement}
+    assert exported.scores == pytest.approx((found["score"],) * 2, abs=1e-3)
+
+
+def test_the_network_runs_once_for_all_heads(measured: Measured, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts: list[int] = []
+    forward = type(measured.model).forward
+    monkeypatch.setattr(type(measured.model), "forward", lambda self, x: counts.append(len(x)) or forward(self, x))
+    EVALUATIONS["detect,segment"](measured.model, measured.images)
+    assert sum(counts) == len(measured.images)
+    counts.clear()
+    loaded = load_model(str(measured.run.folder))
+    names = [str(i) for i in range(40)]
+    told = predict_any(loaded, torch.rand(40, 3, SIZE, SIZE), names=names, sizes=[(SIZE, SIZE)] * 40)
+    assert counts[-2:] == [32, 8]
+    assert list(told.names) == names
+    assert {r.image for r in told.regions.rows} == {*names}

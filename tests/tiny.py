@@ -35,20 +35,20 @@ def _samples(seed: int, count: int) -> tuple[Sample, ...]:
             boxes.append([x - r, y - r, x + r, y + r])
             labels.append(label)
         wrapped = tv_tensors.BoundingBoxes(torch.tensor(boxes).float(), format="XYXY", canvas_size=(SIZE, SIZE))
-        samples.append(
-            Sample(tv_tensors.Image(image.to(torch.uint8)), wrapped, torch.tensor(labels), tv_tensors.Mask(mask))
-        )
+        mask, labelled = tv_tensors.Mask(mask), (wrapped, torch.tensor(labels))
+        larger = labels[max(range(2), key=lambda at: boxes[at][2] - boxes[at][0])]
+        samples.append(Sample(tv_tensors.Image(image.to(torch.uint8)), *labelled, mask, label=larger))
     return tuple(samples)
 
 
 def tiny(task: str, *, train: int = 48) -> Splits:
-    """Sets for detection, for segmentation with a background, or for both."""
-    classes = CLASSES if task == "detect" else ("ground", *CLASSES)
+    """Sets for detection, for segmentation with a background, or for both, and to classify the larger of the two."""
+    classes = CLASSES if task in ("detect", "classify,detect") else ("ground", *CLASSES)
     return Splits(*(SampleSet(_samples(seed, n), classes, task) for seed, n in ((0, train), (1, 8), (2, 12))))
 
 
 def offer(datasets: dict) -> None:
-    """Make `tiny` a data set of both tasks, alone and together."""
-    for task in ("detect", "segment", "detect,segment"):
+    """Make `tiny` a data set of every task that scenes serve."""
+    for task in [t for t in datasets if t != "classify"]:
         classes = tiny(task, train=1).train.classes
         datasets[task]["tiny"] = (classes, lambda shape, seed, task=task: tiny(task))

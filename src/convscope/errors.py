@@ -18,9 +18,10 @@ from difflib import get_close_matches
 
 
 class ConvscopeError(Exception):
-    """Base of every error that convscope raises on purpose."""
+    """Base of every error that convscope raises on purpose; `quiet` if another process of the run says it."""
 
     exit_code = 1
+    quiet = False
 
 
 class InputError(ConvscopeError, ValueError):

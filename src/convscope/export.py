@@ -14,7 +14,7 @@ from convscope.evaluate import EVALUATIONS, evaluating, held_out
 from convscope.files import write_whole
 from convscope.runs.loaded import LoadedModel
 from convscope.table import Column, Table
-from convscope.tasks import TASKS
+from convscope.tasks import score_of
 
 CLOSE = 1e-3  # largest difference from the network, as a share of the largest value of an output
 SCORES = 1e-3  # largest difference of the measured score
@@ -93,7 +93,7 @@ def export(loaded: LoadedModel, path: Path, *, data: str | None = None) -> Expor
     _refuse_difference(path, agreement, scores)
     written = tuple(write_whole(path.with_name(name), content) for name, content in reversed([*files.items()]))[::-1]
     size = sum(map(len, files.values()))
-    return Exported(written, size, len(x_NCHW), agreement, TASKS[loaded.task].score if scores else "", scores)
+    return Exported(written, size, len(x_NCHW), agreement, score_of(loaded.task) if scores else "", scores)
 
 
 def _onnx(path: Path, model: nn.Module, example: Tensor, card: Card) -> Files:
@@ -131,7 +131,7 @@ def _scores(loaded: LoadedModel, engine: nn.Module, images: Any) -> tuple[float,
     if images is None:
         return None
     measured = (EVALUATIONS[loaded.task](m, images) for m in (loaded.model, engine))
-    own, other = (float(getattr(m, TASKS[loaded.task].score)) for m in measured)
+    own, other = (float(getattr(m, score_of(loaded.task))) for m in measured)
     return own, other
 
 

@@ -97,6 +97,16 @@ def best_device(wanted: str = "auto") -> torch.device:
     return torch.device(wanted)
 
 
+def number_of_processes() -> int:
+    """How many processes torchrun started for one run; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in os.environ else 1
+
+
+def rank() -> int:
+    """This process's number among them; 0 writes and speaks for all."""
+    return int(os.environ.get("RANK", "0")) if number_of_processes() > 1 else 0
+
+
 def describe() -> dict[str, str | int]:
     """What `convscope env` shows: versions, processor, memory, GPU, and what the start tuned; a title for each.
 

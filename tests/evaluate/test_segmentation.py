@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix, f1_score, jaccard_score
 from torch import nn
@@ -12,6 +12,7 @@ from torchvision import tv_tensors
 from convscope.data import Sample, SampleSet
 from convscope.errors import ModelError
 from convscope.evaluate import bootstrap, evaluate_segmentation
+from convscope.evaluate.segmentation import boundary_f
 
 
 class _Told(nn.Module):
@@ -42,7 +43,7 @@ def test_every_number_is_its_definition(seed: int) -> None:
     assert found.dice == pytest.approx(f1_score(true[valid], said[valid], labels=labels, average="macro"))
     assert found.accuracy == pytest.approx((true[valid] == said[valid]).mean())
     assert np.array_equal(found.confusion, confusion_matrix(true[valid], said[valid], labels=range(4)))
-    assert found.per_class[3] == type(found.per_class[3])("nowhere", 0, None, None)
+    assert found.per_class[3] == type(found.per_class[3])("nowhere", 0, None, None, None)
     each = [jaccard_score(t[t != 255], s[t != 255], labels=np.union1d(t[t != 255], s[t != 255]), average="macro")
             for t, s in zip(true, said, strict=True)]  # fmt: skip
     assert found.image_ious == pytest.approx(each)
@@ -50,6 +51,44 @@ def test_every_number_is_its_definition(seed: int) -> None:
     assert found.interval[0] <= found.miou <= found.interval[1]
     assert "mIoU" in str(found.table())
     assert found.data()["per_class"][3]["iou"] is None
+
+
+def _outline(mask: np.ndarray, label: int) -> list[tuple[int, int]]:
+    """Pixels of a class beside one of another that counts: the definition, pixel by pixel."""
+    rows, columns = mask.shape
+    found = []
+    for r, c in zip(*np.nonzero(mask == label), strict=True):
+        beside = [(r - 1, c), (r + 1, c), (r, c - 1), (r, c + 1)]
+        inside = [mask[y, x] for y, x in beside if 0 <= y < rows and 0 <= x < columns]
+        if any(v not in (label, 255) for v in inside):
+            found.append((int(r), int(c)))
+    return found
+
+
+@given(st.integers(0, 10_000), st.sampled_from([(9, 8), (150, 160)]))
+@settings(max_examples=30)
+def test_boundary_f_is_its_definition(seed: int, shape: tuple[int, int]) -> None:
+    """Oracle: distances between all pairs of boundary pixels; near is 0.75 % of the diagonal, 1 px at least."""
+    g = np.random.default_rng(seed)
+    true, said = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
+    for mask in (true, said):
+        for label in (1, 2):
+            top, left = (int(g.integers(0, n - 3)) for n in shape)
+            mask[top : top + int(g.integers(1, shape[0])), left : left + int(g.integers(1, shape[1]))] = label
+    true[g.random(shape) < 0.05] = 255
+    said[true == 255] = 255
+    near = max(1.0, 0.0075 * float(np.hypot(*shape)))
+    found = boundary_f(torch.from_numpy(true).long(), torch.from_numpy(said).long(), num_classes=4)
+    for label, value in enumerate(found.tolist()):
+        one, other = _outline(true, label), _outline(said, label)
+        if not one and not other:
+            assert np.isnan(value)
+            continue
+        distance = np.hypot(*(np.array(one).reshape(-1, 1, 2) - np.array(other).reshape(1, -1, 2)).transpose(2, 0, 1))
+        recall = (distance <= near).any(1).mean() if one else 0.0
+        precision = (distance <= near).any(0).mean() if other else 0.0
+        wanted = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+        assert value == pytest.approx(wanted), label
 
 
 def test_a_bootstrap_of_a_mean_is_the_normal_interval() -> None:

@@ -74,7 +74,8 @@ def _said(error: BaseException) -> int:
         say("stopped")
         return 130
     if isinstance(error, ConvscopeError):
-        say(f"convscope: {error}")
+        if not error.quiet:
+            say(f"convscope: {error}")
         return error.exit_code
     say(f"convscope: internal error: {type(error).__name__}: {error} (--debug shows where; please report it)")
     return 1

@@ -1,7 +1,7 @@
 """Verbs that train a network and use what was trained."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -10,6 +10,7 @@ from convscope.cli.common import (
     Input,
     Json,
     Model,
+    make_folder,
     parse_shape,
     say,
     say_written,
@@ -22,7 +23,8 @@ from convscope.table import Column, Table
 
 def train(
     task: Annotated[
-        str, typer.Argument(help="What is learnt: classify, detect, segment or detect,segment.", metavar="TASK")
+        str,
+        typer.Argument(help="What is learnt: classify, detect, segment, or several: detect,segment.", metavar="TASK"),
     ],
     data: Annotated[str | None, typer.Option(help="digits or scenes, or a folder (see docs/data.md).")] = None,
     model: Annotated[str | None, typer.Option(help="Which network (LeNet5) or backbone (small).")] = None,
@@ -38,6 +40,7 @@ def train(
     out: Annotated[Path | None, typer.Option(help="The run folder (runs/TASK).")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
     override: Annotated[bool, typer.Option("--override", help="Resume although settings differ.")] = False,
+    find_lr: Annotated[bool, typer.Option("--find-lr", help="Only try which --lr to begin with, and draw it.")] = False,
     json: Json = False,
 ) -> None:
     """Train a network; leaves a run folder that every other command takes as MODEL. --resume keeps its settings."""
@@ -48,13 +51,29 @@ def train(
     out = out or Path("runs", in_order(task).replace(",", "-"))
     flags = {"task": task, "data": data, "model": model, "weights": weights, "epochs": epochs, "minutes": minutes}
     flags |= {"batch_size": batch_size, "lr": lr, "seed": seed, "device": device}
-    defaults = open_run(out).config.model_dump() if resume else machine.training_defaults()
+    leads = machine.rank() == 0  # of several processes, only this one needs the folder
+    defaults = open_run(out).config.model_dump() if resume and leads else machine.training_defaults()
     settings = resolve(flags, set or (), file=config, defaults=defaults)
+    if find_lr:
+        _find_lr(settings, out=out, json=json)
+        return
     run = train(settings, out=out, resume=resume, override=override)
+    if not leads:
+        return
     last = run.metrics()[-1]
     shown = Table(tuple(Column(k, k.replace("_", " ")) for k in last), (last,), title=str(run.folder))
     show(shown, data={"run": str(run.folder), "last_epoch": last}, json=json)
     say(f"next: convscope evaluate {run.folder}")
+
+
+def _find_lr(settings: Any, *, out: Path, json: bool) -> None:
+    from convscope.profile import save
+    from convscope.train import find_lr
+
+    picture = make_folder(out) / "learning-rates.png"
+    found = find_lr(settings)
+    show(found.table(), data=found.data(), json=json)
+    say_written(save(found.picture(), picture))
 
 
 def evaluate(
@@ -74,30 +93,25 @@ def evaluate(
 
 def predict(
     model: Model,
-    images: Annotated[list[str], typer.Argument(help="Which pictures: files, folders, patterns.", metavar="IMAGE...")],
+    images: Annotated[
+        list[str], typer.Argument(help="Which pictures: files, folders, patterns, videos.", metavar="IMAGE...")
+    ],
     top: Annotated[int, typer.Option(help="How many classes a picture.", min=1)] = 5,
     threshold: Annotated[float, typer.Option(help="Least score of an object.", min=0, max=1)] = 0.4,
+    every: Annotated[int, typer.Option(help="Of a video, each so-many-th frame.", min=1)] = 1,
     out: Annotated[Path | None, typer.Option(help="A folder for drawn pictures, JSON, CSV and COCO.")] = None,
     json: Json = False,
 ) -> None:
     """The classes of pictures, the objects in them, or the classes of their pixels, as the network has learnt."""
-    import torch
-
-    from convscope.data.named import expand, open_picture
-    from convscope.predict import predict_any, save_predictions
+    from convscope.predict import predict_files
     from convscope.runs.loaded import load_model
 
     loaded = load_model(model)
     warn_if_untrained(loaded)
-    names = expand(images)
-    pictures = [open_picture(name) for name in names]
-    prepared = [loaded.prepare(picture) for picture in pictures]
-    say(*dict.fromkeys(note for _, notes in prepared for note in notes))
-    x = torch.cat([x for x, _ in prepared])
-    sizes = [picture.shape[:2] for picture in pictures]
-    told = predict_any(loaded, x, names=names, sizes=sizes, top=top, threshold=threshold)
+    told, notes, written = predict_files(loaded, images, top=top, threshold=threshold, every=every, out=out)
+    say(*notes)
     show(told.table(), data=told.data(), json=json)
-    for path in save_predictions(told, pictures, out=out) if out else ():
+    for path in written:
         say_written(path)
 
 

@@ -42,10 +42,9 @@ __all__ = [
 # task -> name -> (classes, function of the shape and the seed)
 DATASETS: Mapping[str, Mapping[str, tuple[tuple[str, ...], Callable[[tuple[int, ...], int], Splits]]]] = {
     "classify": {"digits": (CLASSES, lambda shape, seed: digits(shape))},
-    "detect": {"scenes": (SCENE_CLASSES["detect"], lambda shape, seed: scenes("detect", shape=shape))},
-    "segment": {"scenes": (SCENE_CLASSES["segment"], lambda shape, seed: scenes("segment", shape=shape))},
-    "detect,segment": {
-        "scenes": (SCENE_CLASSES["detect,segment"], lambda shape, seed: scenes("detect,segment", shape=shape))
+    **{
+        task: {"scenes": (classes, lambda shape, seed, task=task: scenes(cast(TaskName, task), shape=shape))}
+        for task, classes in SCENE_CLASSES.items()
     },
 }
 

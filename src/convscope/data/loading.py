@@ -108,7 +108,8 @@ def _check_classes(layout: Layout, entries: Sequence[Entry], found: Findings) ->
 
 def _set(samples: Sequence[Sample], layout: Layout, normalisation: Normalisation) -> ImageSet | SampleSet:
     if layout.task != "classify":
-        return SampleSet(tuple(samples), layout.classes, cast(TaskName, layout.task), normalisation)
+        facts = (layout.classes, cast(TaskName, layout.task), normalisation)
+        return SampleSet(tuple(samples), *facts, categories=layout.categories)
     images = torch.stack([s.image.as_subclass(Tensor) for s in samples])
     labels = torch.tensor([int(s.labels[0]) for s in samples if s.labels is not None])
     return ImageSet(images, labels, layout.classes, normalisation)

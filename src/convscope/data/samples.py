@@ -5,7 +5,7 @@ Shape suffixes: N pictures, C channels, H rows, W columns, n boxes of one pictur
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -22,7 +22,10 @@ if TYPE_CHECKING:  # torchvision takes a second to import, and a digit needs non
 
 IGNORE = 255  # a mask's value for pixels that count neither way
 
-TaskName = Literal["classify", "detect", "segment", "detect,segment"]
+TaskName = Literal[
+    "classify", "detect", "segment",
+    "classify,detect", "classify,segment", "detect,segment", "classify,detect,segment",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,7 +33,8 @@ class Sample:
     """One picture and what is known of it.
 
     `image`: uint8 [C, H, W]. `boxes`: float32 [n, 4] as x1 y1 x2 y2 in pixels, `labels`: int64 [n] their classes.
-    `mask`: uint8 [H, W], a class each pixel, 255 where it does not count. `name`: where it came from.
+    `mask`: uint8 [H, W], a class each pixel, 255 where it does not count. `name`: where it came from. `label`: the one
+    class of the picture.
     """
 
     image: tv_tensors.Image
@@ -38,6 +42,7 @@ class Sample:
     labels: Tensor | None = None
     mask: tv_tensors.Mask | None = None
     name: str = ""
+    label: int | None = None
 
 
 class Boxes(NamedTuple):
@@ -82,6 +87,7 @@ class SampleSet:
     """Samples of one size for one task, or for several; `classes` includes the background of masks, at 0.
 
     `normalisation` is applied when a batch is made, after augmentation, which may mirror pictures if `flip`.
+    `categories` are the numbers that the data's own files give the classes, where they do.
     Raises: DataError if sizes differ, or boxes or masks are missing or wrong for the task.
     """
 
@@ -90,6 +96,7 @@ class SampleSet:
     task: TaskName
     normalisation: Normalisation = field(default=Normalisation())
     flip: bool = False
+    categories: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.samples:
@@ -103,6 +110,11 @@ class SampleSet:
         for task in self.parts():
             self.part(task)  # is checked as it is made
 
+    @property
+    def labels(self) -> Tensor:
+        """The one class of each picture, int64 [N], of a set to classify."""
+        return torch.tensor([s.label for s in self.samples])
+
     def __len__(self) -> int:
         return len(self.samples)
 
@@ -112,8 +124,8 @@ class SampleSet:
         return tuple(self.samples[0].image.shape)
 
     def batch(self, indices: Tensor, *, draws: Tensor | None = None) -> tuple[Tensor, Boxes | Tensor | dict[str, Any]]:
-        """The normalised pictures [B, C, H, W] at `indices`, and their boxes or masks int64 [B, H, W]; a dict of both
-        for several tasks.
+        """The normalised pictures [B, C, H, W] at `indices`, and their boxes, masks int64 [B, H, W] or classes int64
+        [B]; a dict of these for several tasks.
 
         `draws` [N, 6] are the samples' random numbers of an epoch (`augment.draws`); with them each picture is
         cropped and lit by its own row.
@@ -129,15 +141,34 @@ class SampleSet:
 
     def parts(self) -> tuple[TaskName, ...]:
         """The tasks of a set that serves several; none of one that serves one."""
-        return ("detect", "segment") if self.task == "detect,segment" else ()
+        return tuple(self.task.split(",")) if "," in self.task else ()  # pyright: ignore[reportReturnType]
 
     def part(self, task: TaskName) -> SampleSet:
         """The same pictures for one of the tasks, with the classes that it tells apart."""
         own = classes_of_heads(self.task, len(self.classes))[task]
         return replace(self, task=task, classes=tuple(self.classes[i] for i in own))
 
+    def as_classes(self, classes: Sequence[str]) -> SampleSet:
+        """The same pictures for a network that learnt other classes, those of this set (by name) among them."""
+        new = torch.tensor([classes.index(name) for name in self.classes])
+        pixels = torch.full((256,), IGNORE, dtype=torch.uint8)
+        pixels[: len(new)] = new.to(torch.uint8)
+
+        def renamed(sample: Sample) -> Sample:
+            mask = (
+                sample.mask
+                if sample.mask is None
+                else _like(pixels[sample.mask.as_subclass(Tensor).long()], sample.mask)
+            )
+            labels = None if sample.labels is None or self.task == "segment" else new[sample.labels]
+            return replace(sample, mask=mask, labels=labels)
+
+        return replace(self, samples=tuple(map(renamed, self.samples)), classes=tuple(classes))
+
     def class_counts(self) -> Tensor:
-        """Boxes or pixels of each class, int64 [C]."""
+        """Pictures, boxes or pixels of each class, int64 [C]."""
+        if self.task == "classify":
+            return torch.bincount(self.labels, minlength=len(self.classes))
         counts = torch.zeros(256, dtype=torch.int64)
         for sample in self.samples:
             what = (
@@ -157,9 +188,17 @@ class SampleSet:
         return self.samples[index].image.as_subclass(Tensor)
 
     def _targets(self, samples: Sequence[Sample], task: str) -> Boxes | Tensor:
+        if task == "classify":
+            return torch.tensor([s.label for s in samples])
         if task == "segment":
             return torch.stack([s.mask.as_subclass(Tensor) for s in samples if s.mask is not None]).long()
         return joined([(s.boxes, s.labels) for s in samples if s.boxes is not None and s.labels is not None])
+
+
+def _like(values: Tensor, other: Any) -> Any:
+    from torchvision import tv_tensors
+
+    return tv_tensors.wrap(values, like=other)  # pyright: ignore[reportCallIssue]
 
 
 def cropped(sample: Sample, draws: Sequence[float], *, flip: bool = False) -> Sample:
@@ -244,4 +283,11 @@ def _by(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape))
 
 
-_CHECKS = {"detect": _check_boxes, "segment": _check_masks}
+def _check_labels(data: SampleSet) -> None:
+    for index, sample in enumerate(data.samples):
+        wrong = "has no class" if sample.label is None else _wrong_label(sample.label, len(data.classes))
+        if wrong:
+            raise DataError(f"{_named(sample, index)}: {wrong}")
+
+
+_CHECKS = {"classify": _check_labels, "detect": _check_boxes, "segment": _check_masks}

@@ -30,14 +30,17 @@ LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 NORMALISATION = Normalisation((0.45, 0.45, 0.45), (0.25, 0.25, 0.25))
 
 SCENE_CLASSES: dict[str, tuple[str, ...]] = {"detect": CLASSES, "segment": (BACKGROUND, *CLASSES)}
-SCENE_CLASSES["detect,segment"] = SCENE_CLASSES["segment"]
+SCENE_CLASSES |= dict.fromkeys(
+    ("detect,segment", "classify,segment", "classify,detect,segment"), SCENE_CLASSES["segment"]
+)
+SCENE_CLASSES["classify,detect"] = CLASSES
 
 
 def scenes(task: TaskName = "detect", *, shape: tuple[int, ...] = (3, SIZE, SIZE), seed: int = 0) -> Splits:
     """1,500 scenes to learn from, 150 to watch, 300 to test on, for detection, segmentation, or both.
 
     A box is tight around the visible pixels of its digit, those more opaque than clear; the mask gives them the
-    digit's class plus one, and 0 to all others.
+    digit's class plus one, and 0 to all others. Beside other tasks, a scene can be classified by its largest digit.
     Raises: DataError if another shape than 3x128x128 is asked for.
 
     >>> s = scenes("segment")
@@ -47,9 +50,8 @@ def scenes(task: TaskName = "detect", *, shape: tuple[int, ...] = (3, SIZE, SIZE
     if tuple(shape) != (3, SIZE, SIZE):
         raise DataError(f"scenes: are 3x{SIZE}x{SIZE}, not {'x'.join(map(str, shape))}; leave image_size at {SIZE}")
     if task not in SCENE_CLASSES:
-        raise DataError(
-            f"scenes: hold several digits, so that there is no one class to learn; use {' or '.join(SCENE_CLASSES)}"
-        )
+        raise DataError("scenes: are to detect or to segment, and to classify (their largest digit) beside that; "
+                        f"use {' or '.join(SCENE_CLASSES)}")  # fmt: skip
     parts = {name: SampleSet(_samples(name, seed), SCENE_CLASSES[task], task, NORMALISATION) for name in NUM_SCENES}
     return Splits(parts["train"], parts["val"], parts["test"])
 
@@ -83,6 +85,7 @@ def scene(part: str, index: int, *, seed: int = 0) -> Sample:
         torch.tensor(labels),
         tv_tensors.Mask(torch.from_numpy(mask)),
         f"scenes:{part}/{index}",
+        labels[max(range(len(boxes)), key=lambda at: _area(boxes[at]))],
     )
 
 
@@ -135,6 +138,10 @@ def _standing_out(generator: np.random.Generator, behind: float) -> np.ndarray:
         colour = generator.random(3)
         if abs(float(colour @ LUMA) - behind) >= CONTRAST:
             return colour
+
+
+def _area(box: list[float]) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])
 
 
 def _tight(visible: np.ndarray, *, top: int, left: int) -> list[float]:

@@ -3,6 +3,7 @@
 Shape suffixes: N images, C channels, H rows, W columns.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -112,6 +113,11 @@ class ImageSet:
         """A picture as it is: uint8 [C, H, W]."""
         pixels = self.images[index]
         return pixels if pixels.dtype == torch.uint8 else (pixels * 255).round().to(torch.uint8)
+
+    def as_classes(self, classes: Sequence[str]) -> "ImageSet":
+        """The same pictures for a network that learnt other classes, those of this set (by name) among them."""
+        new = torch.tensor([classes.index(name) for name in self.classes])
+        return ImageSet(self.images, new[self.labels], tuple(classes), self.normalisation)
 
     def subset(self, indices: Tensor) -> "ImageSet":
         """The samples at `indices` as a set of their own."""

@@ -14,13 +14,17 @@ MAX_TEXT = 512 * 2**20  # bytes of one annotation file; instances_train2017.json
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """A folder read once; names are relative to `root`, with slashes. `links` and `litter` are not among `files`."""
+    """A folder read once; names are relative to `root`, with slashes. `links` and `litter` are not among `files`.
+
+    `members`: what lies in an archive among them, as (archive, offset, bytes).
+    """
 
     root: Path
     files: frozenset[str]
     links: frozenset[str] = frozenset()
     litter: frozenset[str] = frozenset()
     _pictures: tuple[str, ...] = field(default=(), repr=False)
+    members: dict[str, tuple[str, int, int]] = field(default_factory=dict, repr=False)
 
     @property
     def pictures(self) -> tuple[str, ...]:
@@ -47,8 +51,13 @@ class Tree:
 
         Raises: DataError if it cannot be read, or has more than 512 MiB.
         """
-        path = self.path(name)
+        archive, offset, count = self.members.get(name, (name, 0, -1))
+        path = self.path(archive)
         try:
+            if archive != name:
+                with path.open("rb") as file:
+                    file.seek(offset)
+                    return file.read(min(count, MAX_TEXT))
             if (size := path.stat().st_size) > MAX_TEXT:
                 raise DataError(f"{name}: has {size:,} bytes; the limit is {MAX_TEXT:,}, so make it smaller")
             return path.read_bytes()

@@ -1,7 +1,8 @@
 """Card: what an exported network carries with it, so that nobody has to remember how pictures enter it."""
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from typing import Any
 
@@ -18,7 +19,7 @@ class Card:
 
     `shape` is (C, H, W) of a picture, `mean` and `std` what it is normalised with after scaling to 0..1; `outputs`
     names the tensors that the network gives, in their order; `data` the data set that it can be measured on; `middle`
-    says that the middle of a picture is cut out, as ImageNet's are.
+    says that the middle of a picture is cut out, as ImageNet's are; `categories` are the data's own numbers of classes.
     """
 
     task: str
@@ -31,6 +32,7 @@ class Card:
     seed: int = 0
     middle: bool = False
     precision: str = "f32"
+    categories: Mapping[str, int] = field(default_factory=dict)
 
     def text(self) -> str:
         """As JSON, with the version that wrote it.
@@ -72,7 +74,7 @@ class Card:
         numbers = all(isinstance(v, int | float) for v in (*self.mean, *self.std))
         sizes = all(isinstance(n, int) and 0 < n < 2**31 for n in self.shape)
         names = all(isinstance(n, str) for n in (*self.outputs, *(self.classes or ()), self.task, self.data))
-        known = self.precision in PRECISIONS
+        known = self.precision in PRECISIONS and all(isinstance(n, int) for n in self.categories.values())
         if not (known and numbers and sizes and names and self.outputs and len(self.mean) == len(self.std)):
             raise ValueError("card")
         return self

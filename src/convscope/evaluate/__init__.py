@@ -3,11 +3,12 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from torch import nn
 
 from convscope import data as datasets
+from convscope.data.samples import TaskName
 from convscope.engines import ENDINGS
 from convscope.errors import DataError
 from convscope.evaluate.classification import (
@@ -51,7 +52,7 @@ EVALUATIONS: Mapping[str, Callable[[nn.Module, Any], Any]] = {
     "classify": evaluate,
     "detect": evaluate_detection,
     "segment": evaluate_segmentation,
-    "detect,segment": evaluate_joint,
+    **{task: evaluate_joint for task in get_args(TaskName) if "," in task},
 }
 
 
@@ -92,6 +93,8 @@ def held_out(loaded: LoadedModel, data: str | None = None, *, part: str = "test"
         raise DataError(f"{loaded.spec}: no data are known to measure it on; give --data")
     parts = datasets.load(spec, shape=loaded.shape, seed=loaded.seed, task=loaded.task)  # pyright: ignore[reportArgumentType]
     images = getattr(parts, part)
+    if images.classes != loaded.classes and {*images.classes} <= {*(loaded.classes or ())}:
+        images = images.as_classes(loaded.classes)
     if images.classes != loaded.classes:
         learnt = ", ".join(loaded.class_names()[:8])
         raise DataError(f"data {spec!r}: has classes {', '.join(images.classes[:8])}, but {loaded.spec} "

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from convscope.data.samples import SampleSet
 from convscope.data.sets import ImageSet
 from convscope.errors import ModelError
 from convscope.evaluate.common import evaluating, percent
@@ -78,27 +79,54 @@ class Evaluation:
         return asdict(self) | {"predictions": self.predictions.tolist()}
 
 
-def evaluate(model: nn.Module, images: ImageSet, *, batch_size: int = 256) -> Evaluation:
+def evaluate(model: nn.Module, images: ImageSet | SampleSet, *, batch_size: int = 256) -> Evaluation:
     """Classify every image of a set, on the model's device, and compare with the labels.
 
     The model gives logits [N, C]; it is put in evaluation mode, and back as it was.
     Raises: ModelError if it gives something else for these images.
     """
-    logits = _logits(model, images, batch_size)
-    labels, num_classes = images.labels, len(images.classes)
+    judge = ClassJudge(images.classes)
+    judge.logits.append(_logits(model, images, batch_size))
+    judge.labels.append(images.labels)
+    return judge.result()
+
+
+class ClassJudge:
+    """Logits and labels, gathered batch by batch."""
+
+    def __init__(self, classes: tuple[str, ...]) -> None:
+        self.classes = classes
+        self.logits: list[Tensor] = []
+        self.labels: list[Tensor] = []
+
+    def take(self, outputs: Any, targets: Tensor) -> None:
+        """What the network gives for a batch, and the classes [N].
+
+        Raises: ModelError if it is no logits.
+        """
+        self.logits.append(_checked(outputs, len(targets), len(self.classes)).float().cpu())
+        self.labels.append(targets)
+
+    def result(self) -> Evaluation:
+        """How good they are."""
+        return _evaluation(torch.cat(self.logits), torch.cat(self.labels), self.classes)
+
+
+def _evaluation(logits: Tensor, labels: Tensor, classes: tuple[str, ...]) -> Evaluation:
+    num_classes = len(classes)
     named = logits.argmax(1)
     right = named == labels
     confusion = torch.bincount(labels * num_classes + named, minlength=num_classes**2).view(num_classes, num_classes)
     top5 = (logits.topk(5, dim=1).indices == labels[:, None]).any(1) if num_classes > 5 else None
     hits = int(right.sum())
     return Evaluation(
-        num_images=len(images),
-        accuracy=hits / len(images),
-        interval=wilson(hits, len(images)),
+        num_images=len(labels),
+        accuracy=hits / len(labels),
+        interval=wilson(hits, len(labels)),
         top5=top5.double().mean().item() if top5 is not None else None,
         loss=F.cross_entropy(logits.double(), labels).item(),
         calibration_error=calibration_error(logits.double().softmax(1), labels),
-        per_class=_per_class(confusion, images.classes),
+        per_class=_per_class(confusion, classes),
         confusion=tuple(tuple(row) for row in confusion.tolist()),
         predictions=named,
         wrong=tuple((~right).nonzero().flatten().tolist()),
@@ -147,13 +175,17 @@ def checked_logits(model: nn.Module, x_NCHW: Tensor, *, num_classes: int) -> Ten
         logits = model(x_NCHW)
     except (RuntimeError, TypeError, ValueError) as error:
         raise ModelError(f"model: does not take a batch of {shape} ({str(error).splitlines()[0]})") from error
-    if not isinstance(logits, Tensor) or tuple(logits.shape) != (len(x_NCHW), num_classes):
+    return _checked(logits, len(x_NCHW), num_classes, of=f"a batch of {shape}")
+
+
+def _checked(logits: Any, count: int, num_classes: int, *, of: str = "a batch") -> Tensor:
+    if not isinstance(logits, Tensor) or tuple(logits.shape) != (count, num_classes):
         found = "x".join(map(str, logits.shape)) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
-        raise ModelError(f"model: gives {found} for a batch of {shape}, but {len(x_NCHW)}x{num_classes} is needed")
+        raise ModelError(f"model: gives {found} for {of}, but {count}x{num_classes} is needed")
     return logits
 
 
-def _logits(model: nn.Module, images: ImageSet, batch_size: int) -> Tensor:
+def _logits(model: nn.Module, images: ImageSet | SampleSet, batch_size: int) -> Tensor:
     with evaluating(model) as device:
         return torch.cat(
             [

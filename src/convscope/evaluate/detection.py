@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from convscope.data.samples import Boxes, SampleSet
 from convscope.errors import ModelError
-from convscope.evaluate.common import bootstrap, evaluating, percent
-from convscope.evaluate.precision import OVERLAPS, Matches, match, overlap
+from convscope.evaluate.common import bootstrap, judged, known, table_of, told
+from convscope.evaluate.precision import Matches, match, overlap
 from convscope.models import Candidates
 from convscope.table import Column, Table
 from convscope.tasks import Detection
@@ -53,23 +53,12 @@ class DetectionEvaluation:
 
     def table(self) -> Table:
         """A row a class, and the mean as the total."""
-        columns = (
-            Column("name", "class"),
-            Column("objects", "objects"),
-            Column("ap", "AP", "%"),
-            Column("ap50", "AP at 0.50", "%"),
-        )
-        rows = tuple(
-            {"name": c.name, "objects": c.objects, "ap": percent(c.ap), "ap50": percent(c.ap50)} for c in self.per_class
-        )
-        total = {"name": "mean", "objects": sum(c.objects for c in self.per_class)}
-        total |= {"ap": 100 * self.map, "ap50": 100 * self.map50}
-        low, high = (100 * bound for bound in self.interval)
+        columns = (Column("objects", "objects"), Column("ap", "AP", "%"), Column("ap50", "AP at 0.50", "%"))
         notes = (
-            f"mAP {100 * self.map:.2f} % (95 % interval {low:.2f} to {high:.2f} %) over {self.num_images} pictures",
+            told("mAP", self.map, self.interval, self.num_images),
             f"at an overlap of 0.50: {100 * self.map50:.2f} %, of 0.75: {100 * self.map75:.2f} %",
         )
-        return Table(columns, rows, title="Evaluation", total=total, notes=notes)
+        return table_of(self.per_class, columns, mean={"ap": self.map, "ap50": self.map50}, notes=notes)
 
     def data(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -83,46 +72,52 @@ def evaluate_detection(model: nn.Module, images: SampleSet, *, batch_size: int =
 
     Raises: ModelError if the model gives something other than `Candidates`.
     """
-    found, true, num_classes = detected(model, images, batch_size=batch_size), _true(images), len(images.classes)
-    matches = match(found, true, num_classes=num_classes)
-    once = torch.ones(1, len(images), dtype=torch.float64)
-    each = torch.stack([m.average_precision(once)[0] for m in matches])  # [C, T]
-    at = {name: OVERLAPS.index(value) for name, value in (("50", OVERLAPS[0]), ("75", OVERLAPS[5]))}
-    confusion, mistakes = _confusion(found, true, num_classes)
-    return DetectionEvaluation(
-        num_images=len(images),
-        map=each.nanmean().item(),
-        interval=bootstrap(len(images), lambda w_RP: _means(w_RP, matches), resamples=RESAMPLES),
-        map50=each[:, at["50"]].nanmean().item(),
-        map75=each[:, at["75"]].nanmean().item(),
-        per_class=tuple(
-            ClassPrecision(name, int(m.true.sum()), _known(ap.mean()), _known(ap[at["50"]]))
-            for name, m, ap in zip(images.classes, matches, each, strict=True)
-        ),
-        confusion=tuple(tuple(row) for row in confusion.tolist()),
-        found=tuple(found),
-        mistakes=tuple(mistakes),
-        worst=tuple(int(i) for i in np.argsort(-np.array(mistakes), kind="stable")),
-    )
+    return judged(model, images, BoxJudge(images), batch_size=batch_size)
 
 
-def detected(model: nn.Module, images: SampleSet, *, batch_size: int = 32) -> list[Boxes]:
-    """The found boxes of each picture, on the CPU."""
-    task, found = Detection(len(images.classes)), []
-    with evaluating(model) as device:
-        for at in torch.arange(len(images)).split(batch_size):
-            outputs = model(images.batch(at)[0].to(device))
-            if not isinstance(outputs, Candidates):
-                raise ModelError(f"model: gives a {type(outputs).__name__}, but {task.wanted(images.shape)} are needed")
-            boxes = task.decode(outputs).to("cpu")
-            found += [boxes.of(i) for i in range(len(at))]
-    return found
+class BoxJudge:
+    """Found and true boxes of each picture, gathered batch by batch, on the CPU."""
 
+    def __init__(self, images: SampleSet) -> None:
+        self.classes, self.shape, self.task = images.classes, images.shape, Detection(len(images.classes))
+        self.found: list[Boxes] = []
+        self.true: list[Boxes] = []
 
-def _true(images: SampleSet) -> list[Boxes]:
-    boxes = images.batch(torch.arange(len(images)))[1]
-    assert isinstance(boxes, Boxes)
-    return [boxes.of(i) for i in range(len(images))]
+    def take(self, outputs: Any, targets: Boxes) -> None:
+        """What the network gives for a batch, and what is there.
+
+        Raises: ModelError if it is no `Candidates`.
+        """
+        if not isinstance(outputs, Candidates):
+            wanted = self.task.wanted(self.shape)
+            raise ModelError(f"model: gives a {type(outputs).__name__}, but {wanted} are needed")
+        boxes = self.task.decode(outputs).to("cpu")
+        self.found += [boxes.of(i) for i in range(len(outputs.logits))]
+        self.true += [targets.of(i) for i in range(len(outputs.logits))]
+
+    def result(self) -> DetectionEvaluation:
+        """How good they are."""
+        count, num_classes = len(self.found), len(self.classes)
+        matches = match(self.found, self.true, num_classes=num_classes)
+        once = torch.ones(1, count, dtype=torch.float64)
+        each = torch.stack([m.average_precision(once)[0] for m in matches])  # [C, T]
+        at50, at75 = 0, 5  # of the overlaps 0.50 to 0.95
+        confusion, mistakes = _confusion(self.found, self.true, num_classes)
+        return DetectionEvaluation(
+            num_images=count,
+            map=each.nanmean().item(),
+            interval=bootstrap(count, lambda w_RP: _means(w_RP, matches), resamples=RESAMPLES),
+            map50=each[:, at50].nanmean().item(),
+            map75=each[:, at75].nanmean().item(),
+            per_class=tuple(
+                ClassPrecision(name, int(m.true.sum()), known(ap.mean()), known(ap[at50]))
+                for name, m, ap in zip(self.classes, matches, each, strict=True)
+            ),
+            confusion=tuple(tuple(row) for row in confusion.tolist()),
+            found=tuple(self.found),
+            mistakes=tuple(mistakes),
+            worst=tuple(int(i) for i in np.argsort(-np.array(mistakes), kind="stable")),
+        )
 
 
 def _means(weights_RP: Tensor, matches: Sequence[Matches]) -> Tensor:
@@ -150,7 +145,3 @@ def _confusion(found: Sequence[Boxes], true: Sequence[Boxes], num_classes: int) 
         counts += own
         mistakes.append(int(own.sum() - np.trace(own)))
     return counts, mistakes
-
-
-def _known(value: Tensor) -> float | None:
-    return None if value.isnan() else value.item()

@@ -189,13 +189,13 @@ class OneHead(nn.Module):
 def classes_of_heads(task: str, num_classes: int) -> dict[str, range]:
     """Which of a data set's classes each head of a task tells apart.
 
-    Where there are masks and boxes, the classes are those of the masks; the first, the background, has no boxes.
+    Where there are masks, the classes are theirs; the first, the background, is none of a box or of a picture.
 
     >>> classes_of_heads("detect,segment", 11)
     {'detect': range(1, 11), 'segment': range(0, 11)}
     """
     heads = task.split(",")
-    return {head: range(int(head == "detect" and "segment" in heads), num_classes) for head in heads}
+    return {head: range(int(head != "segment" and "segment" in heads), num_classes) for head in heads}
 
 
 HEADS = {"classify": Classifier, "detect": Detector, "segment": Segmenter}

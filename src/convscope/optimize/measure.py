@@ -16,7 +16,7 @@ from convscope.optimize.candidates import LOSSLESS, STAGES, Candidate, Made, Mat
 from convscope.optimize.fusing import CLOSE, difference
 from convscope.optimize.result import GAIN, ORIGINAL, Optimised, Row, chosen
 from convscope.runs.loaded import LoadedModel
-from convscope.tasks import TASKS
+from convscope.tasks import score_of
 
 PICTURES = 64
 
@@ -58,7 +58,7 @@ def optimize(
         rows, made = bench.stages(Material(loaded.model, batch, card, training))
     best = chosen(rows)
     files = _written(out, made[best.candidate].files or {}) if out and best else ()
-    score = TASKS[loaded.task].score if known else ""
+    score = score_of(loaded.task) if known else ""
     return Optimised(loaded.spec, batch_size, len(x), score, rows, files, bench.notes())
 
 
@@ -129,7 +129,7 @@ class _Bench:
         if self.images is None:
             return row
         found = EVALUATIONS[self.loaded.task](module, self.images)
-        score, interval = getattr(found, TASKS[self.loaded.task].score), getattr(found, "interval", None)
+        score, interval = getattr(found, score_of(self.loaded.task)), getattr(found, "interval", None)
         return replace(row, score=float(score), interval=interval)
 
     def _timed(self, rows: list[Row], forms: Mapping[str, Made], batch: Tensor) -> list[Row]:

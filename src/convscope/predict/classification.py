@@ -69,6 +69,11 @@ def predict(
                          f"for {len(images)} pictures")  # fmt: skip
     with evaluating(model) as device:
         logits = checked_logits(model, images.to(device), num_classes=len(classes))
+    return likeliest(logits, classes=classes, names=names, top=top)
+
+
+def likeliest(logits: Tensor, *, classes: Sequence[str], names: Sequence[str], top: int) -> Predictions:
+    """The `top` likeliest classes of each picture, from what the network gave for them: logits [N, len(classes)]."""
     best = Classification(len(classes)).decode(logits).cpu().topk(min(top, len(classes)), dim=1)
     rows = (
         Prediction(name, rank, classes[int(label)], probability)

@@ -1,8 +1,8 @@
 """The objects in pictures, and the classes of their pixels, in the pixels of the pictures as they were given."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -51,8 +51,12 @@ class Objects:
         """Plain data for JSON."""
         return {"objects": [asdict(r) for r in self.rows]}
 
-    def coco(self) -> dict[str, Any]:
-        """The same as COCO has it: images, categories, and annotations with x y width height."""
+    def coco(self, categories: Mapping[str, int]) -> dict[str, Any]:
+        """The same as COCO has it: images, categories, and annotations with x y width height.
+
+        `categories`: the numbers of the classes, where the data had some; they count from 1 where not.
+        """
+        numbers = [categories.get(name, at) for at, name in enumerate(self.classes, 1)]
         images = [
             {"id": i, "file_name": name, "height": size[0], "width": size[1]}
             for i, (name, size) in enumerate(zip(self.names, self.sizes, strict=True), 1)
@@ -62,10 +66,10 @@ class Objects:
             rows = zip(boxes.boxes.tolist(), boxes.labels.tolist(), boxes.scores.tolist(), strict=True)
             for (x1, y1, x2, y2), label, score in rows:
                 bbox, area = [x1, y1, x2 - x1, y2 - y1], (x2 - x1) * (y2 - y1)
-                annotations.append({"id": len(annotations) + 1, "image_id": image["id"], "category_id": label + 1}
+                annotations.append({"id": len(annotations) + 1, "image_id": image["id"], "category_id": numbers[label]}
                                    | {"bbox": bbox, "area": area, "score": score, "iscrowd": 0})  # fmt: skip
-        categories = [{"id": i, "name": name} for i, name in enumerate(self.classes, 1)]
-        return {"images": images, "categories": categories, "annotations": annotations}
+        named = [{"id": i, "name": name} for i, name in zip(numbers, self.classes, strict=True)]
+        return {"images": images, "categories": named, "annotations": annotations}
 
     def drawn(self, index: int, picture_CHW: Tensor) -> Tensor:
         """A picture, uint8, with what was found in it."""
@@ -125,12 +129,30 @@ def detect(
     Shapes: images [N, C, H, W], normalised as the model was trained; the model gives `Candidates`.
     Raises: ModelError if it does not.
     """
-    task, shape = Detection(len(classes)), images.shape[2:]
     with evaluating(model) as device:
         outputs = model(images.to(device))
+    return objects_of(outputs, Asked(classes, names, sizes, images.shape[2:], threshold))
+
+
+class Asked(NamedTuple):
+    """Pictures whose outputs are read: classes, the pictures' names and sizes, the size (H, W) that the network saw."""
+
+    classes: Sequence[str]
+    names: Sequence[str]
+    sizes: Sequence[Size]
+    seen: Sequence[int]
+    threshold: float = 0.4
+
+
+def objects_of(outputs: Any, asked: Asked) -> Objects:
+    """The objects, from what the network gave.
+
+    Raises: ModelError if that is no `Candidates`.
+    """
+    classes, names, sizes, shape, threshold = asked
     if not isinstance(outputs, Candidates):
         raise ModelError(f"model: is no detector; it gives a {type(outputs).__name__}")
-    found, told = task.decode(outputs).to("cpu"), []
+    found, told = Detection(len(classes)).decode(outputs).to("cpu"), []
     for index, (height, width) in enumerate(sizes):
         own = found.of(index).where(found.of(index).scores >= threshold)
         scale = torch.tensor([width / shape[1], height / shape[0]] * 2)
@@ -152,11 +174,20 @@ def segment(
     Shapes: images [N, C, H, W], normalised as the model was trained; the model gives logits [N, len(classes), H, W].
     Raises: ModelError if it does not.
     """
-    task = Segmentation(len(classes))
     with evaluating(model) as device:
         outputs = model(images.to(device))
-    if not isinstance(outputs, Tensor) or outputs.shape[1:] != (len(classes), *images.shape[2:]):
-        raise ModelError(f"model: does not give {task.wanted(tuple(images.shape[1:]))}")
+    return regions_of(outputs, Asked(classes, names, sizes, images.shape[2:]))
+
+
+def regions_of(outputs: Any, asked: Asked) -> Regions:
+    """The class of every pixel, from what the network gave.
+
+    Raises: ModelError if that is no logits [N, C, H, W].
+    """
+    classes, names, sizes, seen, _ = asked
+    task = Segmentation(len(classes))
+    if not isinstance(outputs, Tensor) or outputs.shape[1:] != (len(classes), *seen):
+        raise ModelError(f"model: does not give {task.wanted((3, *seen))}")
     said = task.decode(outputs).cpu()
     masks = [
         torch.nn.functional.interpolate(mask[None, None].float(), size, mode="nearest-exact")[0, 0].long()

@@ -2,7 +2,8 @@
 
 import csv
 import io
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -14,31 +15,47 @@ from convscope.data.images import Picture, to_channels
 from convscope.explain.pictures import save_png
 from convscope.files import writable_folder, write_whole
 from convscope.predict.classification import Predictions
-from convscope.predict.joint import ObjectsAndRegions
+from convscope.predict.joint import Together
 from convscope.predict.objects import Objects, Regions
 from convscope.table import to_json
 
-Told = Predictions | Objects | Regions | ObjectsAndRegions
+Told = Predictions | Objects | Regions | Together
 
 
-def save_predictions(told: Told, pictures: Sequence[Picture], *, out: Path) -> list[Path]:
-    """Write all that there is to write into the folder `out`; the files that were written.
+def save_predictions(told: Told, *, out: Path, categories: Mapping[str, int]) -> list[Path]:
+    """Write the rows into the folder `out`, as JSON and CSV, and objects as COCO has them; the files that were written.
 
     Raises: InputError if it cannot be written in; RunError if the disk refuses.
     """
-    folder = writable_folder(out)
-    written, rows = [write_whole(folder / "predictions.json", to_json(told.data()))], told.data()
+    folder, rows = writable_folder(out), told.data()
+    written = [write_whole(folder / "predictions.json", to_json(rows))]
     for name in rows:
         written.append(write_whole(folder / f"{'predictions' if len(rows) == 1 else name}.csv", _csv(rows[name])))
-    if isinstance(told, Objects | ObjectsAndRegions):
-        written.append(write_whole(folder / "coco.json", to_json(told.coco())))
-    if not isinstance(told, Predictions):
-        drawn = (told.drawn(i, _pixels(p)) for i, p in enumerate(pictures))
-        names = _file_names(told.names)
-        written += [
-            save_png(Image.fromarray(d.permute(1, 2, 0).numpy()), folder / n) for d, n in zip(drawn, names, strict=True)
-        ]
+    objects = told.objects if isinstance(told, Together) else told
+    if isinstance(objects, Objects):
+        written.append(write_whole(folder / "coco.json", to_json(objects.coco(categories))))
     return written
+
+
+class Drawings:
+    """Pictures with what was found drawn on them, written into a folder one by one."""
+
+    def __init__(self, out: Path) -> None:
+        self.folder, self.taken = writable_folder(out), set[str]()
+
+    def save(self, told: Told, pictures: Sequence[Picture]) -> list[Path]:
+        """Draw all that was told of these pictures; nothing where only classes were."""
+        if isinstance(told, Predictions):
+            return []
+        return [
+            save_png(Image.fromarray(told.drawn(at, _pixels(picture)).permute(1, 2, 0).numpy()), self._file(name))
+            for at, (name, picture) in enumerate(zip(told.names, pictures, strict=True))
+        ]
+
+    def _file(self, source: str) -> Path:
+        name = file_name(source, self.taken)
+        self.taken.add(name)
+        return self.folder / name
 
 
 def _csv(rows: Sequence[dict[str, Any]]) -> str:
@@ -55,17 +72,13 @@ def _pixels(picture: Picture) -> Tensor:
     return rgb.mul(255).round().to(torch.uint8).permute(2, 0, 1)
 
 
-def _file_names(sources: Sequence[str]) -> list[str]:
-    """A name for each drawing that no other has: cat.png, and cat-2.png for the next cat.
+def file_name(source: str, taken: Set[str]) -> str:
+    """A name for a drawing that no other has: cat.png, and cat-2.png for the next cat.
 
-    >>> _file_names(["a/cat.jpg", "b/cat.png", "digits:3"])
-    ['cat.png', 'cat-2.png', 'digits-3.png']
+    >>> file_name("a/cat.jpg", {"cat.png"}), file_name("clip.gif:12", {""}), file_name("digits:3", {""})
+    ('cat-2.png', 'clip-12.png', 'digits-3.png')
     """
-    names: list[str] = []
-    for source in sources:
-        stem = Path(source.replace(":", "-")).stem or "picture"
-        count = 1
-        while (name := f"{stem}.png" if count == 1 else f"{stem}-{count}.png") in names:
-            count += 1
-        names.append(name)
-    return names
+    path, _, frame = source.rpartition(":") if source.rpartition(":")[2].isdecimal() else (source, "", "")
+    stem = (Path(path).stem or "picture") + f"-{frame}" * bool(frame)
+    names = (f"{stem}.png" if count == 1 else f"{stem}-{count}.png" for count in itertools.count(1))
+    return next(name for name in names if name not in taken)

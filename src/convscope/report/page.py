@@ -21,7 +21,7 @@ from convscope.graph import Recording, record
 from convscope.inspect import Summary, receptive_field, summarize
 from convscope.report.curves import curves_svg
 from convscope.report.parts import PARTS, thumbnail
-from convscope.tasks import TASKS
+from convscope.tasks import score_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ def write_report(folder: Path | str, measured: Measured) -> Report:
         version=__version__,
         run=run,
         total=summary.total,
-        curves=curves_svg(run.metrics(), score=TASKS[run.config.task].score),
+        curves=curves_svg(run.metrics(), score=score_of(run.config.task)),
         layers=summary.table().html(),
         sample=_sample(images, sample),
         maps=[_drawn(m) for m in a_few(maps)],

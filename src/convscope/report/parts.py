@@ -1,14 +1,14 @@
 """The part of the page that is of one task: its numbers, what it confuses, and its worst cases drawn."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from convscope.data.samples import Boxes
+from convscope.data.samples import Boxes, TaskName
 from convscope.data.sets import DataSet
 from convscope.evaluate import Measured, evaluating
 from convscope.explain.pictures import data_uri
@@ -103,9 +103,10 @@ def _segment(measured: Measured) -> dict[str, Any]:
 
 def _joint(measured: Measured) -> dict[str, Any]:
     told = {task: PARTS[task](own) | {"of": f" ({task})"} for task, own in measured.parts().items()}
+    scores = " and ".join({"classify": "accuracy", "detect": "mAP", "segment": "mIoU"}[task] for task in told)
     return {
         "part": "joint.html",
-        "meaning": " ".join(["score is the mean of mAP and mIoU.", *(p["meaning"] for p in told.values())]),
+        "meaning": " ".join([f"score is the mean of {scores}.", *(p["meaning"] for p in told.values())]),
         "tiles": [tile for part in told.values() for tile in part["tiles"]],
         "parts": list(told.values()),
     }
@@ -115,7 +116,7 @@ PARTS: Mapping[str, Callable[[Measured], dict[str, Any]]] = {
     "classify": _classify,
     "detect": _detect,
     "segment": _segment,
-    "detect,segment": _joint,
+    **{task: _joint for task in get_args(TaskName) if "," in task},
 }
 
 

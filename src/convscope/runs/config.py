@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from convscope.data.samples import TaskName
 from convscope.errors import ConfigError, nearest
 
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
@@ -22,7 +23,7 @@ TASK_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "classify": {},
     "detect": SCENES,
     "segment": {**SCENES, "epochs": 12, "batch_size": 8, "warmup": 0.05},
-    "detect,segment": SCENES,
+    **dict.fromkeys(("classify,detect", "classify,segment", "detect,segment", "classify,detect,segment"), SCENES),
 }
 
 
@@ -35,8 +36,8 @@ class TrainConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
 
-    task: Literal["classify", "detect", "segment", "detect,segment"] = Field("classify", description="what is learnt")
-    task_weights: dict[Literal["detect", "segment"], Weight] = Field(
+    task: TaskName = Field("classify", description="what is learnt")
+    task_weights: dict[Literal["classify", "detect", "segment"], Weight] = Field(
         {}, description="of the losses of several tasks; 1 if not given"
     )
     data: str = Field("digits", description="an embedded data set, or a folder")
@@ -51,6 +52,9 @@ class TrainConfig(BaseModel):
     accumulate: Count = Field(1, description="parts that a batch is computed in, to save memory")
     optimizer: Literal["adamw", "sgd"] = Field("adamw", description="sgd has a Nesterov momentum of 0.9")
     lr: Rate = Field(0.003, description="highest learning rate")
+    layer_decay: float = Field(
+        1.0, gt=0, le=1, description="each layer of the backbone learns so much slower than the next"
+    )
     weight_decay: Rate = Field(0.01, description="pull of the weights towards zero")
     warmup: float = Field(0.1, ge=0, lt=1, description="part of the run in which the learning rate rises")
     clip: Rate = Field(0.0, description="longest gradient, in all weights together; 0: any")
@@ -65,6 +69,7 @@ class TrainConfig(BaseModel):
     channels_last: bool = Field(False, description="keep pictures as NHWC in memory")
     num_threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0: one for small networks, else all")
     nan: Literal["stop", "skip"] = Field("stop", description="when the loss is not finite: stop, or skip the batch")
+    tensorboard: bool = Field(False, description="write the log for TensorBoard too")
     save_every_steps: int = Field(0, ge=0, description="checkpoint interval; 0: an epoch's end, 10 s apart")
 
     @model_validator(mode="before")
@@ -145,7 +150,7 @@ def differences(old: TrainConfig, new: TrainConfig) -> dict[str, tuple[Any, Any]
     >>> differences(TrainConfig(), TrainConfig(lr=0.1, save_every_steps=5))
     {'lr': (0.003, 0.1)}
     """
-    before, after = (c.model_dump(exclude={"save_every_steps"}) for c in (old, new))
+    before, after = (c.model_dump(exclude={"save_every_steps", "tensorboard"}) for c in (old, new))
     return {key: (before[key], after[key]) for key in before if before[key] != after[key]}
 
 

@@ -1,7 +1,8 @@
 """A run folder: what a training run leaves on disk, and how it is read back.
 
     config.toml         the settings
-    manifest.json       classes, picture shape, normalisation, and the SHA-256 of every file that may be loaded
+    manifest.json       classes, the data's numbers for them, picture shape, normalisation, and the SHA-256 of
+                        every file that may be loaded
     metrics.jsonl       one line an epoch
     model.safetensors   the weights to use: those of the last step
     last.ckpt           weights, optimiser and position, to resume from
@@ -16,9 +17,9 @@ import hashlib
 import io
 import json
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from torch import nn
 
 from convscope import files
 from convscope.data.sets import Normalisation
-from convscope.errors import CheckpointError, InputError
+from convscope.errors import CheckpointError, ConvscopeError, InputError
 from convscope.models import network
 from convscope.runs.config import TrainConfig, resolve, to_toml
 
@@ -38,13 +39,17 @@ KEPT_DIGESTS = 64  # of each kind of file; at most three are on disk at once
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run folder's facts; `shape` is (C, H, W) of its pictures. The weights are read by `model()`."""
+    """A run folder's facts; `shape` is (C, H, W) of its pictures. The weights are read by `model()`.
+
+    `categories` are the numbers that the data's own files give the classes, where they do.
+    """
 
     folder: Path
     config: TrainConfig
     classes: tuple[str, ...]
     shape: tuple[int, ...]
     normalisation: Normalisation
+    categories: Mapping[str, int] = field(default_factory=dict)
 
     def model(self) -> nn.Module:
         """The trained network on the CPU, in evaluation mode.
@@ -89,8 +94,11 @@ def open_run(folder: Path | str) -> Run:
     try:
         normalisation = Normalisation(*map(tuple, facts["normalisation"]))
         config = resolve(file=folder / CONFIG)
-        return Run(folder, config, tuple(facts["classes"]), tuple(facts["shape"]), normalisation)
-    except (KeyError, TypeError) as error:
+        categories = {str(name): int(number) for name, number in facts.get("categories", {}).items()}
+        return Run(folder, config, tuple(facts["classes"]), tuple(facts["shape"]), normalisation, categories)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, ConvscopeError):
+            raise
         raise CheckpointError(f"{folder / MANIFEST}: is damaged ({error!r}); restore it or train again") from None
 
 
@@ -126,6 +134,7 @@ def start(run: Run) -> None:
     known = _manifest(run.folder)["sha256"] if (run.folder / MANIFEST).is_file() else {}
     facts = {"format": 1, "classes": list(run.classes), "shape": list(run.shape)}
     facts |= {"normalisation": normalisation, "sha256": known}
+    facts |= {"categories": dict(run.categories)} if run.categories else {}
     files.write_whole(run.folder / MANIFEST, json.dumps(facts, indent=1))
 
 

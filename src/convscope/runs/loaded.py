@@ -1,6 +1,7 @@
 """A model ready to be looked at, whether it is a name or a trained run, and pictures as it takes them."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ class LoadedModel:
     `shape` is (C, H, W); `classes` are None where the network has no names for them; `trained` is False for
     fresh random weights; `task` is what it learnt, classification if nobody says. `middle` cuts out the middle of a
     picture, as ImageNet's are, and keeps its proportions. `data` and `seed` are those of its training, where it was
-    trained here.
+    trained here; `categories` the numbers that those data give the classes.
     """
 
     spec: str
@@ -42,6 +43,7 @@ class LoadedModel:
     middle: bool = False
     data: str = ""
     seed: int = 0
+    categories: Mapping[str, int] = field(default_factory=dict)
 
     def class_names(self) -> tuple[str, ...]:
         """The names of its outputs; their numbers where it has no names."""
@@ -85,7 +87,7 @@ class LoadedModel:
         """What an exported file of it carries; `outputs` are the names of what it gives."""
         norm = self.normalisation
         facts = (self.task, self.classes, self.shape, norm.mean, norm.std, outputs)
-        return Card(*facts, data=data or self.data, seed=self.seed, middle=self.middle)
+        return Card(*facts, data=data or self.data, seed=self.seed, middle=self.middle, categories=self.categories)
 
 
 def load_model(spec: str, *, shape: tuple[int, ...] | None = None) -> LoadedModel:
@@ -101,6 +103,7 @@ def load_model(spec: str, *, shape: tuple[int, ...] | None = None) -> LoadedMode
         run = open_run(spec)
         known = shape or run.shape
         told = {"task": run.config.task, "data": run.config.data, "seed": run.config.seed}
+        told |= {"categories": run.categories}
         return LoadedModel(spec, run.model(), known, run.normalisation, run.classes, True, **told)
     if spec.endswith(ENDINGS):
         return _exported(spec)
@@ -119,7 +122,7 @@ def _exported(spec: str) -> LoadedModel:
     """An exported network: its card says how pictures enter it."""
     engine = open_engine(Path(spec))
     card = engine.card
-    told = {"task": card.task, "data": card.data, "seed": card.seed}
+    told = {"task": card.task, "data": card.data, "seed": card.seed, "categories": card.categories}
     return LoadedModel(
         spec, engine, card.shape, Normalisation(card.mean, card.std), card.classes, True, middle=card.middle, **told
     )

@@ -10,7 +10,7 @@ from convscope.tasks.detection import Detection
 from convscope.tasks.joint import Joint
 from convscope.tasks.segmentation import Segmentation
 
-__all__ = ["TASKS", "Classification", "Detection", "Joint", "Metrics", "Segmentation", "Task"]
+__all__ = ["TASKS", "Classification", "Detection", "Joint", "Metrics", "Segmentation", "Task", "make", "score_of"]
 
 
 class Metrics(Protocol):
@@ -52,4 +52,24 @@ class Task(Protocol):
         ...
 
 
-TASKS = {"classify": Classification, "detect": Detection, "segment": Segmentation, "detect,segment": Joint}
+TASKS = {"classify": Classification, "detect": Detection, "segment": Segmentation}
+
+
+def make(task: str, num_classes: int, **options: Any) -> Task:
+    """One task by its name, or several with commas between them, with its options.
+
+    >>> make("classify,segment", 11).names
+    ('classify', 'segment')
+    """
+    if "," in task:
+        return Joint(num_classes, names=tuple(task.split(",")), **options)
+    return TASKS[task](num_classes, **options)
+
+
+def score_of(task: str) -> str:
+    """The metric that says how good a network is at a task, or at several.
+
+    >>> score_of("detect"), score_of("detect,segment")
+    ('map', 'score')
+    """
+    return Joint.score if "," in task else TASKS[task].score

@@ -5,10 +5,12 @@ Shape suffixes: N pictures, L places, C classes, M boxes of the batch.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -91,8 +93,9 @@ class AveragePrecision:
         # torchmetrics' own thresholds are rounded to float32, which moves a recall that lies on one of them
         recalls, overlaps = np.linspace(0, 1, 101).tolist(), np.linspace(0.5, 0.95, 10).tolist()
         self.inner: MeanAveragePrecision = MeanAveragePrecision(
-            iou_thresholds=overlaps, rec_thresholds=recalls, backend="faster_coco_eval"
+            iou_thresholds=overlaps, rec_thresholds=recalls, backend="faster_coco_eval", sync_on_compute=False
         )
+        self.seen: list[tuple[Any, Any]] = []
 
     def to(self, device: Any) -> "AveragePrecision":
         """Itself: boxes are brought to the CPU, where they are compared."""
@@ -102,13 +105,20 @@ class AveragePrecision:
         """The found and the true boxes of a batch; its last picture must hold one or the other."""
         count = 1 + max((int(b.picture.max()) for b in (decoded, targets) if len(b.picture)), default=-1)
         found, true = ([b.of(i).to("cpu") for i in range(count)] for b in (decoded, targets))
-        self.inner.update(
+        self.seen.append((
             [{"boxes": b.boxes, "labels": b.labels, "scores": b.scores} for b in found],
             [{"boxes": b.boxes, "labels": b.labels} for b in true],
-        )
+        ))  # fmt: skip
 
     def compute(self) -> dict[str, Tensor]:
-        """The two means; 0 while there is no class to average."""
+        """The two means over the pictures of all processes; 0 while there is no class to average."""
+        own: Any = self.seen
+        seen = [own]
+        if dist.is_available() and dist.is_initialized():
+            dist.all_gather_object(seen := [own] * dist.get_world_size(), own)
+        self.inner.reset()
+        for batch in chain.from_iterable(seen):
+            self.inner.update(*batch)
         told = self.inner.compute()
         return {"map": told["map"].clamp(min=0), "map50": told["map_50"].clamp(min=0)}
 

@@ -7,29 +7,34 @@ from typing import Any
 from torch import Tensor
 
 from convscope.models import classes_of_heads
+from convscope.tasks.classification import Classification
 from convscope.tasks.detection import Detection
 from convscope.tasks.segmentation import Segmentation
 
-PARTS = {"detect": Detection, "segment": Segmentation}
+PARTS = {"classify": Classification, "detect": Detection, "segment": Segmentation}
+OUTPUTS = {"classify": 1, "detect": 4, "segment": 1}  # tensors that a head gives
+Part = Classification | Detection | Segmentation
 
 
 @dataclass(frozen=True, slots=True)
 class Joint:
-    """Detection and segmentation of the same pictures.
+    """Several tasks on the same pictures.
 
     Outputs and targets are dicts by task; each has the shapes of its task. `num_classes` counts those of the masks,
-    of which the first is the background and has no boxes. `weights` of a task's loss are 1 where none is given.
+    where there are masks; the first of them is the background, which no box and no picture has. `weights` of a task's
+    loss are 1 where none is given.
     """
 
     num_classes: int
     weights: Mapping[str, float] = field(default_factory=dict)
+    names: tuple[str, ...] = ("detect", "segment")
 
     score = "score"
 
     @property
-    def tasks(self) -> dict[str, Detection | Segmentation]:
+    def tasks(self) -> dict[str, Part]:
         """The tasks, by the names of their heads."""
-        heads = classes_of_heads(",".join(PARTS), self.num_classes)
+        heads = classes_of_heads(",".join(self.names), self.num_classes)
         return {name: PARTS[name](len(classes)) for name, classes in heads.items()}
 
     def loss(self, outputs: Mapping[str, Any], targets: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -40,7 +45,7 @@ class Joint:
         return {"loss": total, **named}  # pyright: ignore[reportReturnType]
 
     def decode(self, outputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Boxes and masks."""
+        """What a person asks for, by task."""
         return {name: task.decode(outputs[name]) for name, task in self.tasks.items()}
 
     def metrics(self) -> "JointMetrics":
@@ -53,14 +58,17 @@ class Joint:
 
     def serves(self, shapes: Sequence[tuple[int, ...]], picture: Sequence[int]) -> bool:
         """Whether outputs of these shapes are that."""
-        detect, segment = self.tasks.values()
-        return detect.serves(shapes[:-1], picture) and segment.serves(shapes[-1:], picture)
+        left, found = list(shapes), []
+        for name, task in self.tasks.items():
+            found.append(task.serves(left[: OUTPUTS[name]], picture))
+            left = left[OUTPUTS[name] :]
+        return all(found) and not left
 
 
 class JointMetrics:
     """The metrics of several tasks."""
 
-    def __init__(self, tasks: Mapping[str, Detection | Segmentation]) -> None:
+    def __init__(self, tasks: Mapping[str, Part]) -> None:
         self.scores = {name: f"{name}_{task.score}" for name, task in tasks.items()}
         self.inner: dict[str, Any] = {name: task.metrics() for name, task in tasks.items()}
 

@@ -11,7 +11,7 @@ import math
 import signal
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,13 +27,14 @@ from convscope.runs.config import TrainConfig, differences
 from convscope.runs.folder import Run
 from convscope.runs.progress import Progress, shown
 from convscope.train import parts
+from convscope.train.board import board
 from convscope.train.stopping import Interrupted, Stop, plain_errors, signals
+from convscope.train.team import Team
 
 SECONDS_BETWEEN_SAVES = 10.0
 VAL_BATCH = 64
 MEASURED_STEPS = (4, 12)  # before the clock starts, and while it runs
 SMALL_WORK = 1e8  # MACs of a forward pass; below it threads wait for each other longer than they work
-PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed"}
 POSITION = ("epoch", "batch", "step", "elapsed", "sums", "rows")
 
 
@@ -47,33 +48,37 @@ def train(
     Raises: InputError if the folder, the settings, the model or the data do not serve; RunError if the loss is
     not finite or memory runs out; Interrupted after SIGINT or SIGTERM.
     """
-    device = machine.best_device(config.device).type
-    folder = files.writable_folder(out)
+    folder = Path(out)
     with ExitStack() as stack:
-        stack.enter_context(runs.locked(folder))
-        config, before = _before(folder, config, resume=resume, override=override)
-        stack.enter_context(torch.random.fork_rng(devices=[0] if device == "cuda" else []))
+        stack.enter_context(plain_errors(config, folder))
+        device = machine.best_device(config.device).type
+        team = stack.enter_context(Team(device=device, precision=config.precision))
+
+        def begun() -> tuple[TrainConfig, dict[str, Any] | None]:
+            stack.enter_context(runs.locked(files.writable_folder(folder)))
+            return _before(folder, config, resume=resume, override=override)
+
+        settings, before = team.led(begun)
+        stack.enter_context(torch.random.fork_rng(devices=[team.fabric.device] if device == "cuda" else []))
         stack.enter_context(torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True))
         stop = stack.enter_context(signals())
-        training = _Training(config, folder=folder, device=device, before=before, override=override)
-        stack.enter_context(_threads(training.num_threads))
-        stack.enter_context(plain_errors(config))
-        training.prepare(measure=before is None and config.minutes > 0)
-        epochs = training.config.epochs
-        bar = stack.enter_context(shown(steps=epochs * training.num_batches, epochs=epochs, quiet=not progress))
+        training = team.together(lambda: Training(settings, folder=folder, team=team, before=before, override=override))
+        stack.enter_context(threads(training.num_threads))
+        training.prepare(measure=before is None and settings.minutes > 0)
+        epochs, quiet = training.config.epochs, not progress or not team.leads
+        bar = stack.enter_context(shown(steps=epochs * training.num_batches, epochs=epochs, quiet=quiet))
         training.fit(bar, stop=stop)
         return training.about
 
 
-class _Training:
+class Training:
     """One run's state, and the loop over it."""
 
     def __init__(
-        self, config: TrainConfig, *, folder: Path, device: str, before: dict[str, Any] | None, override: bool
+        self, config: TrainConfig, *, folder: Path, team: Team, before: dict[str, Any] | None, override: bool
     ) -> None:
-        from lightning_fabric import Fabric
-
         self.config, self.folder, self.before, self.override = config, folder, before, override
+        self.team, self.fabric = team, team.fabric
         classes = data.class_names(config.data, task=config.task)
         torch.manual_seed(config.seed)
         self.model = models.network(config.model, num_classes=len(classes), task=config.task)
@@ -93,7 +98,9 @@ class _Training:
             self.left = parts.begin_with(self.model, config.weights)
         self.frozen = parts.frozen(self.model) if config.freeze else []
         self.format = torch.channels_last if config.channels_last else torch.contiguous_format
-        self.fabric = Fabric(accelerator=device, devices=1, precision=PRECISIONS[config.precision])  # pyright: ignore[reportArgumentType]
+        parts.check_shares(self.splits, num_batches=self.num_batches, num_processes=team.size)
+        wanted, done = config.tensorboard and team.leads, before["step"] if before else 0
+        self.board = board(folder, after=done) if wanted else lambda row: None
 
     def prepare(self, *, measure: bool) -> None:
         """Everything up to the first step; with `measure`, as many epochs as the minutes allow."""
@@ -104,10 +111,11 @@ class _Training:
             self._continue(self.before, override=self.override)
         self.about = Run(
             self.folder, self.config, self.splits.train.classes, self.splits.train.shape,
-            self.splits.train.normalisation,
+            self.splits.train.normalisation, getattr(self.splits.train, "categories", {}),
         )  # fmt: skip
-        runs.start(self.about)
-        files.write_whole(self.folder / runs.METRICS, "".join(map(_json_line, self.rows)))
+        if self.team.leads:
+            runs.start(self.about)
+            files.write_whole(self.folder / runs.METRICS, "".join(map(_json_line, self.rows)))
 
     def _set_up(self) -> None:
         self.module, self.optimizer = self.fabric.setup(
@@ -115,10 +123,7 @@ class _Training:
             parts.optimizer(self.model, self.config),
         )
         self.average = parts.Average(self.model, decay=self.config.ema) if self.config.ema else None
-        if self.average is not None:
-            self.judged = self.fabric.setup_module(self.average.inner)
-        else:
-            self.judged = self.module
+        self.judged = self.model if self.average is None else self.average.inner
 
     def fit(self, bar: Progress, *, stop: Stop) -> None:
         """Every epoch that is left, then the weights to use."""
@@ -126,15 +131,18 @@ class _Training:
         while self.epoch < self.config.epochs and not self._no_longer_better():
             self._train_epoch(bar, stop)
             row = self._finish_epoch()
-            with (self.folder / runs.METRICS).open("a") as file:
-                file.write(_json_line(row))
+            if self.team.leads:
+                with (self.folder / runs.METRICS).open("a") as file:
+                    file.write(_json_line(row))
             bar.epoch(row)
+            self.board(row)
             if time.monotonic() - self.saved > SECONDS_BETWEEN_SAVES and not self.config.save_every_steps:
                 self._save()
-            if stop.number and self.epoch < self.config.epochs:
+            if self._stopped(stop) and self.epoch < self.config.epochs:
                 self._interrupt(stop)
         self._save()
-        runs.save_model(self.folder, self.model if self.average is None else self.average.inner)
+        if self.team.leads:
+            runs.save_model(self.folder, self.judged)
 
     def _train_epoch(self, bar: Progress, stop: Stop) -> None:
         config = self.config
@@ -143,12 +151,13 @@ class _Training:
         self._training_mode()
         began = time.monotonic() - self.elapsed
         for at in range(self.batch, self.num_batches):
-            self._step(batches[at], numbers=numbers, at=at)
+            done = (self.epoch + (at + 0.5) / self.num_batches) / config.epochs
+            self._step(batches[at], numbers=numbers, rate=parts.learning_rate(config, done=done))
             self.batch, self.step = at + 1, self.step + 1
             self.elapsed = time.monotonic() - began
             bar.step(self.step)
             if self.batch < self.num_batches:  # an epoch's end is saved with its row
-                if stop.number:
+                if self._stopped(stop):
                     self._interrupt(stop)
                 if config.save_every_steps and self.step % config.save_every_steps == 0:
                     self._save()
@@ -163,15 +172,15 @@ class _Training:
         for part in self.frozen:
             part.eval()
 
-    def _step(self, samples: Tensor, *, numbers: Tensor | None, at: int) -> None:
+    def _step(self, samples: Tensor, *, numbers: Tensor | None, rate: float) -> dict[str, float] | None:
+        """One step of the optimiser; the mean losses of its batch, None if they were not finite and it was skipped."""
         config = self.config
-        parts.seed((config.seed << 32) + self.step, device=self.fabric.device)
-        rate = parts.learning_rate(config, done=(self.epoch + (at + 0.5) / self.num_batches) / config.epochs)
+        parts.seed((config.seed << 32) + self.step * self.team.size + self.team.rank, device=self.fabric.device)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("share", 1.0)
         values = self._gradients(samples, numbers)
         if values is None:
-            return
+            return None
         if config.clip:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
         self.optimizer.step()
@@ -179,21 +188,28 @@ class _Training:
             self.average.follow(self.step + 1)
         for name, value in (values | {"samples": 1.0}).items():
             self.sums[name] = self.sums.get(name, 0.0) + value * len(samples)
+        return values
 
     def _gradients(self, samples: Tensor, numbers: Tensor | None) -> dict[str, float] | None:
-        """Gradients of a batch, part after part, and its mean losses; None if they are not finite and skipped."""
+        """Gradients of a batch, part after part, and its mean losses; None if they are not finite and skipped.
+
+        Each process takes its share of the batch; DDP makes the mean over processes, where the sum is wanted.
+        """
         self.optimizer.zero_grad()
         values: dict[str, float] = {}
-        for part in samples.tensor_split(min(self.config.accumulate, len(samples))):
+        count = min(self.config.accumulate, len(samples) // self.team.size)
+        for at, part in enumerate(self.team.share(samples).tensor_split(count), start=1):
             x, y = self.splits.train.batch(part, draws=numbers)
             x, y = x.to(self.fabric.device, memory_format=self.format), self.fabric.to_device(y)
-            losses, share = self.task.loss(self.module(x), y), len(part) / len(samples)
-            values = {name: values.get(name, 0.0) + share * value.item() for name, value in losses.items()}
-            if not math.isfinite(values["loss"]):
-                if self.config.nan == "skip":
-                    return None
-                raise RunError(self._not_finite(values["loss"], samples))
-            self.fabric.backward(share * losses["loss"])
+            with self.fabric.no_backward_sync(self.module, enabled=at < count):  # pyright: ignore[reportArgumentType]
+                losses, share = self.task.loss(self.module(x), y), len(part) / len(samples)
+                told = self.team.added({name: share * value.item() for name, value in losses.items()})
+                values = {name: values.get(name, 0.0) + value for name, value in told.items()}
+                if not math.isfinite(values["loss"]):
+                    if self.config.nan == "skip":
+                        return None
+                    raise self.team.agreed(RunError(self._not_finite(values["loss"], samples)))
+                self.fabric.backward(share * self.team.size * losses["loss"])
         return values
 
     def _finish_epoch(self) -> dict[str, Any]:
@@ -202,7 +218,7 @@ class _Training:
         row |= {f"train_{name}": total / count for name, total in self.sums.items()}
         began = time.monotonic()
         row |= {f"val_{name}": value for name, value in self._validate().items()}
-        row["lr"] = self.optimizer.param_groups[0]["lr"]
+        row["lr"] = self.optimizer.param_groups[-1]["lr"]  # of the head
         row["images_per_second"] = round(len(self.splits.train) / self.elapsed, 1)
         row["seconds"] = round(self.elapsed + time.monotonic() - began, 3)
         self.rows.append(row)
@@ -212,15 +228,32 @@ class _Training:
     @torch.no_grad()
     def _validate(self) -> dict[str, float]:
         self.judged.eval()
+        self.team.as_the_leader(self.judged)
         metrics = self.task.metrics().to(self.fabric.device)
         val, loss = self.splits.val, 0.0
-        for indices in torch.arange(len(val)).split(VAL_BATCH):
+        for indices in self.team.share(torch.arange(len(val))).split(VAL_BATCH):
             x, y = val.batch(indices)
             x, y = x.to(self.fabric.device, memory_format=self.format), self.fabric.to_device(y)
-            outputs = self.judged(x)
+            with self.fabric.autocast():
+                outputs = self.judged(x)
             loss += self.task.loss(outputs, y)["loss"].item() * len(indices)
             metrics.update(self.task.decode(outputs), y)
-        return {"loss": loss / len(val)} | {name: value.item() for name, value in metrics.compute().items()}
+        told = {name: value.item() for name, value in metrics.compute().items()}  # over all processes
+        return {"loss": self.team.added({"loss": loss})["loss"] / len(val)} | told
+
+    def losses_at(self, rates: Sequence[float]) -> list[float]:
+        """The loss at each rate in turn, a step each; fewer where it is no longer finite."""
+        self._set_up()
+        self._training_mode()
+        losses: list[float] = []
+        for at, rate in enumerate(rates):
+            epoch, batch = divmod(at, self.num_batches)
+            batches = order(len(self.splits.train), seed=self.config.seed, epoch=epoch).tensor_split(self.num_batches)
+            values = self._step(batches[batch], numbers=self._draws(), rate=rate)
+            if values is None:
+                break
+            losses.append(values["loss"])
+        return losses
 
     def _no_longer_better(self) -> bool:
         scores = [row[f"val_{self.task.score}"] for row in self.rows]
@@ -238,7 +271,7 @@ class _Training:
         seconds = []
         for at in range(sum(MEASURED_STEPS)):
             began = time.monotonic()
-            self._step(batches[at % self.num_batches], numbers=numbers, at=0)
+            self._step(batches[at % self.num_batches], numbers=numbers, rate=0.0)
             seconds.append(time.monotonic() - began)
         began = time.monotonic()
         self._validate()
@@ -246,14 +279,16 @@ class _Training:
         an_epoch = statistics.median(seconds[MEASURED_STEPS[0] :]) * self.num_batches + now - began
         self.model, self.sums = model, {}
         self._set_up()
-        return max(1, int((60 * self.config.minutes - (now - begun)) / an_epoch))
+        return self.fabric.broadcast(max(1, int((60 * self.config.minutes - (now - begun)) / an_epoch)))
 
     def _save(self) -> None:
         if not all(value.isfinite().all() for value in self.model.state_dict().values()):
-            raise RunError(
+            raise self.team.agreed(RunError(
                 f"train: weights became NaN or infinite by step {self.step}; nothing was saved over the last good "
                 f"checkpoint in {self.folder}; use a smaller lr"
-            )
+            ))  # fmt: skip
+        if not self.team.leads:
+            return
         state = {key: getattr(self, key) for key in POSITION}
         state |= {"samples": len(self.splits.train), "num_batches": self.num_batches}
         state |= {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
@@ -266,22 +301,28 @@ class _Training:
             setattr(self, key, before[key])
         same = (before["samples"], before["num_batches"]) == (len(self.splits.train), self.num_batches)
         if not same and not override:
-            raise InputError(
+            raise self.team.agreed(InputError(
                 f"{self.folder}: the run began with {before['samples']} training pictures, now there are "
                 f"{len(self.splits.train)}; bring the old data back, or override"
-            )
+            ))  # fmt: skip
         if not same:  # the batches are cut anew, so the epoch under way starts over
             self.batch, self.elapsed, self.sums = 0, 0.0, {}
-        if len(before["optimizer"]["state"]) and before["optimizer_name"] == self.config.optimizer:
+        if before["optimizer_name"] == self.config.optimizer and parts.fits(self.optimizer, before["optimizer"]):
             self.optimizer.load_state_dict(before["optimizer"])
         if self.average is not None and before.get("average"):
             self.average.inner.load_state_dict(before["average"])
 
+    def _stopped(self, stop: Stop) -> bool:
+        """Whether a signal came, to whichever process: all stop at the same step."""
+        stop.number = self.team.highest(stop.number)
+        return stop.number != 0
+
     def _interrupt(self, stop: Stop) -> None:
         self._save()
         name = signal.Signals(stop.number).name
-        raise Interrupted(f"{self.folder}: stopped by {name} and saved at step {self.step}; resume to go on",
-                          number=stop.number)  # fmt: skip
+        raise self.team.agreed(Interrupted(
+            f"{self.folder}: stopped by {name} and saved at step {self.step}; resume to go on", number=stop.number
+        ))  # fmt: skip
 
     def _not_finite(self, loss: float, samples: Tensor) -> str:
         kept = "the last good checkpoint was kept" if runs.is_begun(self.folder) else "nothing had been saved"
@@ -316,7 +357,7 @@ def _json_line(row: dict[str, Any]) -> str:
 
 
 @contextmanager
-def _threads(number: int) -> Iterator[None]:
+def threads(number: int) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(number or before)
     try:

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from convscope import data, models
+from convscope import data, models, tasks
 from convscope.data.sets import DataSet, ImageSet, Splits
 from convscope.errors import CheckpointError, InputError, ModelError
 from convscope.graph import record
 from convscope.inspect import summarize
 from convscope.runs.config import TrainConfig
-from convscope.tasks import TASKS, Task
+from convscope.tasks import Task
 
 DEFAULT_SHAPE = (3, 224, 224)
 
@@ -79,6 +79,14 @@ def load_data(model: nn.Module, config: TrainConfig) -> Splits[Any]:
     return replace(splits, train=replace(splits.train, flip=True)) if config.flip else splits
 
 
+def check_shares(splits: Splits[Any], *, num_batches: int, num_processes: int) -> None:
+    """That every process has at least one picture of every batch, and of the validation part."""
+    smallest = min(len(splits.train) // num_batches, len(splits.val))
+    if smallest < num_processes:
+        raise InputError(f"train: {num_processes} processes cannot share {smallest} pictures of a batch, or of the "
+                         f"validation part; start {smallest}, or use a larger batch_size")  # fmt: skip
+
+
 def make_task(config: TrainConfig, train: DataSet) -> Task:
     """The task with its options; `balanced` weighs a class by one over how often it occurs, `root` by the root of it.
 
@@ -91,13 +99,13 @@ def make_task(config: TrainConfig, train: DataSet) -> Task:
             raise InputError(f"task_weights: are for several tasks, but {config.task} is one; leave them out")
         options["weights"] = config.task_weights
     if config.label_smoothing or config.class_weights != "none":
-        if "detect" in config.task:
+        if config.task not in ("classify", "segment"):
             raise InputError("label_smoothing and class_weights: are for classify and segment; leave them out")
         options["label_smoothing"] = config.label_smoothing
     if config.class_weights != "none":
         counts = train.class_counts().float().clamp(min=1)
         options["class_weights"] = (counts.mean() / counts).pow(0.5 if config.class_weights == "root" else 1.0)
-    return TASKS[config.task](num_classes, **options)
+    return tasks.make(config.task, num_classes, **options)
 
 
 def check_fits(model: nn.Module, splits: Splits[Any], task: Task) -> int:
@@ -162,12 +170,39 @@ def frozen(model: nn.Module) -> list[nn.Module]:
 
 
 def optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW or SGD over what is to be learnt."""
-    learnt = [p for p in model.parameters() if p.requires_grad]
+    """AdamW or SGD over what is to be learnt; each group's `share` is its part of the learning rate."""
+    learnt = [[p for p in layer if p.requires_grad] for layer in layers(model)]
+    learnt = [layer for layer in learnt if layer]
+    if config.layer_decay == 1:
+        learnt = [[p for layer in learnt for p in layer]]
+    shares = [config.layer_decay**below for below in reversed(range(len(learnt)))]
+    groups = [{"params": layer, "share": share} for layer, share in zip(learnt, shares, strict=True)]
     options = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": True}
     if config.optimizer == "sgd":
-        return torch.optim.SGD(learnt, momentum=0.9, nesterov=True, **options)
-    return torch.optim.AdamW(learnt, **options)
+        return torch.optim.SGD(groups, momentum=0.9, nesterov=True, **options)
+    return torch.optim.AdamW(groups, **options)
+
+
+def layers(model: nn.Module) -> list[list[nn.Parameter]]:
+    """The weights of a network from its input to its head: the parts of its backbone (or features) apart, in order.
+
+    >>> [sum(p.numel() for p in layer) for layer in layers(models.build("LeNet5"))]
+    [156, 2416, 59134]
+    """
+    found = [list(model.parameters(recurse=False))]
+    inner = [(name, child) for name, child in model.named_children() if next(child.parameters(), None) is not None]
+    for name, child in inner:
+        opened = len(inner) == 1 or name in ("backbone", "features")
+        found += layers(child) if opened else [list(child.parameters())]
+    seen: set[nn.Parameter] = set()
+    alone = [[p for p in layer if p not in seen and not seen.add(p)] for layer in found]  # weights may be shared
+    return [layer for layer in alone if layer]
+
+
+def fits(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> bool:
+    """Whether the state of another optimiser is of as many weights, in the same groups."""
+    here, there = ([len(g["params"]) for g in groups] for groups in (optimizer.param_groups, state["param_groups"]))
+    return bool(state["state"]) and here == there
 
 
 def seed(number: int, *, device: torch.device) -> None:

@@ -4,10 +4,12 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
-from convscope.errors import InputError, RunError
+from convscope import machine
+from convscope.errors import ConvscopeError, InputError, RunError
 from convscope.runs.config import TrainConfig
 
 
@@ -47,10 +49,12 @@ def signals() -> Iterator[Stop]:
 
 
 @contextmanager
-def plain_errors(config: TrainConfig) -> Iterator[None]:
-    """Memory that runs out and batches too small for normalisation, in a sentence."""
+def plain_errors(config: TrainConfig, folder: Path) -> Iterator[None]:
+    """Memory that runs out, batches too small for normalisation, and processes that are gone, in a sentence."""
     try:
         yield
+    except ConvscopeError:
+        raise
     except (RuntimeError, ValueError, MemoryError) as error:
         text = str(error)
         memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in text
@@ -58,4 +62,16 @@ def plain_errors(config: TrainConfig) -> Iterator[None]:
             raise RunError(f"train: memory ran out with batch_size {config.batch_size}; use a smaller one") from error
         if "more than 1 value per channel" in text:
             raise InputError("train: batch normalisation needs two pictures a step; use a larger batch_size") from error
+        if "finished reduction in the prior iteration" in text:
+            raise InputError("train: the network has weights that do not enter its loss, which several processes "
+                             "cannot share; take them out, or train with one process") from error  # fmt: skip
+        if isinstance(error, torch.distributed.DistError) or "gloo" in text:
+            raise RunError(f"train: process {machine.rank()} of {machine.number_of_processes()} lost the others "
+                           f"({_cause(text)}); the last checkpoint in {folder} was kept; resume, with as many "
+                           "processes as there are") from error  # fmt: skip
         raise
+
+
+def _cause(text: str) -> str:
+    """What a library says between its source line and its peer's address."""
+    return text.splitlines()[0].rpartition("] ")[2].partition(" [")[0].strip(" .")

@@ -9,6 +9,7 @@ from convscope.data.formats.classes import is_classes, read_classes
 from convscope.data.formats.coco import is_coco, read_coco
 from convscope.data.formats.pairs import is_pairs, read_pairs
 from convscope.data.formats.rows import has_boxes, is_rows, read_rows
+from convscope.data.formats.shards import is_shards, read_shards
 from convscope.data.formats.voc import is_voc, read_voc
 from convscope.data.formats.yolo import is_yolo, read_yolo
 from convscope.data.tree import Tree
@@ -33,6 +34,7 @@ FORMATS = (  # the first that fits; those that need the least evidence come last
     Format("YOLO", ("detect", "segment"), is_yolo, read_yolo),
     Format("CSV", ("classify", "detect"), is_rows, read_rows),
     Format("pictures and masks", ("segment",), is_pairs, read_pairs),
+    Format("WebDataset shards", ("classify", "segment"), is_shards, read_shards),
     Format("class folders", ("classify",), is_classes, read_classes),
 )
 

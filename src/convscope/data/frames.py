@@ -1,0 +1,84 @@
+"""Moving pictures, frame by frame: GIF, APNG, WebP and AVIF by Pillow, videos by PyAV where it is installed."""
+
+import warnings
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from convscope.data.images import MAX_PIXELS, Picture
+from convscope.data.named import open_picture
+from convscope.errors import ImageError
+
+MOVING = frozenset({".gif", ".png", ".apng", ".webp", ".avif"})
+FORMATS = ("GIF", "PNG", "WEBP", "AVIF")
+VIDEOS = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"})
+
+
+def open_frames(name: str, *, every: int = 1) -> Iterator[tuple[str, Picture]]:
+    """The picture of that name, or every so-many-th frame of a moving one, each with what it is called.
+
+    A frame is called by its number, from 0: `clip.gif:12`. One is decoded at a time.
+    Raises: ImageError as `open_picture` does, and for a video if it cannot be read or PyAV is not installed.
+
+    >>> [called for called, _ in open_frames("digits:0")]
+    ['digits:0']
+    """
+    path = Path(name)
+    if path.suffix.lower() in VIDEOS and path.is_file():
+        yield from _named(name, _of_video(name, path), every)
+    elif path.suffix.lower() in MOVING and path.is_file() and _count(path) > 1:
+        yield from _named(name, _of_picture(name, path), every)
+    else:
+        yield name, open_picture(name)
+
+
+def _named(name: str, frames: Iterator[np.ndarray], every: int) -> Iterator[tuple[str, Picture]]:
+    for at, pixels in islice(enumerate(frames), 0, None, every):
+        called = f"{name}:{at}"
+        yield called, Picture(pixels.astype(np.float32) / 255, "RGBA" if pixels.shape[2] == 4 else "RGB", called)
+
+
+def _count(path: Path) -> int:
+    """How many frames; 1 for what is not moving, or no picture, of which `open_picture` says what is wrong."""
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            return getattr(image, "n_frames", 1) if image.width * image.height <= MAX_PIXELS else 1
+    except Exception:
+        return 1
+
+
+def _of_picture(name: str, path: Path) -> Iterator[np.ndarray]:
+    with Image.open(path, formats=FORMATS) as image:
+        for at in range(getattr(image, "n_frames", 1)):
+            try:
+                image.seek(at)
+                pixels = np.asarray(image.convert("RGBA"))
+            except Exception as error:  # damaged files make Pillow raise nearly any type
+                raise ImageError(f"{name}: frame {at} is cut short or damaged ({error}); get a whole copy") from error
+            yield pixels if (pixels[..., 3] < 255).any() else pixels[..., :3]
+
+
+def _of_video(name: str, path: Path) -> Iterator[np.ndarray]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import av  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise ImageError(f"{name}: is a video, and PyAV is not installed; pip install 'convscope[video]'") from None
+    errors: Any = av.FFmpegError
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise ImageError(f"{name}: holds no moving picture; give a video")
+            for frame in container.decode(video=0):
+                if frame.width * frame.height > MAX_PIXELS:
+                    raise ImageError(
+                        f"{name}: has frames of {frame.width} x {frame.height}; the limit is {MAX_PIXELS:,} px"
+                    )
+                yield frame.to_ndarray(format="rgb24")
+    except errors as error:
+        raise ImageError(f"{name}: cannot be read as a video ({error.strerror}); convert it to MP4") from error
