@@ -10,8 +10,9 @@ from PIL import Image, ImageColor
 from convscope.errors import InputError
 from convscope.explain.pictures import colour_table
 from convscope.steps import Case, Wish, frames, save_movie
+from convscope.steps.page import Box, Words
 from convscope.steps.raster import draw, fill, on
-from convscope.steps.scene import Box, Words, lay_out
+from convscope.steps.scene import lay_out
 from convscope.steps.svg import write_svg
 from convscope.steps.text import figure
 
@@ -20,10 +21,15 @@ CASES = {
     "dilated": Wish(input=(6, 7), dilation=2),
     "grouped": Wish(input=(2, 3, 3), kernel="2", groups=2),
     "scatter": Wish(input=(2, 2), stride=2, padding=1, transposed=True),
+    "one axis": Wish(ndim=1, input=(2, 5), padding=1, dilation=2, bias="3"),
+    "volume": Wish(ndim=3, input=(2, 3, 3), kernel="2", padding=(1, 0, 0)),
     "fractions": Wish(input=(4, 4), kernel="box-blur"),
 }
 BOARDS = {name: frames(wish.case()) for name, wish in CASES.items()}
 BOARDS["insert"] = frames(CASES["scatter"].case(), view="insert")
+BOARDS["stamped volume"] = frames(
+    Wish(ndim=3, input=(2, 1, 2), kernel="2", padding=(1, 0, 0), transposed=True, bias="1").case()
+)
 
 every_board = pytest.mark.parametrize("name", BOARDS)
 
@@ -43,7 +49,10 @@ def test_every_frame_shows_its_products_its_sum_and_all_outputs_so_far(name):
             assert figure(value) in words
         numbers = len(written) + frame.products.size + frame.kernel.size + board.field.size
         assert sum(re.fullmatch(r"−?\d[\d.e−-]*", w) is not None for w in words) == numbers
-        assert frame.sum is None or any(w.endswith((f"= {figure(frame.sum)}", "channel by channel")) for w in words)
+        assert frame.sum is None or any(
+            w.endswith((f"= {figure(frame.sum)}", f"add up to {figure(frame.sum)}", "channel by channel"))
+            for w in words
+        )
 
 
 @every_board
@@ -53,11 +62,12 @@ def test_the_window_stands_over_what_it_reads(name):
     cells = [i for i in scene.items if isinstance(i, Box) and not i.path and i.edge in ("line", "dashed")]
     for frame in board.frames:
         strong = [b for b in there(scene, Box, frame.number) if b.edge == "strong"]
-        assert len(strong) == len(frame.channels) + 1  # the window of each channel, and the output's cell
+        slices = len(frame.taps[0]) if board.case.ndim == 3 else 1
+        assert len(strong) == len(frame.channels) * slices + 1 if board.view != "scatter" else slices + 1
         for box in strong:
             assert any(c.at == box.path[frame.number - box.life[0]] for c in cells)
         taps = [b for b in there(scene, Box, frame.number) if b.edge == "tap"]
-        assert len(taps) == (frame.kernel.size if name == "dilated" else 0)
+        assert len(taps) == (frame.kernel.size if name in ("dilated", "one axis") else 0)
 
 
 @every_board

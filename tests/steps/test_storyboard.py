@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from convscope.errors import InputError
@@ -20,26 +20,28 @@ small = st.integers(1, 2)
 def settings_of(draw):
     """Numbers and settings of a convolution whose kernel always fits."""
     groups, each, outputs, size = draw(small), draw(small), draw(small), draw(st.integers(1, 3))
-    rng = np.random.default_rng(draw(st.integers(0, 99)))
-    dilation = draw(small)
-    height, width = (dilation * (size - 1) + draw(st.integers(1, 3)) for _ in range(2))
+    rng, ndim = np.random.default_rng(draw(st.integers(0, 99))), draw(st.integers(1, 3))
+    dilation = draw(small) if ndim < 3 else 1
+    axes = [dilation * (size - 1) + draw(st.integers(1, 3 if ndim < 3 else 2)) for _ in range(ndim)]
     settings = {"stride": draw(st.integers(1, 3)), "padding": draw(st.integers(0, size // 2)), "dilation": dilation,
                 "groups": groups}  # fmt: skip
-    return rng, (groups, each, outputs, size, height, width), settings
+    return rng, (groups, each, outputs, [size] * ndim, axes), settings
 
 
 def convolution(found) -> Case:
-    rng, (groups, each, outputs, size, height, width), settings = found
-    x = rng.integers(-4, 5, (groups * each, height, width))
-    return Case(x, rng.integers(-4, 5, (groups * outputs, each, size, size)), **settings)
+    rng, (groups, each, outputs, size, axes), settings = found
+    x, b = rng.integers(-4, 5, (groups * each, *axes)), rng.integers(-4, 5, groups * outputs)
+    return Case(x, rng.integers(-4, 5, (groups * outputs, each, *size)), b=b, **settings)
 
 
 def transposed(found) -> Case:
-    rng, (groups, each, outputs, size, height, width), settings = found
+    rng, (groups, each, outputs, size, axes), settings = found
     extra = settings["stride"] - 1
-    x = rng.integers(-4, 5, (groups * each, min(height, 2), min(width, 2)))
-    w = rng.integers(-4, 5, (groups * each, outputs, size, size))
-    return Case(x, w, output_padding=extra, transposed=True, **settings)
+    x, b = rng.integers(-4, 5, (groups * each, *(min(n, 2) for n in axes))), rng.integers(-4, 5, groups * outputs)
+    w = rng.integers(-4, 5, (groups * each, outputs, *size))
+    case = Case(x, w, b=b, output_padding=extra, transposed=True, **settings)
+    assume(np.prod(case.out_shape) <= 400)  # more steps are not shown
+    return case
 
 
 @given(found=settings_of())
@@ -49,7 +51,7 @@ def test_windows_cover_each_output_once_and_their_products_add_up_to_it(found):
     assert [(f.output_channel, *f.place) for f in board.frames] == list(np.ndindex(*case.out_shape))
     assert [f.number for f in board.frames] == list(range(y.size))
     for frame in board.frames:
-        assert frame.products.sum() == frame.sum == y[frame.output_channel, *frame.place]
+        assert frame.products.sum() + frame.bias == frame.sum == y[frame.output_channel, *frame.place]
         np.testing.assert_array_equal(frame.patch * frame.kernel, frame.products)
         so_far = np.full(y.shape, np.nan).reshape(-1)
         so_far[: frame.number + 1] = y.reshape(-1)[: frame.number + 1]
@@ -60,32 +62,31 @@ def test_windows_cover_each_output_once_and_their_products_add_up_to_it(found):
 @given(found=settings_of())
 def test_what_lies_under_the_kernel_is_what_unfold_finds(found):
     case = convolution(found)
-    x, size = torch.tensor(case.x)[None], case.w.shape[2:]
-    columns = F.unfold(x, size, case.dilation, case.padding, case.stride)[0].reshape(len(case.x), *size, -1)
-    places = case.out_shape[1] * case.out_shape[2]
+    under = F.pad(torch.tensor(case.x), [p for p in reversed(case.padding) for _ in range(2)])
+    spans = [d * (k - 1) + 1 for d, k in zip(case.dilation, case.w.shape[2:], strict=True)]
+    for axis, span in enumerate(spans):
+        under = under.unfold(1 + axis, span, case.stride[axis])[..., :: case.dilation[axis]]
     for frame in frames(case).frames:
-        expected = columns[list(frame.channels), :, :, frame.number % places]
-        np.testing.assert_array_equal(frame.patch, expected)
-        top, left, height, width = frame.box
-        assert (frame.rows[0], frame.columns[0]) == (top, left)
-        assert (height, width) == tuple(w.span for w in case.windows)
+        np.testing.assert_array_equal(frame.patch, under[list(frame.channels), *frame.place])
+        assert frame.box == (*(taps[0] for taps in frame.taps), *spans)
 
 
 @given(found=settings_of())
-def test_every_frame_of_inserted_zeros_is_a_value_of_conv_transpose2d(found):
+def test_every_frame_of_inserted_zeros_is_a_value_of_the_transposed_convolution(found):
     case = transposed(found)
     board, y = frames(case, view="insert"), case.torch_output()
     assert [(f.output_channel, *f.place) for f in board.frames] == list(np.ndindex(*y.shape))
     for frame in board.frames:
-        assert frame.products.sum() == frame.sum == y[frame.output_channel, *frame.place]
+        assert frame.products.sum() + frame.bias == frame.sum == y[frame.output_channel, *frame.place]
     assert board.field[:, ~board.real].sum() == 0
     np.testing.assert_array_equal(board.output, y)
 
 
 @given(found=settings_of())
-def test_every_stamp_leaves_what_conv_transpose2d_makes_of_the_values_so_far(found):
+def test_every_stamp_leaves_what_pytorch_makes_of_the_values_so_far(found):
     case = transposed(found)
     board = frames(case, view="scatter")
+    transposing = [F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d][case.x.ndim - 2]
     settings = {n: getattr(case, n) for n in ("stride", "padding", "output_padding", "dilation", "groups")}
     seen, channel = torch.zeros(1, *case.x.shape, dtype=torch.float64), 0
     for frame in board.frames:
@@ -93,7 +94,7 @@ def test_every_stamp_leaves_what_conv_transpose2d_makes_of_the_values_so_far(fou
             seen, channel = torch.zeros_like(seen), frame.output_channel
         at = (0, frame.channels[0], *frame.place)
         seen[at] = case.x[at[1:]]
-        y = F.conv_transpose2d(seen, torch.tensor(case.w), **settings)[0, channel]
+        y = transposing(seen, torch.tensor(case.w), torch.tensor(case.b), **settings)[0, channel]
         np.testing.assert_array_equal(np.nan_to_num(frame.output[channel]), y)
     stamped = [(f.output_channel, f.channels[0], *f.place) for f in board.frames]
     assert len(set(stamped)) == len(stamped) == case.x.size * case.w.shape[1]
@@ -112,7 +113,7 @@ def test_data_is_plain_and_what_is_not_written_is_null():
     assert len(data["frames"]) == 16
     assert data["real"][0] == [False] * 5
     first = data["frames"][0]
-    assert (first["box"], first["sum"], first["rows"], first["place"]) == ([0, 0, 2, 2], 1, [0, 1], [0, 0])
+    assert (first["box"], first["sum"], first["taps"], first["place"]) == ([0, 0, 2, 2], 1, [[0, 1], [0, 1]], [0, 0])
     assert first["output"][0][0] == [1, None, None, None]
     assert None not in data["frames"][-1]["output"][0][3]
 

@@ -18,26 +18,32 @@ from convscope.steps.way import TITLES
 from convscope.steps.winograd import A_T, B_T, G
 from convscope.table import to_json
 
-pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
-
 
 def whole(draw, *shape):
     values = draw(st.lists(st.integers(-4, 4), min_size=int(np.prod(shape)), max_size=int(np.prod(shape))))
     return np.array(values, dtype=float).reshape(shape)
 
 
+taps = st.integers(1, 3)
+
+
 @st.composite
-def cases(draw, *, transposed=False, kernel=pairs):
+def cases(draw, *, transposed=False, kernel=taps):
     groups, each, outputs = draw(st.integers(1, 2)), draw(st.integers(1, 2)), draw(st.integers(1, 2))
-    (down, right), channels = draw(kernel), groups * each
-    x = whole(draw, channels, draw(st.integers(1, 5)), draw(st.integers(1, 5)))
-    w = whole(draw, *((channels, outputs) if transposed else (groups * outputs, each)), down, right)
-    stride, dilation = draw(pairs), draw(st.tuples(st.integers(1, 2), st.integers(1, 2)))
-    padding = draw(st.tuples(st.integers(0, 2), st.integers(0, 2)))
+    ndim, channels = draw(st.integers(1, 3)), groups * each
+
+    def axes(least, most):
+        return tuple(draw(st.integers(least, most)) for _ in range(ndim))
+
+    x = whole(draw, channels, *axes(1, 5 if ndim < 3 else 4))
+    size = tuple(draw(kernel) for _ in range(ndim))
+    w = whole(draw, *((channels, outputs) if transposed else (groups * outputs, each)), *size)
+    b = whole(draw, groups * outputs) if draw(st.booleans()) else None
+    stride, dilation, padding = axes(1, 3), axes(1, 2), axes(0, 2)
     extra = tuple(draw(st.integers(0, s - 1)) for s in stride) if transposed else 0
     at = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     try:
-        case = Case(x, w, transposed=transposed, output_padding=extra, **at)
+        case = Case(x, w, b=b, transposed=transposed, output_padding=extra, **at)
     except InputError as error:
         assume("larger than the padded" not in str(error) and "leaves nothing" not in str(error))
         raise
@@ -48,10 +54,16 @@ def cases(draw, *, transposed=False, kernel=pairs):
 def by_torch(case: Case) -> np.ndarray:
     """PyTorch's answer, asked for here and not by the code under test."""
     x, w = torch.tensor(case.x)[None], torch.tensor(case.w)
+    b = None if case.b is None else torch.tensor(case.b)
+    plain, transposed = {
+        1: (F.conv1d, F.conv_transpose1d),
+        2: (F.conv2d, F.conv_transpose2d),
+        3: (F.conv3d, F.conv_transpose3d),
+    }[case.x.ndim - 1]
     at = {"stride": case.stride, "padding": case.padding, "dilation": case.dilation, "groups": case.groups}
     if case.transposed:
-        return F.conv_transpose2d(x, w, output_padding=case.output_padding, **at)[0].numpy()
-    return F.conv2d(x, w, **at)[0].numpy()
+        return transposed(x, w, b, output_padding=case.output_padding, **at)[0].numpy()
+    return plain(x, w, b, **at)[0].numpy()
 
 
 # All ways
@@ -65,9 +77,9 @@ def test_every_way_is_the_convolution(case, way):
     assert done.difference <= 1e-10
 
 
-@given(case=cases(kernel=st.just((3, 3))))
+@given(case=cases(kernel=st.just(3)))
 def test_winograd_is_the_convolution_where_it_serves_and_says_why_where_it_does_not(case):
-    if case.stride == case.dilation == (1, 1):
+    if {*case.stride, *case.dilation} == {1}:
         np.testing.assert_array_equal(compute(case, "winograd").output, by_torch(case))
     else:
         with pytest.raises(InputError, match=r"winograd: the (stride|dilation) is .* or another --way"):
@@ -151,10 +163,14 @@ def test_the_transforms_give_the_convolution_in_exact_fractions(d, g):
         assert y[i][j] == sum(d[i + r][j + c] * g[r][c] for r, c in product(range(3), repeat=2))
 
 
-def test_winograd_has_16_multiplications_where_the_definition_has_36():
-    case = Case(np.ones((1, 4, 4)), np.ones((1, 1, 3, 3)))
+@pytest.mark.parametrize(("ndim", "few", "many"), [(1, 4, 6), (2, 16, 36), (3, 64, 216)])
+def test_winograd_saves_a_third_along_each_axis(ndim, few, many):
+    case = Case(np.ones((1, *[4] * ndim)), np.ones((1, 1, *[3] * ndim)))
     counts = {w.name: w.multiplications for w in compare(case).ways}
-    assert (counts["winograd"], counts["window"], case.macs) == (16, 36, 36)
+    assert (counts["winograd"], counts["window"], case.macs) == (few, many, many)
+
+
+def test_winograd_has_16_multiplications_where_the_definition_has_36():
     wide = Case(np.ones((3, 8, 6)), np.ones((5, 3, 3, 3)))
     assert compute(wide, "winograd").multiplications * 36 == compute(wide, "im2col").multiplications * 16
 
@@ -174,7 +190,7 @@ def test_what_does_not_serve_is_left_out_with_its_reason():
     told = compare(Case(np.ones((1, 5, 5)), np.ones((1, 1, 3, 3)), stride=2))
     assert [w.name for w in told.ways] == ["window", "im2col", "matrix", "fft"]
     assert told.left_out == (
-        "winograd: the stride is 2x2, but a tile's 2x2 outputs share their sums only when they are neighbours; "
+        "winograd: the stride is 2x2, but a tile's 2x2 outputs share their sums only if they are neighbours; "
         "use stride 1 or another --way",
     )
     assert told.left_out[0] in str(told)
@@ -200,8 +216,8 @@ SMALL = """\
 convolution 3x3, kernel 2x2, stride 2, padding 1: 2x2
 size: (3 - 2 + 2*1) / 2 + 1 -> rounded down: 2
 
-window: the kernel slides over the picture
-==========================================
+window: the kernel slides over the input
+========================================
 
 input: the kernel slides over it (. = padding)
 .   .  .    .  .
@@ -237,3 +253,52 @@ output: equal to F.conv2d
 def test_the_text_of_a_small_case():
     x, w = [[[1, 2, 3], [-4, 5, 0.5], [7, 8, 9]]], [[[[1, -1], [0, 2]]]]
     assert str(compute(Case(np.array(x), np.array(w), stride=2, padding=1), "window")) == SMALL
+
+
+VOLUME = """\
+3D convolution 2x2x2, kernel 2x1x2, bias: 1x2x1
+size: (2 - 2 + 2*0) / 1 + 1 = 1 and (2 - 1 + 2*0) / 1 + 1 = 2
+
+window: the kernel slides over the input
+========================================
+
+input: the kernel slides over it (. = padding)
+slice 0   slice 1
+1  2      5  6
+3  4      7  8
+
+kernel: what each value is multiplied with
+slice 0   slice 1
+1  0      −1  2
+
+one window, y[0, 0, 1, 0]:
+
+slice 0   x kernel   = products
+3  4      1  0       3  0
+
+slice 1   x kernel   = products
+7  8      −1  2      −7  16
+
+every window:
+
+y[0, 0, 0, 0] = 1 + 0 − 5 + 12 + bias −1 = 7
+y[0, 0, 1, 0] = 3 + 0 − 7 + 16 + bias −1 = 11
+
+bias: added to every value of its output channel
+−1
+
+output: equal to F.conv3d
+ 7
+11
+
+8 multiplications: outputs x kernel values, padding counted"""
+
+
+def test_the_text_of_a_volume():
+    x, w = np.arange(1, 9).reshape(1, 2, 2, 2), np.array([[[[[1, 0]], [[-1, 2]]]]])
+    assert str(compute(Case(x, w, b=np.array([-1])), "window")) == VOLUME
+
+
+def test_a_stamp_along_one_axis_says_where_it_lands():
+    text = str(compute(Case(np.array([[2.0, 3.0]]), np.array([[[1.0, -1.0]]]), stride=2, transposed=True), "scatter"))
+    assert "x[0, 1] = 3 x kernel, added to y[0] at places 2 to 3" in text

@@ -55,6 +55,16 @@ def test_values_by_hand_and_their_channels():
     assert case.torch_output().tolist() == [[[13, 18]]]
 
 
+def test_one_axis_three_axes_and_a_bias_by_hand():
+    line = Wish(ndim=1, values="1 2 3 | 0 0 1", kernel="1 -1", bias="10").case()
+    assert line.x.tolist() == [[1, 2, 3], [0, 0, 1]]
+    assert line.torch_output().tolist() == [[9, 8]]
+    volume = Wish(ndim=3, values="1 2; 3 4;; 5 6; 7 8", kernel="1 0;; 0 1", out_channels=2, bias="0 -1").case()
+    assert volume.x.tolist() == [[[[1, 2], [3, 4]], [[5, 6], [7, 8]]]]
+    assert volume.torch_output().tolist() == [[[[7], [11]]], [[[6], [10]]]]
+    assert [Wish(ndim=n).case().x.shape for n in (1, 2, 3)] == [(1, 7), (1, 5, 5), (1, 3, 4, 4)]
+
+
 def test_a_crop_holds_the_pixels_of_the_picture():
     picture = open_picture("flower")
     case = Wish(picture=picture, at=(10, 20), input=(4, 6)).case()
@@ -94,7 +104,17 @@ BAD = {
     "a place without a picture": (["conv", "--at", "1,2"], "give --picture"),
     "a crop outside": (["conv", "--picture", "digits:0", "--at", "30,0"], "does not lie in digits:0 of 32x32"),
     "contradicting input": (["conv", "--values", "1 2", "--input", "5x5"], "leave --input away"),
-    "one axis": (["conv", "--input", "5"], "give rows x columns"),
+    "one axis": (["conv", "--input", "5"], "--input is 5; give HxW or CxHxW (C channels), or"),
+    "four axes": (["conv", "--ndim", "4"], "ndim is 4; use 1, 2 or 3"),
+    "a kernel of other axes": (["conv", "--ndim", "1", "--kernel", "3x3"], "has 2 sizes; give one,"),
+    "a kernel of rows along one axis": (["conv", "--ndim", "1", "--kernel", "sobel-x"], "has 3 rows, but"),
+    "ragged slices": (["conv", "--ndim", "3", "--values", "1 2;; 3"], "--values: the slices are 1x2 and 1x1"),
+    "a stride of other axes": (["conv", "--ndim", "3", "--stride", "2x1"], "use 1 to 64, or 3 of them with"),
+    "a size that is none": (["conv", "--dilation", "x"], "--dilation: 'x' is not whole numbers"),
+    "a picture has two axes": (["conv", "--ndim", "1", "--picture", "flower"], "a picture has rows and columns"),
+    "too many biases": (["conv", "--bias", "1 2"], "the bias has 2 numbers but there are 1 output channels"),
+    "a bias that is no number": (["conv", "--bias", "one"], "--bias: row 1, value 1: 'one' is not a number"),
+    "output padding of a convolution": (["conv", "--output-padding", "1"], "belongs to a transposed convolution"),
     "unknown ending": (["conv", "--out", "conv.mp4"], "give another --out"),
 }  # fmt: skip
 

@@ -211,11 +211,20 @@ def value(
     breadth: Annotated[int, typer.Option(help="How many terms of each value --depth follows.", min=1)] = 3,
     first_nan: Annotated[bool, typer.Option("--first-nan", help="Find the operator that made the first NaN.")] = False,
     input: Input = None,
+    out: Annotated[Path | None, typer.Option(help="Draw it (.png, .svg, .html), or keep its numbers (.npz).")] = None,
     json: Json = False,
 ) -> None:
     """Show the terms that were combined to make one value of a layer of MODEL."""
     from convscope.explain import explain, trace
+    from convscope.steps.still import check_file, save_value
 
+    if out is not None:
+        if depth or first_nan:
+            raise InputError(
+                "explain: --out is for one value and its terms; leave --depth and --first-nan away, or --out"
+            )
+        check_file(out)
+        target_file(out)
     if first_nan:
         _print_first_nan(recorded(model, image, None, input), json=json)
         return
@@ -227,6 +236,8 @@ def value(
         told: Any = trace(recording, layer, unit=at, depth=depth, breadth=breadth)
     else:
         told = explain(recording, layer, unit=at)
+    if out is not None:
+        say_written(save_value(told, out))
     show(told, data=told.data(), json=json)
 
 

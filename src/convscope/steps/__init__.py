@@ -2,6 +2,7 @@
 
 from convscope.steps.case import Case
 from convscope.steps.movie import save_movie
+from convscope.steps.still import save_value
 from convscope.steps.storyboard import Frame, Storyboard, frames
 from convscope.steps.way import Stage, Way
 from convscope.steps.ways import WAYS, Comparison, compare, compute, ways_of
@@ -20,5 +21,6 @@ __all__ = [
     "compute",
     "frames",
     "save_movie",
+    "save_value",
     "ways_of",
 ]

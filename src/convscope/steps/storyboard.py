@@ -1,9 +1,10 @@
 """A convolution frame by frame, as data: what a picture of it, a text or a web page shows.
 
-Shape suffixes: C input channels, O output channels, I input channels that one frame reads, HW rows and columns.
+Shapes: C input channels, O output channels, I input channels that one frame reads; D stands for the spatial axes (one,
+two or three), K for a kernel's extent along them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,61 +23,60 @@ VIEWS = ("window", "insert", "scatter")
 class Frame:
     """One step: the kernel lies somewhere, and its products are made.
 
-    `place` is what this step is about, (row, column): the output value that it makes, or in a "scatter" the input
-    value that it spreads. `rows` and `columns` are those under the kernel (a dilated kernel leaves gaps): in the
-    storyboard's `field`, or in a "scatter" on its output, where the dropped border has numbers below 0 or beyond
-    the end. `channels` are the input channels that are read, one in a "scatter".
-    `patch` x `kernel` = `products`, each IxHxW, value by value; `sum` is the output value, None in a "scatter".
-    `output` is the output so far, OxHxW: NaN where nothing has been written.
+    `place` is what this step is about, a number for each spatial axis: the output value that it makes, or in a
+    "scatter" the input value that it spreads. `taps` are, for each axis, the places under the kernel (a dilated one
+    leaves gaps): in the storyboard's `field`, or in a "scatter" on its output, where the dropped border has numbers
+    below 0 or beyond the end. `channels` are the input channels that are read, one in a "scatter".
+    `patch` x `kernel` = `products`, each IxK..., value by value; `sum` is the output value, None in a "scatter", with
+    the `bias`, None if there is none. `output` is the output so far, OxD...: NaN where nothing has been written.
     """
 
     number: int
     output_channel: int
     channels: tuple[int, ...]
-    place: tuple[int, int]
-    rows: tuple[int, ...]
-    columns: tuple[int, ...]
+    place: tuple[int, ...]
+    taps: tuple[tuple[int, ...], ...]
     patch: np.ndarray
     kernel: np.ndarray
     products: np.ndarray
+    bias: float | None
     sum: float | None
     output: np.ndarray
 
     @property
-    def box(self) -> tuple[int, int, int, int]:
-        """The frame around the kernel: top, left, height, width."""
-        top, left = self.rows[0], self.columns[0]
-        return top, left, self.rows[-1] - top + 1, self.columns[-1] - left + 1
+    def box(self) -> tuple[int, ...]:
+        """The frame around the kernel: its first place along each axis, then its extent (top, left, height, width)."""
+        return *(t[0] for t in self.taps), *(t[-1] - t[0] + 1 for t in self.taps)
 
     def data(self) -> dict[str, Any]:
         """Plain data for JSON; what has not been written yet is null."""
-        names = ("number", "output_channel", "channels", "place", "rows", "columns", "box", "sum")
+        names = ("number", "output_channel", "channels", "place", "taps", "box", "bias", "sum")
         arrays = ("patch", "kernel", "products", "output")
         return {n: getattr(self, n) for n in names} | {n: getattr(self, n).tolist() for n in arrays}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Storyboard:
-    """A small convolution as its frames, in the order in which the kernel moves: output channels, rows, columns.
+    """A small convolution as its frames, in the order in which the kernel moves: the last axis first, channels last.
 
     `view` says what is shown. "window": the kernel slides over the padded input. "insert": a transposed convolution
     as an ordinary one of stride 1; its input has zeros between the values and around them, its kernel is flipped.
     "scatter": a transposed convolution by its definition; each input value stamps the kernel on the output.
-    `field` is what is read, CxHxW: the padded input, the one with zeros inserted, or the input itself. `real` is
-    False where a zero of it was put there, HxW. `border` is how many rows and columns around the output are
-    written and then dropped (the padding of a transposed convolution; only in "scatter").
+    `field` is what is read, CxD...: the padded input, the one with zeros inserted, or the input itself. `real` is
+    False where a zero of it was put there, D... . `border` is how much around the output, along each axis, is written
+    and then dropped (the padding of a transposed convolution; only in "scatter").
     """
 
     view: View
     case: Case
     field: np.ndarray
     real: np.ndarray
-    border: tuple[int, int]
+    border: tuple[int, ...]
     frames: tuple[Frame, ...]
 
     @property
     def output(self) -> np.ndarray:
-        """The output after the last frame, OxHxW."""
+        """The output after the last frame, OxD... ."""
         return np.nan_to_num(self.frames[-1].output, nan=0.0)
 
     def data(self) -> dict[str, Any]:
@@ -109,17 +109,17 @@ def frames(case: Case, *, view: View | None = None) -> Storyboard:
                          "input, fewer channels or a larger stride")  # fmt: skip
     if view == "scatter":
         real = np.ones(case.x.shape[1:], dtype=bool)
-        return Storyboard(view, case, case.x, real, case.pair("padding"), tuple(_stamps(case)))
+        return Storyboard(view, case, case.x, real, case.per_axis("padding"), tuple(_stamps(case)))
     field, real = _padded(case) if view == "window" else zeros_inserted(case)
-    return Storyboard(view, case, field, real, (0, 0), tuple(_windows(case, field)))
+    return Storyboard(view, case, field, real, (0,) * case.ndim, tuple(_windows(case, field)))
 
 
 def zeros_inserted(case: Case) -> tuple[np.ndarray, np.ndarray]:
     """A transposed convolution's input with stride - 1 zeros between its values, and the border that it needs.
 
     An ordinary convolution of stride 1 over this, with the kernel flipped, gives the transposed one. The border is
-    span - 1 - padding wide, and output_padding wider at the bottom and right; one below 0 cuts the input.
-    Shapes: CxHxW -> CxH'xW', and HxW of what is a value of the input.
+    span - 1 - padding wide, and output_padding wider at the end; one below 0 cuts the input.
+    Shapes: CxD... -> CxD'..., and D'... of what is a value of the input.
     Source: Dumoulin & Visin 2016 (arXiv:1603.07285), section 4.
 
     >>> field, real = zeros_inserted(Case(np.ones((1, 2, 2)), np.ones((1, 1, 3, 3)), transposed=True))
@@ -127,9 +127,9 @@ def zeros_inserted(case: Case) -> tuple[np.ndarray, np.ndarray]:
     ((1, 6, 6), 4)
     """
     sizes = [(n - 1) * w.stride + 1 for n, w, _ in case.axes]
-    down, right = (slice(None, None, w.stride) for w in case.windows)
+    kept = tuple(slice(None, None, w.stride) for w in case.windows)
     spread, real = np.zeros((len(case.x), *sizes)), np.zeros(sizes, dtype=bool)
-    spread[:, down, right], real[down, right] = case.x, True
+    spread[:, *kept], real[kept] = case.x, True
     around = [(w.span - 1 - w.padding, w.span - 1 - w.padding + extra) for _, w, extra in case.axes]
     cut = tuple(slice(max(0, -a), n + min(0, b)) for (a, b), n in zip(around, sizes, strict=True))
     pads = [(max(0, a), max(0, b)) for a, b in around]
@@ -142,38 +142,38 @@ def _padded(case: Case) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _windows(case: Case, field: np.ndarray) -> Iterator[Frame]:
-    """Each output value: the patch under the kernel, the products, their sum."""
+    """Each output value: the patch under the kernel, the products, their sum with the bias."""
     so_far = np.full(case.out_shape, np.nan)
-    for number, (o, row, column) in enumerate(np.ndindex(*case.out_shape)):
+    strides = [1 if case.transposed else w.stride for w in case.windows]
+    for number, (o, *place) in enumerate(np.ndindex(*case.out_shape)):
         channels, kernel = tuple(case.group_of(o)[0]), case.kernels_of(o)
         if case.transposed:
-            kernel = kernel[:, ::-1, ::-1]
-        rows, columns = (
-            tuple(at * (1 if case.transposed else w.stride) + w.dilation * k for k in range(w.size))
-            for at, w in zip((row, column), case.windows, strict=True)
-        )
-        patch = field[np.ix_(channels, rows, columns)]
-        products = patch * kernel
-        so_far[o, row, column] = products.sum()
-        yield Frame(number, o, channels, (row, column), rows, columns, patch, kernel, products,
-                    float(products.sum()), so_far.copy())  # fmt: skip
+            kernel = np.flip(kernel, axis=tuple(range(1, kernel.ndim)))
+        starts = [at * stride for at, stride in zip(place, strides, strict=True)]
+        taps = _taps(case, starts)
+        patch = field[np.ix_(channels, *taps)]
+        products, bias = patch * kernel, case.bias_of(o)
+        so_far[o, *place] = total = float(products.sum()) + (bias or 0.0)
+        yield Frame(number, o, channels, tuple(place), taps, patch, kernel, products, bias, total, so_far.copy())
 
 
 def _stamps(case: Case) -> Iterator[Frame]:
     """Each input value of each output channel: the kernel times the value, added to the output where it lies."""
-    _, height, width = case.out_shape
-    so_far = np.full(case.out_shape, np.nan)
-    steps = ((o, c, *at) for o in range(case.out_shape[0]) for c in case.group_of(o)[0]
+    so_far = np.full(case.out_shape, np.nan) if case.b is None else case.biased(np.zeros(case.out_shape))
+    steps = ((o, c, at) for o in range(case.out_shape[0]) for c in case.group_of(o)[0]
              for at in np.ndindex(*case.x.shape[1:]))  # fmt: skip
-    for number, (o, c, row, column) in enumerate(steps):
+    for number, (o, c, place) in enumerate(steps):
         kernel = case.w[c, case.group_of(o)[1]][None]
-        rows, columns = (
-            tuple(at * w.stride - w.padding + w.dilation * k for k in range(w.size))
-            for at, w in zip((row, column), case.windows, strict=True)
-        )
-        patch = np.full(kernel.shape, case.x[c, row, column])
+        taps = _taps(case, [at * w.stride - w.padding for at, w in zip(place, case.windows, strict=True)])
+        patch = np.full(kernel.shape, case.x[c, *place])
         products = patch * kernel
-        for (i, j), value in np.ndenumerate(products[0]):
-            if 0 <= rows[i] < height and 0 <= columns[j] < width:
-                so_far[o, rows[i], columns[j]] = np.nan_to_num(so_far[o, rows[i], columns[j]]) + value
-        yield Frame(number, o, (c,), (row, column), rows, columns, patch, kernel, products, None, so_far.copy())
+        for tap, value in np.ndenumerate(products[0]):
+            at = tuple(axis[i] for axis, i in zip(taps, tap, strict=True))
+            if all(0 <= i < n for i, n in zip(at, case.out_shape[1:], strict=True)):
+                so_far[o, *at] = np.nan_to_num(so_far[o, *at]) + value
+        yield Frame(number, o, (c,), place, taps, patch, kernel, products, case.bias_of(o), None, so_far.copy())
+
+
+def _taps(case: Case, starts: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+    """The places under a kernel that begins at `starts`, along each axis."""
+    return tuple(tuple(at + w.dilation * k for k in range(w.size)) for at, w in zip(starts, case.windows, strict=True))

@@ -9,8 +9,8 @@ from html import escape
 import numpy as np
 
 from convscope.explain.pictures import colour_table
+from convscope.steps.page import LEVELS, Box, Scene, Words
 from convscope.steps.raster import FAINT, INK, LINE, PAGE, TRACK, on
-from convscope.steps.scene import LEVELS, Box, Scene, Words
 
 # ink, faint, line, page, track: of the light page and of the dark one
 _LIGHT = (INK, FAINT, LINE, PAGE, TRACK)

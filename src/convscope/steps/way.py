@@ -6,18 +6,18 @@ from typing import Any
 
 import numpy as np
 
-from convscope.steps.case import Case
+from convscope.steps.case import AXIS_NAMES, Case
 from convscope.steps.storyboard import Frame, Storyboard
 from convscope.steps.text import added, beside, block, figure
 from convscope.table import Column, Table, number
 
 TITLES: Mapping[str, str] = {
-    "window": "the kernel slides over the picture",
+    "window": "the kernel slides over the input",
     "scatter": "each input value stamps the kernel on the output",
     "insert": "zeros are inserted, then an ordinary convolution",
     "im2col": "windows as columns, one product of matrices",
     "matrix": "one sparse matrix for the whole map",
-    "winograd": "F(2x2, 3x3), 16 multiplications in place of 36",
+    "winograd": "tiles and kernel transformed, then multiplied value by value",
     "fft": "a product of spectra",
 }
 SHOWN = 6  # matrices of one stage in the text
@@ -82,7 +82,7 @@ class Way:
     @property
     def agreement(self) -> str:
         """How near this is to PyTorch, as a sentence part."""
-        function = "F.conv_transpose2d" if self.case.transposed else "F.conv2d"
+        function = f"F.{self.case.function}"
         if self.difference == 0:
             return f"equal to {function}"
         return f"within {number(self.difference)} of {function}"
@@ -103,7 +103,9 @@ class Way:
         parts = [f"{head}\n{'=' * len(head)}", *(s.text() for s in self.stages)]
         if self.storyboard is not None:
             parts.append(_steps_text(self.storyboard))
-        outputs = Stage("output", self.agreement, self.output, ("channel",))
+        if self.case.b is not None:
+            parts.append(Stage("bias", "added to every value of its output channel", self.case.b).text())
+        outputs = Stage("output", self.agreement, self.output, self.case.stacked("channel"))
         return "\n\n".join([*parts, outputs.text(), self._closing()])
 
     def _closing(self) -> str:
@@ -126,11 +128,12 @@ def _steps_text(board: Storyboard) -> str:
     """The first frame in full, then a line for each."""
     # the one with the most products that are not zero tells most: it lies away from the padding
     whole = max(board.frames, key=lambda f: np.count_nonzero(f.products))
-    parts = []
-    for i, c in enumerate(whole.channels):
-        name = f"channel {c}" if len(board.case.x) > 1 else "under the kernel"
-        parts += [*beside(block(name, whole.patch[i]), block("x kernel", whole.kernel[i]),
-                          block("= products", whole.products[i])), ""]  # fmt: skip
+    parts, axes = [], board.case.stacked("channel")
+    for at in np.ndindex(whole.patch.shape[: len(axes)]):
+        number = (whole.channels[at[0]], *at[1:])
+        name = _place(axes, number, (len(board.case.x), *whole.patch.shape[1:])) or "under the kernel"
+        parts += [*beside(block(name, whole.patch[at]), block("x kernel", whole.kernel[at]),
+                          block("= products", whole.products[at])), ""]  # fmt: skip
     lines = [_line(f) for f in board.frames[:LINES]]
     left = len(board.frames) - len(lines)
     lines += [f"... and {left} more (--json has all)"] if left > 0 else []
@@ -139,22 +142,31 @@ def _steps_text(board: Storyboard) -> str:
 
 
 def _at(frame: Frame) -> str:
-    row, column = frame.place
-    if frame.sum is None:
-        return f"x[{frame.channels[0]}, {row}, {column}]"
-    return f"y[{frame.output_channel}, {row}, {column}]"
+    name, channel = ("x", frame.channels[0]) if frame.sum is None else ("y", frame.output_channel)
+    return f"{name}[{', '.join(map(str, (channel, *frame.place)))}]"
 
 
 def _line(frame: Frame) -> str:
     if frame.sum is None:
-        rows, columns = frame.rows, frame.columns
         value, output = figure(float(frame.patch.flat[0])), frame.output_channel
-        where = f"rows {figure(rows[0])} to {figure(rows[-1])}, columns {figure(columns[0])} to {figure(columns[-1])}"
-        return f"{_at(frame)} = {value} x kernel, added to y[{output}] at {where}"
-    if frame.products.size > 12:
-        sums = frame.products.reshape(len(frame.products), -1).sum(axis=1)
-        return f"{_at(frame)} = {added(sums.tolist())}" + (f" = {figure(frame.sum)}" if len(sums) > 1 else "")
-    return f"{_at(frame)} = {added(frame.products.reshape(-1).tolist())} = {figure(frame.sum)}"
+        names = AXIS_NAMES[len(frame.taps)]
+        where = [f"{n}s {figure(t[0])} to {figure(t[-1])}" for n, t in zip(names, frame.taps, strict=True)]
+        return f"{_at(frame)} = {value} x kernel, added to y[{output}] at {', '.join(where)}"
+    return f"{_at(frame)} = {arithmetic(frame)}"
+
+
+def arithmetic(frame: Frame) -> str:
+    """The sum of one frame in numbers: its products, or of many the sum of each channel; the bias; the total.
+
+    >>> from convscope.steps import Case, frames
+    >>> arithmetic(frames(Case(np.array([[1, -2]]), np.array([[[3, 4]]]), b=np.array([0.5]))).frames[0])
+    '3 − 8 + bias 0.5 = −4.5'
+    """
+    many = frame.products.size > 12
+    parts = frame.products.reshape(len(frame.products), -1).sum(axis=1) if many else frame.products.reshape(-1)
+    bias = "" if frame.bias is None else f" + bias {figure(frame.bias)}"
+    alone = many and len(parts) == 1 and not bias
+    return figure(frame.sum or 0.0) if alone else f"{added(parts.tolist())}{bias} = {figure(frame.sum or 0.0)}"
 
 
 def _in_rows(parts: Sequence[list[str]]) -> list[str]:

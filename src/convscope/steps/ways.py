@@ -1,6 +1,6 @@
 """The same convolution several ways: each with the matrices that arise on the way, each set beside PyTorch.
 
-Shape suffixes: C input channels, O output channels, I = C / groups, HW rows and columns.
+Shapes: C input channels, O output channels, I = C / groups; the spatial axes (one, two or three) come last.
 """
 
 from collections.abc import Callable, Mapping
@@ -71,8 +71,9 @@ def by_insertion(case: Case) -> Way:
     Source: Dumoulin & Visin 2016 (arXiv:1603.07285), section 4.
     """
     board = frames(case, view="insert")
-    flipped = Stage("flipped kernel", "the kernel, turned upside down and left to right", case.w[..., ::-1, ::-1],
-                    ("input", "output"))  # fmt: skip
+    turned = np.flip(case.w, axis=tuple(range(2, case.w.ndim)))
+    flipped = Stage("flipped kernel", "the kernel, its first place last along each axis", turned,
+                    case.stacked("input", "output"))  # fmt: skip
     macs = board.output.size * case.kernels_of(0).size
     return Way("insert", case, (_field(board), flipped), board.output, macs,
                "outputs x kernel values, inserted zeros counted", board)  # fmt: skip
@@ -83,19 +84,18 @@ def by_im2col(case: Case) -> Way:
 
     Source: Chellapilla et al. 2006, High performance convolutional neural networks for document processing.
     """
-    stride, padding, dilation = (case.pair(n) for n in ("stride", "padding", "dilation"))
-    at = {"stride": stride, "padding": padding, "dilation": dilation}
-    columns = im2col(case.x[None], case.w.shape[2:], **at)[0].reshape(case.groups, -1, *_places(case))
+    at: dict[str, Any] = {n: case.per_axis(n) for n in ("stride", "padding", "dilation")}
+    columns = im2col(case.x[None], case.w.shape[2:], **at)[0].reshape(case.groups, -1, int(np.prod(case.out_shape[1:])))
     inside = im2col(np.ones((1, *case.x.shape)), case.w.shape[2:], **at)[0].reshape(columns.shape)
     rows = case.w.reshape(case.groups, len(case.w) // case.groups, -1)
     product = rows @ columns
     stages = (
-        Stage("rows", "each kernel as a row (channels, then rows, then columns of the kernel)", rows, ("group",)),
+        Stage("rows", "each kernel as a row, channel by channel", rows, ("group",)),
         Stage("columns", "each window as a column, in the order of the outputs (. = padding)", columns, ("group",),
               inside.astype(bool)),
         Stage("rows x columns", "their product: an output channel is a row", product, ("group",)),
     )  # fmt: skip
-    return Way("im2col", case, stages, product.reshape(case.out_shape), case.macs,
+    return Way("im2col", case, stages, case.biased(product.reshape(case.out_shape)), case.macs,
                "rows x columns x their length, padding counted")  # fmt: skip
 
 
@@ -127,8 +127,10 @@ def by_matrix(case: Case) -> Way:
                   Stage("x", "the input as one vector", case.x.reshape(1, -1)),
                   Stage("A x", "the product", product.reshape(1, -1)),
                   Stage("A^T (A x)", "the transposed convolution of the output has the input's size, not its values",
-                        back, ("channel",)))  # fmt: skip
-    return Way("matrix", case, stages, product, count, "kernel values in the matrix: padding costs nothing")
+                        back, case.stacked("channel")))  # fmt: skip
+    return Way(
+        "matrix", case, stages, case.biased(product), count, "kernel values in the matrix: padding costs nothing"
+    )
 
 
 def by_fft(case: Case) -> Way:
@@ -139,42 +141,36 @@ def by_fft(case: Case) -> Way:
     Source: Mathieu et al. 2013, Fast training of convolutional networks through FFTs (arXiv:1312.5851).
     """
     field = case.padded
-    size = (field.shape[1], field.shape[2])
+    size, axes = field.shape[1:], tuple(range(-case.ndim, 0))
     kernels = np.zeros((*case.w.shape[:2], *size))
-    down, right = (slice(0, w.span, w.dilation) for w in case.windows)
-    kernels[:, :, down, right] = case.w
-    x_hat, w_hat = np.fft.rfft2(field), np.fft.rfft2(kernels)
+    kernels[:, :, *(slice(0, w.span, w.dilation) for w in case.windows)] = case.w
+    x_hat, w_hat = np.fft.rfftn(field, axes=axes), np.fft.rfftn(kernels, axes=axes)
     product = np.stack([(x_hat[list(case.group_of(o)[0])] * w_hat[o].conj()).sum(axis=0) for o in range(len(case.w))])
-    whole = np.fft.irfft2(product, s=size)
-    down, right = (slice(0, n - w.span + 1, w.stride) for n, w in zip(size, case.windows, strict=True))
-    output = whole[:, down, right]
+    whole = np.fft.irfftn(product, s=size, axes=axes)
+    places = tuple(slice(0, n - w.span + 1, w.stride) for n, w in zip(size, case.windows, strict=True))
     kept = np.zeros(size, dtype=bool)
-    kept[down, right] = True
-    every = "" if case.pair("stride") == (1, 1) else ", and every place that the stride does not reach"
+    kept[places] = True
+    every = "" if set(case.per_axis("stride")) == {1} else ", and every place that the stride does not reach"
+    pairs, outputs = case.stacked("output", "input"), case.stacked("output")
     stages = (
-        Stage("padded input", "the input in its padding", field, ("channel",)),
-        Stage("padded kernel", "the kernel in zeros, as large as that", kernels, ("output", "input"), kernels != 0),
-        Stage("X", "the spectrum of the input (columns left out mirror these)", x_hat, ("channel",)),
-        Stage("W", "the spectrum of the kernel", w_hat, ("output", "input")),
-        Stage("X conj(W)", "their product, added over the input channels", product, ("output",)),
-        Stage("inverse", f"transformed back; cut off (.) is what wraps around the edge{every}", whole, ("output",),
-              kept),
-    )  # fmt: skip
-    return Way("fft", case, stages, output, 4 * w_hat.size,
+        Stage("padded input", "the input in its padding", field, case.stacked("channel")),
+        Stage("padded kernel", "the kernel in zeros, as large as that", kernels, pairs, kernels != 0),
+        Stage("X", "the spectrum of the input (columns left out mirror these)", x_hat, case.stacked("channel")),
+        Stage("W", "the spectrum of the kernel", w_hat, pairs),
+        Stage("X conj(W)", "their product, added over the input channels", product, outputs),
+        Stage("inverse", f"transformed back; cut off (.) is what wraps around the edge{every}", whole, outputs, kept),
+    )
+    return Way("fft", case, stages, case.biased(whole[:, *places]), 4 * w_hat.size,
                "4 for each product of two complex numbers; the transforms come on top")  # fmt: skip
 
 
 def _sparse(case: Case, w: np.ndarray, big: tuple[int, ...], small: tuple[int, ...]) -> np.ndarray:
     """A of `small` = A x `big`; rows beyond `small`, which a large output_padding leaves room for, are left out."""
-    stride, padding, dilation = (case.pair(n) for n in ("stride", "padding", "dilation"))
-    matrix = convolution_matrix(w, big, stride=stride, padding=padding, dilation=dilation, groups=case.groups)
+    at: dict[str, Any] = {n: case.per_axis(n) for n in ("stride", "padding", "dilation")}
+    matrix = convolution_matrix(w, big, groups=case.groups, **at)
     found = [(n + 2 * v.padding - v.span) // v.stride + 1 for n, v in zip(big[1:], case.windows, strict=True)]
-    whole = matrix.reshape(small[0], *found, -1)[:, : small[1], : small[2]]
+    whole = matrix.reshape(small[0], *found, -1)[:, *(slice(n) for n in small[1:])]
     return whole.reshape(-1, matrix.shape[1])
-
-
-def _places(case: Case) -> tuple[int]:
-    return (case.out_shape[1] * case.out_shape[2],)
 
 
 def _field(board: Storyboard) -> Stage:
@@ -183,16 +179,12 @@ def _field(board: Storyboard) -> Stage:
         "insert": "zeros between its values and around them (.)",
         "scatter": "each value will stamp the kernel",
     }[board.view]
-    return Stage("input", says, board.field, ("channel",), board.real)
+    return Stage("input", says, board.field, board.case.stacked("channel"), board.real)
 
 
 def _kernel(case: Case) -> Stage:
-    return Stage(
-        "kernel",
-        "what each value is multiplied with",
-        case.w,
-        ("input", "output") if case.transposed else ("output", "input"),
-    )
+    axes = case.stacked("input", "output") if case.transposed else case.stacked("output", "input")
+    return Stage("kernel", "what each value is multiplied with", case.w, axes)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
