@@ -6,6 +6,7 @@ Shapes: C input channels, K... kernel axes.
 from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -61,7 +62,8 @@ def save_value(told: Explanation, path: Path | str) -> Path:
     """
     ending = check_file(path)
     if ending == ".npz":
-        return write_whole(path, lambda file: np.savez_compressed(file, **numbers(told)))
+        arrays: dict[str, Any] = numbers(told)
+        return write_whole(path, lambda file: np.savez_compressed(file, **arrays))
     scene = lay_out_value(told)
     if ending == ".png":
         return write_whole(path, png_bytes(draw(scene, 0, zoom=2)))
