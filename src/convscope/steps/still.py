@@ -173,7 +173,7 @@ def _sums(told: Explanation) -> str:
     sums = sorted(told.channel_sums.tolist(), key=lambda v: -abs(v))
     left = len(sums) - CHANNELS
     shown = added([*sums[:CHANNELS], sum(sums[CHANNELS:])] if left > 0 else sums)
-    others = f" (the last of {left} more channels)" if left > 0 else ""
+    others = f" (the last: {left} more channels)" if left > 0 else ""
     bias = f" + bias {figure(told.bias)}" if told.named or told.op.name == "convolution" else ""
     return f"{shown}{others}{bias} = {figure(told.total)}"
 
