@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from convscope.cli import app, main
+from convscope.cli import app
 
 
 def run(*words, cwd=None):
@@ -19,23 +19,6 @@ def run(*words, cwd=None):
     command = [sys.executable, "-c", "from convscope.cli import main; main()", *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=cwd)
     return done.returncode, done.stdout, done.stderr
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """A command in this process (torch is loaded once): exit code, stdout, stderr."""
-
-    def calling(*words):
-        monkeypatch.setattr(sys, "argv", ["convscope", *map(str, words)])
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return calling
 
 
 def picture(path: Path) -> tuple[str | None, tuple[int, int]]:

@@ -1,7 +1,6 @@
 """attribute, patches, visualise, features --kernels and --statistics as a person meets them."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,26 +9,14 @@ import torch
 from PIL import Image
 
 from convscope import visualise
-from convscope.cli import main
 from convscope.explain.attribution import METHODS
 
 
 @pytest.fixture
-def call(monkeypatch, capsys, tmp_path):
+def call(call, monkeypatch, tmp_path):
     """A command in this process, in an empty folder: exit code, stdout, stderr."""
     monkeypatch.chdir(tmp_path)
-
-    def calling(*words):
-        monkeypatch.setattr(sys, "argv", ["convscope", *map(str, words)])
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return calling
+    return call
 
 
 def picture(path: str | Path) -> np.ndarray:

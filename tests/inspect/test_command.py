@@ -1,26 +1,14 @@
 """`convscope inspect`: what each option prints, the keys of its JSON, exit codes and sentences."""
 
 import json
-import sys
 
 import pytest
 from torch import nn
 
-from convscope.cli import main
-
 
 @pytest.fixture
-def call(monkeypatch, capsys):
-    def calling(*words):
-        monkeypatch.setattr(sys, "argv", ["convscope", "inspect", *map(str, words)])
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        return code, *capsys.readouterr()
-
-    return calling
+def call(call):
+    return lambda *words: call("inspect", *words)
 
 
 class Two(nn.Module):

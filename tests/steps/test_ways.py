@@ -271,13 +271,13 @@ kernel: what each value is multiplied with
 slice 0   slice 1
 1  0      −1  2
 
-one window, y[0, 0, 1, 0]:
+one window, y[0, 0, 0, 0]:
 
 slice 0   x kernel   = products
-3  4      1  0       3  0
+1  2      1  0       1  0
 
 slice 1   x kernel   = products
-7  8      −1  2      −7  16
+5  6      −1  2      −5  12
 
 every window:
 

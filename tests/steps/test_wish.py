@@ -3,34 +3,16 @@
 import json
 import re
 import shlex
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from convscope.cli import main
 from convscope.data.named import open_picture
 from convscope.errors import InputError
 from convscope.steps import Case, Wish
 
 DOCS = Path(__file__).parents[2] / "docs"
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """A command in this process: exit code, stdout, stderr."""
-
-    def calling(*words):
-        monkeypatch.setattr(sys, "argv", ["convscope", *words])
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        return code, *capsys.readouterr()
-
-    return calling
 
 
 def test_random_numbers_are_whole_and_the_seed_decides():

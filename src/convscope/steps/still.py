@@ -6,6 +6,7 @@ Shapes: C input channels, K... kernel axes.
 from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -61,7 +62,8 @@ def save_value(told: Explanation, path: Path | str) -> Path:
     """
     ending = check_file(path)
     if ending == ".npz":
-        return write_whole(path, lambda file: np.savez_compressed(file, **numbers(told)))
+        arrays: dict[str, Any] = numbers(told)
+        return write_whole(path, lambda file: np.savez_compressed(file, **arrays))
     scene = lay_out_value(told)
     if ending == ".png":
         return write_whole(path, png_bytes(draw(scene, 0, zoom=2)))
@@ -114,7 +116,9 @@ def _channels(told: Explanation) -> Iterable[Box | Words]:
     parts = {"patch": told.x_CK, "x kernel": told.w_CK, "products": told.products, "sum": sums}
     shown = parts if told.combine == "sum" else {"patch": told.x_CK}
     limits = {name: 1.5 * float(np.nan_to_num(np.abs(a)).max()) or 1.0 for name, a in parts.items()}
-    cell = max(46, int(max(widest(a[order], 11) for a in shown.values())) + 8)
+    drawn = np.concatenate([a[order].reshape(-1) for a in shown.values()])
+    cell = max(46, int(widest(drawn, 11)) + 8)
+    size = font_size(drawn, cell)
     high, wide = _flat(told.x_CK[0]).shape
     for row, c in enumerate(order):
         x, top = float(_MARGIN), _TOP + 26 + row * (high * cell + _GAP)
@@ -124,7 +128,7 @@ def _channels(told: Explanation) -> Iterable[Box | Words]:
             y = top + (high - len(values)) * cell / 2
             if name in _SIGNS:
                 yield Words((x - _SIGN / 2, top + high * cell / 2 + 9), _SIGNS[name], 24, "faint")
-            yield from _grid(values, (x, y), cell, limits[name], real)
+            yield from _grid(values, real, at=(x, y), cell=cell, size=size, limit=limits[name])
             x += (wide if name != "sum" else 1) * cell + _SIGN
     if told.combine == "max":
         i, j = np.unravel_index(int(np.ravel_multi_index(told.winner, told.x_CK.shape)), (high, wide))
@@ -132,9 +136,8 @@ def _channels(told: Explanation) -> Iterable[Box | Words]:
 
 
 def _grid(
-    values: np.ndarray, at: tuple[float, float], cell: int, limit: float, real: np.ndarray
+    values: np.ndarray, real: np.ndarray, *, at: tuple[float, float], cell: int, size: float, limit: float
 ) -> Iterable[Box | Words]:
-    size = font_size(values, cell)
     for (i, j), value in np.ndenumerate(values):
         x, y = at[0] + j * cell, at[1] + i * cell
         level = round(LEVELS * float(np.nan_to_num(value)) / limit) if real[i, j] else None
@@ -147,8 +150,10 @@ def _terms(told: Explanation) -> Iterable[Box | Words]:
     """A line for each of the largest terms, with a bar for its part."""
     terms = told.largest(TERMS)
     total = len(told.named) + (told.x_CK.size if told.index_CKD is not None else 0)
-    texts = [(t.label, place(t.source, t.index), figure(t.value),
-              "" if t.weight is None else f"× {figure(t.weight)}", f"= {figure(t.contribution)}") for t in terms]  # fmt: skip
+    texts = []
+    for t in terms:
+        weight = "" if t.weight is None else f"× {figure(t.weight)}"
+        texts.append((t.label, place(t.source, t.index), figure(t.value), weight, f"= {figure(t.contribution)}"))
     wide = [max((text_width(row[i], 14) for row in texts), default=0) + 26 for i in range(5)]
     limit = max((abs(float(np.nan_to_num(t.contribution))) for t in terms), default=0) or 1.0
     for n, (term, row) in enumerate(zip(terms, texts, strict=True)):
@@ -166,11 +171,11 @@ def _terms(told: Explanation) -> Iterable[Box | Words]:
 def _sums(told: Explanation) -> str:
     """The channels that are drawn, the others together, the bias, and the total."""
     sums = sorted(told.channel_sums.tolist(), key=lambda v: -abs(v))
-    others = (
-        f" + {figure(sum(sums[CHANNELS:]))} of {len(sums) - CHANNELS} more channels" if len(sums) > CHANNELS else ""
-    )
+    left = len(sums) - CHANNELS
+    shown = added([*sums[:CHANNELS], sum(sums[CHANNELS:])] if left > 0 else sums)
+    others = f" (the last: {left} more channels)" if left > 0 else ""
     bias = f" + bias {figure(told.bias)}" if told.named or told.op.name == "convolution" else ""
-    return f"{added(sums[:CHANNELS])}{others}{bias} = {figure(told.total)}"
+    return f"{shown}{others}{bias} = {figure(told.total)}"
 
 
 def _flat(values: np.ndarray) -> np.ndarray:
