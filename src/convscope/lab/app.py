@@ -19,6 +19,7 @@ from convscope import __version__
 from convscope.data.images import decode_image
 from convscope.errors import ConvscopeError, InputError
 from convscope.lab import answers, members
+from convscope.lab.alone import page
 from convscope.lab.answers import Json, packed
 from convscope.lab.guard import PAGES, Door, Guard
 from convscope.lab.maps import maps_of
@@ -39,7 +40,7 @@ def make_app(
     static = _static()
     asked = _Asked(session, runs or RunsKnown())
 
-    async def page(request: Request) -> Response:
+    async def home(request: Request) -> Response:
         return static["lab.html"]
 
     async def asset(request: Request) -> Response:
@@ -50,12 +51,13 @@ def make_app(
         return Route(f"/api/{path}", _in_pool(pool, work), methods=[method])
 
     routes = [
-        *(Route(path, page) for path in PAGES),
+        *(Route(path, home) for path in PAGES),
         Route("/static/{name}", asset),
         Route("/api/pictures", _upload(pool, session), methods=["POST"]),
         api("session", asked.session),
         api("pictures/{picture}", asked.picture),
         api("pictures/{picture}/pixels", asked.pixels),
+        api("pictures/{picture}/page", asked.page),
         api("pictures/{picture}/layers", asked.layers),
         api("pictures/{picture}/layers/{layer}/maps", asked.maps),
         api("pictures/{picture}/layers/{layer}/values", asked.values),
@@ -98,6 +100,10 @@ class _Asked:
     def pixels(self, request: Request) -> Response:
         shown = self._session.picture(request.path_params["picture"])
         return packed({"shape": shown.pixels.shape}, shown.pixels)
+
+    def page(self, request: Request) -> Response:
+        text = page(self._session, request.path_params["picture"])
+        return Response(text.encode(), media_type="application/octet-stream")
 
     def layers(self, request: Request) -> Response:
         return Json(answers.layer_rows(self._session.look(request.path_params["picture"])))

@@ -15,12 +15,13 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from convscope.data.named import open_picture
 from convscope.errors import InputError, RunError
+from convscope.lab.alone import write_page
 from convscope.lab.app import make_app
 from convscope.lab.guard import Door
 from convscope.lab.runs_known import RunsKnown
 from convscope.lab.session import Session
 from convscope.runs.folder import CONFIG
-from convscope.runs.loaded import load_model
+from convscope.runs.loaded import LoadedModel, load_model
 
 PORT, TRIES = 8765, 100
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -110,6 +111,17 @@ def open_lab(
 
     sock = open_socket(host, port)
     return sock, Door.make(host, sock.getsockname()[1]), Opening(model, made)
+
+
+def export_page(
+    model: str, image: str, path: str, *, shape: tuple[int, ...] | None = None
+) -> tuple[LoadedModel, Path]:
+    """Write a network and a picture as one HTML file; the network, and where the file is.
+
+    Raises: InputError if it would be too large, or the model or picture is not found; RunError if it cannot be written.
+    """
+    loaded = load_model(model, shape=shape)
+    return loaded, write_page(Session(loaded, open_picture(image), image), path)
 
 
 def server_of(session: Callable[[], Session], door: Door, *, spec: str = "") -> uvicorn.Server:

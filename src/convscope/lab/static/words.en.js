@@ -14,6 +14,8 @@ export const en = {
   "page-before": "Page before", "page-after": "Page after", "page-of": "{n} / {of}", largest: "largest", "minus-largest": "\u2212largest",
   "scale-from": "Colours from {low} to {high}", save: "Save", "save-png": "Maps as PNG", "save-svg-maps": "Maps as SVG", "save-arithmetic": "Arithmetic as SVG", "too-many": "These are more than {n} values: save them as PNG or NPZ.",
   "no-matrices": "This value has no patch and kernel to draw; save its numbers as JSON.", "save-json": "Numbers as JSON", "save-npz": "All values as NPZ",
+  "save-picture": "Picture and field as PNG", "save-page": "This page as one HTML file",
+  "holes-unseen": "Some pixels between do not count; the lab shows which", "no-recipe": "This file holds no arithmetic of {op}; open the network in the lab to see it.", "no-kernel": "No kernel answers. Run the cell again.", "no-maps": "This output has no rows and columns; choose another layer.",
   picture: "Picture", "by-name": "By name", own: "Your own", draw: "Draw", pad: "Draw a digit here", clear: "Clear", digit: "handwritten digit",
   "digit-number": "Number of the digit", flower: "flower (photograph)", china: "china (photograph)", "choose-file": "Choose a file",
   "or-drop": "or drop one here", drawn: "drawn digit", "too-large": "The file is too large; the limit is {mib} MiB.", likeliest: "The likeliest classes",
