@@ -1,7 +1,6 @@
 """The page's modules as one script: for a file that is opened without a server, and for a notebook."""
 
 import re
-from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
 
@@ -13,7 +12,7 @@ EXPORT = re.compile(r"^export (async function|function|class|const) (\w+)", re.M
 def bundle(entry: str) -> str:
     """A script that does what the module `entry` does: each module it needs is a function that gives its exports.
 
-    >>> "import" in bundle("dom"), bundle("dom").count("const dom = (() => {")
+    >>> "import" in bundle("dom"), bundle("dom").count("const in_dom = (() => {")
     (False, 1)
     """
     order: dict[str, str] = {}
@@ -34,20 +33,9 @@ def _collect(name: str, order: dict[str, str]) -> None:
         _collect(found[2], order)
     exports = ", ".join(found[2] for found in EXPORT.finditer(text))
     text = IMPORT.sub(lambda m: f"const {{{m[1].replace(' as ', ': ')}}} = {_variable(m[2])};", text)
-    text = "\n".join(_code(EXPORT.sub(r"\1 \2", text)))
+    text = EXPORT.sub(r"\1 \2", text)
     order[_variable(name)] = f"const {_variable(name)} = (() => {{\n{text}\nreturn {{ {exports} }};\n}})();"
 
 
-def _code(text: str) -> Iterator[str]:
-    """The lines without those that are comments alone."""
-    inside = False
-    for line in text.splitlines():
-        bare = line.strip()
-        inside = inside or bare.startswith("/**")
-        if not inside and bare and not bare.startswith("//"):
-            yield line
-        inside = inside and not bare.endswith("*/")
-
-
 def _variable(name: str) -> str:
-    return name.replace(".", "_")
+    return "in_" + name.replace(".", "_")

@@ -23,7 +23,7 @@ MEASURED = 2  # evaluations that are held
 class RunsKnown:
     """The given folders, and every run directly below `base`; a run's number stays the same while the lab runs."""
 
-    def __init__(self, given: Sequence[Path] = (), *, base: Path = Path("runs")) -> None:
+    def __init__(self, given: Sequence[Path] = (), *, base: Path | None = Path("runs")) -> None:
         self._folders = [f.resolve() for f in given]
         self._names = {f.resolve(): str(f) for f in given}
         self._base, self._lock = base, Lock()
@@ -31,7 +31,7 @@ class RunsKnown:
 
     def facts(self) -> list[dict[str, Any]]:
         """Each run that can be read: its number, name, settings, and whether it has all its epochs."""
-        found = sorted(self._base.glob(f"*/{CONFIG}")) if self._base.is_dir() else []
+        found = sorted(self._base.glob(f"*/{CONFIG}")) if self._base and self._base.is_dir() else []
         with self._lock:
             for config in found:
                 if (folder := config.parent.resolve()) not in self._names:
