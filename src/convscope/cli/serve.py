@@ -16,7 +16,9 @@ def lab(
     ] = None,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     allow_remote: Annotated[bool, typer.Option("--allow-remote", help="Let other machines in, unencrypted.")] = False,
-    export: Annotated[str | None, typer.Option(help="Write one HTML file that needs no server, and end.", metavar="FILE")] = None,
+    export: Annotated[
+        str | None, typer.Option(help="Write one HTML file that needs no server, and end.", metavar="FILE")
+    ] = None,
     open: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
     """Open a network in the browser: its maps, any value as its arithmetic, its fields on the picture."""

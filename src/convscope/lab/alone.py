@@ -67,8 +67,7 @@ def html(entry: str, facts: Any, blobs: Mapping[Any, Any], *, title: str) -> str
         "base-uri 'none'; form-action 'none'"
     )
     data = "".join(
-        f'<script type="text/plain" id="blob-{name}">{_base64(values)}</script>\n'
-        for name, values in blobs.items()
+        f'<script type="text/plain" id="blob-{name}">{_base64(values)}</script>\n' for name, values in blobs.items()
     )
     text = compact(facts).replace("<", "\\u003c")
     return (

@@ -91,6 +91,8 @@ class _Asked:
             "runs/{run}/evaluation": self.evaluation,
             "runs/{run}/cells/{true}/{said}": self.cell,
             "runs/{run}/predictions/{index}": self.predictions,
+            "runs/{run}/{task}/pictures": self.found,
+            "runs/{run}/{task}/pictures/{index}": self.found_in,
         }
 
     @property
@@ -167,6 +169,13 @@ class _Asked:
 
     def predictions(self, request: Request) -> Response:
         return Json(self._runs.predictions(_path_number(request, "run"), _path_number(request, "index")))
+
+    def found(self, request: Request) -> Response:
+        return Json(self._runs.pictures(_path_number(request, "run"), request.path_params["task"]))
+
+    def found_in(self, request: Request) -> Response:
+        run, index = (_path_number(request, k) for k in ("run", "index"))
+        return packed(*self._runs.picture(run, request.path_params["task"], index))
 
     def _layer(self, request: Request) -> tuple[Any, Any]:
         picture = request.path_params["picture"]

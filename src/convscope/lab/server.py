@@ -89,9 +89,7 @@ def open_lab(
     return sock, Door.make(host, sock.getsockname()[1]), Opening(model, made)
 
 
-def export_page(
-    model: str, image: str, path: str, *, shape: tuple[int, ...] | None = None
-) -> tuple[LoadedModel, Path]:
+def export_page(model: str, image: str, path: str, *, shape: tuple[int, ...] | None = None) -> tuple[LoadedModel, Path]:
     """Write a network and a picture as one HTML file; the network, and where the file is.
 
     Raises: InputError if it would be too large, or the model or picture is not found; RunError if it cannot be written.
