@@ -14,7 +14,16 @@ from convscope.train import train
 from tiny import offer
 
 pytestmark = pytest.mark.browser
-TINY = {"data": "tiny", "image_size": 64, "epochs": 8, "batch_size": 8, "num_threads": 1, "device": "cpu", "lr": 0.004, "ema": 0.8}
+TINY = {
+    "data": "tiny",
+    "image_size": 64,
+    "epochs": 8,
+    "batch_size": 8,
+    "num_threads": 1,
+    "device": "cpu",
+    "lr": 0.004,
+    "ema": 0.8,
+}
 STEPS = "async ([f, m, s, n]) => (await import('/static/matching.js')).judged(f, m, s, n)"
 
 

@@ -84,7 +84,9 @@ def test_a_recording_without_values_or_of_no_picture_is_refused(recorded):
 def test_without_anywidget_it_says_what_to_install(recorded, monkeypatch):
     home._kind.cache_clear()
     monkeypatch.setitem(sys.modules, "anywidget", None)
-    with pytest.raises(InputError, match=r"needs anywidget, which is not installed; pip install 'convscope\[notebook\]'"):
+    with pytest.raises(
+        InputError, match=r"needs anywidget, which is not installed; pip install 'convscope\[notebook\]'"
+    ):
         convscope.widget(*recorded)
     monkeypatch.undo()
     home._kind.cache_clear()

@@ -209,12 +209,13 @@ export function sentence(box, height, width) {
  */
 export function looksAt(row, at, column, [height, width]) {
   const field = row.receptive_field;
-  if (!field || field.size.length !== 2) return null;
+  if (!field || (field.size && field.size.length !== 2)) return null;
   if (field.global_through.length) return [[0, height - 1], [0, width - 1]];
-  if (!field.stride || !field.padding || row.output_shape.length !== 4) return null;
+  const { size } = field;
+  if (!size || !field.stride || !field.padding || row.output_shape.length !== 4) return null;
   const span = (/** @type {number} */ i, /** @type {number} */ unit) => {
     const from = unit * /** @type {number[]} */ (field.stride)[i] - /** @type {number[]} */ (field.padding)[i];
-    return /** @type {[number, number]} */ ([Math.round(from), Math.round(from) + field.size[i] - 1]);
+    return /** @type {[number, number]} */ ([Math.round(from), Math.round(from) + size[i] - 1]);
   };
   return [span(0, at), span(1, column)];
 }
