@@ -56,10 +56,12 @@ def segmented(runs):
     return evaluate_run(runs / "segment")
 
 
+CELL = """all => all.map(c => Number((c.querySelector('button')?.ariaLabel ?? ': 0')
+  .split(': ').pop().replaceAll(',', '')))"""
+
+
 def cells(page):
-    return page.eval_on_selector_all(
-        ".founds .confusion-table tbody td", "all => all.map(c => Number(c.querySelector('button')?.ariaLabel.match(/[0-9,]+$/)[0].replace(',', '') ?? 0))"
-    )  # fmt: skip
+    return page.eval_on_selector_all(".founds .confusion-table tbody td", CELL)
 
 
 def packed(body):

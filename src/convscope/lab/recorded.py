@@ -89,6 +89,6 @@ def _pixels(image: Any) -> np.ndarray:
         raise InputError(f"widget: {shape} is no picture; give a name, a tensor CxHxW or an array HxWxC")
     values = values.astype(np.float32) / (255 if values.dtype == np.uint8 else 1)
     if not (values.min() >= 0 and values.max() <= 1):
-        raise InputError(f"widget: the picture has values from {values.min():.4g} to {values.max():.4g}; give pixels in "
-                         "0..1 or 0..255 (uint8), as they were before normalisation")  # fmt: skip
+        raise InputError(f"widget: the picture has values from {values.min():.4g} to {values.max():.4g}; give pixels "
+                         "in 0..1 or 0..255 (uint8), as they were before normalisation")  # fmt: skip
     return values

@@ -61,8 +61,9 @@ class RunsKnown:
             return found.told(measured)
         result = measured.evaluation
         return {
-            "task": "classify", "classes": [c.name for c in result.per_class], "confusion": result.confusion, "images": result.num_images,
-            "accuracy": result.accuracy, "interval": result.interval, "loss": result.loss,
+            "task": "classify", "classes": [c.name for c in result.per_class],
+            "confusion": result.confusion, "images": result.num_images, "accuracy": result.accuracy,
+            "interval": result.interval, "loss": result.loss,
             "calibration_error": result.calibration_error,
         }  # fmt: skip
 
@@ -100,8 +101,8 @@ class RunsKnown:
         config = run.config
         rows = run.metrics()
         return {
-            "id": number, "name": self._names[run.folder], "model": config.model, "data": config.data, "task": config.task,
-            "epochs": config.epochs, "done": len(rows), "finished": self._finished(run, rows),
+            "id": number, "name": self._names[run.folder], "model": config.model, "data": config.data,
+            "task": config.task, "epochs": config.epochs, "done": len(rows), "finished": self._finished(run, rows),
         }  # fmt: skip
 
     def _finished(self, run: Run, rows: Sequence[Any]) -> bool:
