@@ -53,7 +53,7 @@ def test_the_page_looks_as_it_did(seeded, opened, name, scheme):
         drawn = shot(page)
     if os.environ.get("CONVSCOPE_SCREENS") == "renew":
         HERE.mkdir(exist_ok=True)
-        drawn.quantize(64).save(stored, optimize=True)
+        drawn.quantize(256).save(stored, optimize=True)
     with Image.open(stored) as before:
         apart = np.abs(np.asarray(drawn, int) - np.asarray(before.convert("RGB"), int)).max(2)
     assert apart.mean() < MEAN, stored.name

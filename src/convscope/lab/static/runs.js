@@ -202,7 +202,8 @@ class Runs {
         colour("plus")]].filter(([part]) => !this.hidden.has(part) && keys.includes(`${part}_${kind}`));
       return chart(epochs,
         lines.map(([part, c]) => ({ name: `${part}_${kind}`, colour: c,
-          values: values(`${part}_${kind}`) })).concat(others.flatMap((other, i) => lines.map(([part, c]) => ({
+          values: values(`${part}_${kind}`) })).concat(others.flatMap((other, i) => lines.filter(([part]) => other.rows.some(
+          (/** @type {any} */ r) => `${part}_${kind}` in r)).map(([part, c]) => ({
           name: `${other.run.name} ${part}_${kind}`, colour: c, dash: DASHES[i % DASHES.length],
           values: other.rows.map((/** @type {any} */ r) => (typeof r[`${part}_${kind}`] === "number" ? r[`${part}_${kind}`] : null)) })))), { ...look, title: kind.replaceAll("_", " "), log: this.log10 && kind === "loss" });
     });
