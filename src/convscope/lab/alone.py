@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import cache
 from hashlib import sha256
 from html import escape
-from math import prod
+from math import floor, prod
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from convscope import __version__
 from convscope.errors import InputError
 from convscope.files import write_whole
 from convscope.graph import Op, Recording, Value
-from convscope.inspect import reach
+from convscope.inspect import reach, receptive_field
 from convscope.lab.answers import compact, layer_rows, picture_facts, session_facts
 from convscope.lab.bundle import bundle, static
 from convscope.lab.maps import maps_of
@@ -50,6 +50,7 @@ def page(session: Any, key: str = "given", *, most: int = MOST_BYTES) -> str:
         recipes[op.index], used = recipe(look.recording, op)
         needed |= {v.id: v for v in (op.outputs[0], *used)}
         row |= {"holes": _holes(look.recording, op), "value": op.outputs[0].id}
+        row["boxes"] = _boxes(look.recording, op, row["receptive_field"])
     facts = {
         "session": session_facts(session, version=__version__) | {"can": {}},
         "picture": picture_facts(session, shown), "layers": layers, "maps": heads, "recipes": recipes,
@@ -129,3 +130,31 @@ def _holes(recording: Recording, op: Op) -> bool:
         return False
     rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
     return not bool(mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all())
+
+
+def _boxes(recording: Recording, op: Op, field: Mapping[str, Any] | None) -> list[list[tuple[int, int]]] | None:
+    """What each row and each column of the output sees, where the layer's field does not say it: behind upsampling."""
+    shape = op.outputs[0].shape
+    if len(shape) != 4 or field is None or field["global_through"]:
+        return None
+    high, wide = shape[2:]
+
+    def seen(i: int) -> tuple[tuple[int, int], ...] | None:
+        box = receptive_field(recording, op, unit=(0, 0, min(i, high - 1), min(i, wide - 1)))
+        return None if box is None or len(box) != 4 else box[2:]
+
+    tried = [*range(min(4, high, wide)), min(high, wide) // 2, min(high, wide) - 1]
+    if all(seen(i) == _line(field, i) for i in tried):
+        return None
+    boxes = [seen(i) for i in range(max(high, wide))]
+    known = [b for b in boxes if b is not None]
+    return [[b[0] for b in known[:high]], [b[1] for b in known[:wide]]] if len(known) == len(boxes) else None
+
+
+def _line(field: Mapping[str, Any], i: int) -> tuple[tuple[int, int], ...] | None:
+    """The same as the page works it out from the layer's field."""
+    size, stride, padding = (field[k] for k in ("size", "stride", "padding"))
+    if size is None or stride is None or padding is None:
+        return None
+    steps = zip(size, stride, padding, strict=True)
+    return tuple((start := floor(i * float(s) - float(p) + 0.5), start + int(n) - 1) for n, s, p in steps)

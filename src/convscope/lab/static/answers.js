@@ -31,7 +31,7 @@ class Answers {
     if (what === "pixels") return packed({ shape: this.facts.picture.shape }, this.store.values("pixels"));
     if (what === "layers" && layer === undefined) return json(this.facts.layers);
     if (part === "maps") return this.maps(Number(layer), query);
-    const at = unit.split(",").map(Number);
+    const at = unit ? unit.split(",").map(Number) : [];
     if (more === "reach") return packed({ unseen: this.row(Number(layer)).holes, holes: 0 }, new Float32Array());
     return json(this.unit(Number(layer), at, Number(query.get("channel") ?? -1)));
   }
@@ -83,6 +83,7 @@ class Answers {
   box(row, unit) {
     const [r, c] = unit.length === 4 ? unit.slice(2) : [0, 0];
     const size = this.facts.picture.shape.slice(1);
+    if (row.boxes) return [row.boxes[0][r], row.boxes[1][c]];
     return looksAt(row, r, c, size);
   }
 }
