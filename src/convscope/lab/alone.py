@@ -50,6 +50,7 @@ def page(session: Any, key: str = "given", *, most: int = MOST_BYTES) -> str:
         recipes[op.index], used = recipe(look.recording, op)
         needed |= {v.id: v for v in (op.outputs[0], *used)}
         row |= {"holes": _holes(look.recording, op), "value": op.outputs[0].id}
+        row["unknown"] = _by_channel(look.recording, op)
         row["boxes"] = _boxes(look.recording, op, row["receptive_field"])
     facts = {
         "session": session_facts(session, version=__version__) | {"can": {}},
@@ -133,10 +134,13 @@ def _holes(recording: Recording, op: Op) -> bool:
 
 
 def _boxes(recording: Recording, op: Op, field: Mapping[str, Any] | None) -> list[list[tuple[int, int]]] | None:
-    """What each row and each column of the output sees, where the layer's field does not say it: behind upsampling."""
+    """What each row and each column of the output sees, where the layer's field does not say it."""
     shape = op.outputs[0].shape
-    if len(shape) != 4 or field is None or field["global_through"]:
+    if field is None:
         return None
+    if len(shape) != 4:
+        box = receptive_field(recording, op, unit=(0,) * len(shape))
+        return None if box is None or len(box) != 4 else [[box[2]], [box[3]]]
     high, wide = shape[2:]
 
     def seen(i: int) -> tuple[tuple[int, int], ...] | None:
@@ -144,7 +148,7 @@ def _boxes(recording: Recording, op: Op, field: Mapping[str, Any] | None) -> lis
         return None if box is None or len(box) != 4 else box[2:]
 
     tried = [*range(min(4, high, wide)), min(high, wide) // 2, min(high, wide) - 1]
-    if all(seen(i) == _line(field, i) for i in tried):
+    if not field["global_through"] and all(seen(i) == _line(field, i) for i in tried):
         return None
     boxes = [seen(i) for i in range(max(high, wide))]
     known = [b for b in boxes if b is not None]
@@ -158,3 +162,13 @@ def _line(field: Mapping[str, Any], i: int) -> tuple[tuple[int, int], ...] | Non
         return None
     steps = zip(size, stride, padding, strict=True)
     return tuple((start := floor(i * float(s) - float(p) + 0.5), start + int(n) - 1) for n, s, p in steps)
+
+
+def _by_channel(recording: Recording, op: Op) -> bool:
+    """Whether channels of one place see different boxes, as behind joined branches: the page then draws none."""
+    shape = op.outputs[0].shape
+    if len(shape) not in (2, 4):
+        return False
+    rest, chosen = tuple(n // 2 for n in shape[2:]), (0, shape[1] // 2, shape[1] - 1)
+    boxes = [receptive_field(recording, op, unit=(0, c, *rest)) for c in chosen]
+    return len({b and b[2:] for b in boxes}) > 1

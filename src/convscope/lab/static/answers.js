@@ -74,13 +74,15 @@ class Answers {
     const recipe = this.facts.recipes[layer];
     const output = this.store.tensor(row.value);
     const value = output.values[flat(output.shape, unit)];
-    const told = { layer: row.module || row.op, index: layer, op: row.op, unit, value, box: this.box(row, unit) };
+    const told = { layer: row.module || row.op, index: layer, op: row.op, unit, value, box: this.box(row, unit),
+      unknown: row.unknown };
     if (!recipe) return { ...told, told: null, why: t("no-recipe", { op: row.op }) };
     return { ...told, told: taken(this.store, recipe, unit, output.shape, value, channel) };
   }
 
   /** @param {any} row @param {number[]} unit */
   box(row, unit) {
+    if (row.unknown) return null;
     const [r, c] = unit.length === 4 ? unit.slice(2) : [0, 0];
     const size = this.facts.picture.shape.slice(1);
     if (row.boxes) return [row.boxes[0][r], row.boxes[1][c]];

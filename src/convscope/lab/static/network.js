@@ -222,7 +222,7 @@ class Network {
       this.sum?.show(facts, channel);
       quiet();
       const [height, width] = this.size ?? [0, 0];
-      speak(`${number(facts.value)}. ${box ? sentence(box, height, width) : t("no-field")}`);
+      speak(`${number(facts.value)}. ${box ? sentence(box, height, width) : facts.unknown ? "" : t("no-field")}`);
       await this.pixels(path);
       state(true);
     } catch (error) {
