@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from convscope.graph import RULES, Op, OpRule, Recording, Role, Value, record, replay
     from convscope.inspect import Summary, receptive_field, summarize
+    from convscope.lab.widget import widget
 
 __version__ = "0.1.0"
 __all__ = [
@@ -23,11 +24,13 @@ __all__ = [
     "record",
     "replay",
     "summarize",
+    "widget",
 ]
 
 _HOMES = {
     "convscope.graph": {"RULES", "Op", "OpRule", "Recording", "Role", "Value", "record", "replay"},
     "convscope.inspect": {"Summary", "receptive_field", "summarize"},
+    "convscope.lab.widget": {"widget"},
 }
 
 

@@ -282,10 +282,31 @@ def test_half_open_requests_do_not_hold_up_others(lab):
 
 
 def test_a_silent_connection_is_closed(lab, monkeypatch):
-    monkeypatch.setattr("convscope.lab.server.SILENT_SECONDS", 0.2)
+    monkeypatch.setattr("convscope.lab.protocol.SILENT_SECONDS", 0.2)
     with socket.create_connection(("127.0.0.1", lab.door.port), timeout=5) as sock:
         sock.sendall(b"GET / HTTP/1.1\r\nHost: ")
         assert sock.recv(10) == b""
+
+
+def test_what_is_refused_before_the_guard_has_the_headers_too(lab, monkeypatch):
+    def answer(text):
+        with socket.create_connection(("127.0.0.1", lab.door.port), timeout=5) as sock:
+            sock.sendall(text)
+            head, _, body = sock.makefile("rb").read().partition(b"\r\n\r\n")
+        first, *lines = head.decode().split("\r\n")
+        pairs = [line.split(": ", 1) for line in lines]
+        assert len({k.lower() for k, _ in pairs}) == len(pairs), pairs
+        return int(first.split()[1]), {k.lower(): v for k, v in pairs}, body
+
+    for nonsense in (b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b"GET /\xff HTTP/9.9\r\nHost: a\r\n\r\n"):
+        status, headers, _ = answer(nonsense)
+        assert status == 400
+        assert HEADERS.items() <= headers.items()
+    monkeypatch.setattr("convscope.lab.protocol.MOST_CONNECTIONS", 0)
+    status, headers, body = answer(f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{lab.door.port}\r\n\r\n".encode())
+    assert (status, headers["retry-after"]) == (503, "1")
+    assert HEADERS.items() <= headers.items()
+    assert b"try again in a second" in body
 
 
 # The socket

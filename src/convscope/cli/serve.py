@@ -16,14 +16,22 @@ def lab(
     ] = None,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     allow_remote: Annotated[bool, typer.Option("--allow-remote", help="Let other machines in, unencrypted.")] = False,
+    export: Annotated[
+        str | None, typer.Option(help="Write one HTML file that needs no server, and end.", metavar="FILE")
+    ] = None,
     open: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
     """Open a network in the browser: its maps, any value as its arithmetic, its fields on the picture."""
     import webbrowser
 
-    from convscope.lab import open_lab, serve
+    from convscope.lab import export_page, open_lab, serve
 
     shape = parse_shape(input)
+    if export:
+        loaded, path = export_page(model, image, export, shape=shape)
+        warn_if_untrained(loaded)
+        typer.echo(f"{path}: {path.stat().st_size / 2**20:.1f} MiB; open it in a browser")
+        return
     sock, door, opening = open_lab(model, image, shape=shape, host=host, port=port, allow_remote=allow_remote)
     if allow_remote:
         say("other machines may reach this page, and what they send is not encrypted")

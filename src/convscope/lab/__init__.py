@@ -6,7 +6,7 @@ The only room that knows Starlette and uvicorn. The server answers from `record`
 
 from convscope.lab.app import make_app
 from convscope.lab.guard import Door
-from convscope.lab.server import open_lab, serve, server_of
+from convscope.lab.server import export_page, open_lab, serve, server_of
 from convscope.lab.session import Session
 
-__all__ = ["Door", "Session", "make_app", "open_lab", "serve", "server_of"]
+__all__ = ["Door", "Session", "export_page", "make_app", "open_lab", "serve", "server_of"]

@@ -13,7 +13,7 @@ from convscope.explain import Explanation, explain
 from convscope.explain.terms import Term, place
 from convscope.graph import Op, Recording
 from convscope.inspect import receptive_field
-from convscope.lab.session import Look, Session, Shown
+from convscope.lab.session import Look, Shown
 from convscope.table import to_json
 
 SIDE = 12  # of the largest kernel that is shown as a matrix
@@ -27,18 +27,19 @@ class Json(Response):
 
     def render(self, content: Any) -> bytes:
         """The text, in UTF-8."""
-        return _compact(content).encode()
+        return compact(content).encode()
 
 
 def packed(head: Mapping[str, Any], values: np.ndarray) -> Response:
     """Length of the head (uint32), the head as JSON padded to whole words, the values as float32; little-endian."""
-    text = _compact(dict(head)).encode()
+    text = compact(dict(head)).encode()
     text += b" " * (-len(text) % 4)
     data = np.ascontiguousarray(values, "<f4").tobytes()
     return Response(len(text).to_bytes(4, "little") + text + data, media_type="application/octet-stream")
 
 
-def _compact(content: Any) -> str:
+def compact(content: Any) -> str:
+    """JSON on one line, NaN and infinity as null."""
     try:
         return json.dumps(content, allow_nan=False, separators=(",", ":"))
     except ValueError:
@@ -52,17 +53,12 @@ def npz(op: Op, recording: Recording) -> Response:
     return Response(buffer.getvalue(), media_type="application/zip")
 
 
-def session_facts(session: Session, *, version: str) -> dict[str, Any]:
-    """What the page must know before it shows anything."""
-    loaded = session.loaded
-    return {
-        "version": version, "model": loaded.spec, "trained": loaded.trained, "shape": loaded.shape,
-        "mean": loaded.normalisation.mean, "std": loaded.normalisation.std, "classes": session.classes,
-        "given": session.given.name, "digits": session.num_digits,
-    }  # fmt: skip
+def session_facts(session: Any, *, version: str) -> dict[str, Any]:
+    """What the page must know before it shows anything; `can` names what it may ask for."""
+    return {"version": version, **session.facts()}
 
 
-def picture_facts(session: Session, shown: Shown) -> dict[str, Any]:
+def picture_facts(session: Any, shown: Shown) -> dict[str, Any]:
     """A picture's id, what was done to it, what the model says of it, and which layers ran on it."""
     told = session.predictions(shown.id)
     rows = [] if told is None else [{"label": r.label, "probability": r.probability} for r in told.rows]

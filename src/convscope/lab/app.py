@@ -12,13 +12,14 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp
 
 from convscope import __version__
 from convscope.data.images import decode_image
 from convscope.errors import ConvscopeError, InputError
 from convscope.lab import answers, members
+from convscope.lab.alone import page
 from convscope.lab.answers import Json, packed
 from convscope.lab.guard import PAGES, Door, Guard
 from convscope.lab.maps import maps_of
@@ -39,7 +40,7 @@ def make_app(
     static = _static()
     asked = _Asked(session, runs or RunsKnown())
 
-    async def page(request: Request) -> Response:
+    async def home(request: Request) -> Response:
         return static["lab.html"]
 
     async def asset(request: Request) -> Response:
@@ -50,25 +51,10 @@ def make_app(
         return Route(f"/api/{path}", _in_pool(pool, work), methods=[method])
 
     routes = [
-        *(Route(path, page) for path in PAGES),
+        *(Route(path, home) for path in PAGES),
         Route("/static/{name}", asset),
         Route("/api/pictures", _upload(pool, session), methods=["POST"]),
-        api("session", asked.session),
-        api("pictures/{picture}", asked.picture),
-        api("pictures/{picture}/pixels", asked.pixels),
-        api("pictures/{picture}/layers", asked.layers),
-        api("pictures/{picture}/layers/{layer}/maps", asked.maps),
-        api("pictures/{picture}/layers/{layer}/values", asked.values),
-        api("pictures/{picture}/layers/{layer}/units/{unit}", asked.unit),
-        api("pictures/{picture}/layers/{layer}/units/{unit}/reach", asked.reach),
-        api("family/{picture}", asked.family),
-        api("family/{picture}/maps", asked.members),
-        api("family/{picture}/times", asked.times),
-        api("runs", asked.runs),
-        api("runs/{run}/metrics", asked.metrics),
-        api("runs/{run}/evaluation", asked.evaluation),
-        api("runs/{run}/cells/{true}/{said}", asked.cell),
-        api("runs/{run}/predictions/{index}", asked.predictions),
+        *(api(path, work) for path, work in asked.paths().items()),
     ]
 
     @asynccontextmanager
@@ -82,11 +68,35 @@ def make_app(
 class _Asked:
     """One method an address; they run in threads."""
 
-    def __init__(self, session: Callable[[], Session], runs: RunsKnown) -> None:
+    def __init__(self, session: Callable[[], Any], runs: RunsKnown) -> None:
         self._opening, self._runs = session, runs
 
+    def paths(self) -> dict[str, Work]:
+        """What is answered, by its address."""
+        return {
+            "session": self.session,
+            "pictures/{picture}": self.picture,
+            "pictures/{picture}/pixels": self.pixels,
+            "pictures/{picture}/page": self.page,
+            "pictures/{picture}/layers": self.layers,
+            "pictures/{picture}/layers/{layer}/maps": self.maps,
+            "pictures/{picture}/layers/{layer}/values": self.values,
+            "pictures/{picture}/layers/{layer}/units/{unit}": self.unit,
+            "pictures/{picture}/layers/{layer}/units/{unit}/reach": self.reach,
+            "family/{picture}": self.family,
+            "family/{picture}/maps": self.members,
+            "family/{picture}/times": self.times,
+            "runs": self.runs,
+            "runs/{run}/metrics": self.metrics,
+            "runs/{run}/evaluation": self.evaluation,
+            "runs/{run}/cells/{true}/{said}": self.cell,
+            "runs/{run}/predictions/{index}": self.predictions,
+            "runs/{run}/{task}/pictures": self.found,
+            "runs/{run}/{task}/pictures/{index}": self.found_in,
+        }
+
     @property
-    def _session(self) -> Session:
+    def _session(self) -> Any:
         return self._opening()
 
     def session(self, request: Request) -> Response:
@@ -98,6 +108,10 @@ class _Asked:
     def pixels(self, request: Request) -> Response:
         shown = self._session.picture(request.path_params["picture"])
         return packed({"shape": shown.pixels.shape}, shown.pixels)
+
+    def page(self, request: Request) -> Response:
+        text = page(self._session, request.path_params["picture"])
+        return Response(text.encode(), media_type="application/octet-stream")
 
     def layers(self, request: Request) -> Response:
         return Json(answers.layer_rows(self._session.look(request.path_params["picture"])))
@@ -156,11 +170,35 @@ class _Asked:
     def predictions(self, request: Request) -> Response:
         return Json(self._runs.predictions(_path_number(request, "run"), _path_number(request, "index")))
 
+    def found(self, request: Request) -> Response:
+        return Json(self._runs.pictures(_path_number(request, "run"), request.path_params["task"]))
+
+    def found_in(self, request: Request) -> Response:
+        run, index = (_path_number(request, k) for k in ("run", "index"))
+        return packed(*self._runs.picture(run, request.path_params["task"], index))
+
     def _layer(self, request: Request) -> tuple[Any, Any]:
         picture = request.path_params["picture"]
         index = _path_number(request, "layer")
         look = self._session.look(picture, index)
         return look, self._session.operator(look, index)
+
+
+def answerer(session: Any) -> Callable[[str], Response]:
+    """What the server would say to a question, without a server: an address below /api, with its query."""
+    works = _Asked(lambda: session, RunsKnown(base=None)).paths()
+    routes = [(Route(f"/{path}", work), work) for path, work in works.items()]
+
+    def answer(asked: str) -> Response:
+        path, _, query = asked.partition("?")
+        scope = {"type": "http", "method": "GET", "path": f"/{path}", "query_string": query.encode(), "headers": []}
+        for route, work in routes:
+            match, found = route.matches(scope)
+            if match is Match.FULL:
+                return _said(partial(work, Request({**scope, **found})))
+        return Json({"error": f"{path[:80]}: there is no such question"}, 404)
+
+    return answer
 
 
 def _upload(pool: Pool, session: Callable[[], Session]) -> Callable[[Request], Awaitable[Response]]:
@@ -180,25 +218,31 @@ def _upload(pool: Pool, session: Callable[[], Session]) -> Callable[[Request], A
 
 
 def _in_pool(pool: Pool, work: Work) -> Callable[[Request], Awaitable[Response]]:
-    """The work in a thread; what it refuses becomes a status and a sentence."""
+    """The work in a thread."""
 
     async def answer(request: Request) -> Response:
         try:
-            return await pool.run(lambda: work(request))
+            return await pool.run(lambda: _said(lambda: work(request)))
         except asyncio.CancelledError:  # the server ends, and waits no longer
             return Json({"error": "the lab is ending"}, 503)
         except BusyError:
             return Json({"error": "busy: more requests wait than the lab holds; try again in a second"}, 503,
                         {"retry-after": "1"})  # fmt: skip
-        except MissingError as error:
-            return Json({"error": str(error)}, 404)
-        except InputError as error:
-            too_large = "; the limit is" in str(error)
-            return Json({"error": str(error)}, 413 if too_large else 400)
-        except ConvscopeError as error:
-            return Json({"error": str(error)}, 500)
 
     return answer
+
+
+def _said(work: Callable[[], Response]) -> Response:
+    """What the work answers; what it refuses becomes a status and a sentence."""
+    try:
+        return work()
+    except MissingError as error:
+        return Json({"error": str(error)}, 404)
+    except InputError as error:
+        too_large = "; the limit is" in str(error)
+        return Json({"error": str(error)}, 413 if too_large else 400)
+    except ConvscopeError as error:
+        return Json({"error": str(error)}, 500)
 
 
 def _number(text: str, name: str) -> int:

@@ -75,12 +75,22 @@ class Maps:
         dead = [
             low == high == bad == 0 for low, high, bad in zip(stats["min"], stats["max"], stats["bad"], strict=True)
         ]
-        return {
-            "maps": count, "height": height, "width": width, "rows": values.shape[1], "columns": values.shape[2],
-            "step": step, "page": number, "pages": pages, "by": by, "index": chosen.tolist(), **stats, "dead": dead,
-            "lead": self.lead, "wrapped": self.wrapped, "limit": self.scale.limit, "signed": self.scale.signed,
-            "not_finite": int(self.stats["bad"].sum()),
+        return self._whole() | {
+            "rows": values.shape[1], "columns": values.shape[2], "step": step, "page": number, "pages": pages, "by": by,
+            "index": chosen.tolist(), **stats, "dead": dead,
         }, values  # fmt: skip
+
+    def head(self) -> dict[str, Any]:
+        """What is said of all maps in their order, for a page that turns its pages itself."""
+        return self._whole() | {k: v.tolist() for k, v in self.stats.items()} | {"page_of": PAGE, "side": SIDE}
+
+    def _whole(self) -> dict[str, Any]:
+        """What is true of the layer."""
+        count, height, width = self.values_MHW.shape
+        return {
+            "maps": count, "height": height, "width": width, "lead": self.lead, "wrapped": self.wrapped,
+            "limit": self.scale.limit, "signed": self.scale.signed, "not_finite": int(self.stats["bad"].sum()),
+        }  # fmt: skip
 
 
 def maps_of(recording: Recording, op: Op) -> Maps:

@@ -8,45 +8,22 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from convscope.data.named import open_picture
 from convscope.errors import InputError, RunError
+from convscope.lab.alone import write_page
 from convscope.lab.app import make_app
 from convscope.lab.guard import Door
+from convscope.lab.protocol import PatientProtocol
 from convscope.lab.runs_known import RunsKnown
 from convscope.lab.session import Session
 from convscope.runs.folder import CONFIG
-from convscope.runs.loaded import load_model
+from convscope.runs.loaded import LoadedModel, load_model
 
 PORT, TRIES = 8765, 100
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-MOST_CONNECTIONS = 900  # the system's usual limit of open files is 1,024
-SILENT_SECONDS = 10  # a connection may keep silent, or leave a request unfinished
-
-
-class PatientProtocol(H11Protocol):
-    """HTTP/1.1 that does not wait for ever: a connection without a whole request is closed after a while."""
-
-    def connection_made(self, transport: Any) -> None:
-        """Begin to watch the connection."""
-        super().connection_made(transport)
-        self._later = self.loop.call_later(SILENT_SECONDS, self._look, None)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Stop watching."""
-        self._later.cancel()
-        super().connection_lost(exc)
-
-    def _look(self, before: Any) -> None:
-        idle = self.cycle is None or self.cycle.response_complete
-        if idle and self.cycle is before:
-            self.transport.close()
-        else:
-            self._later = self.loop.call_later(SILENT_SECONDS, self._look, self.cycle)
 
 
 class Opening:
@@ -112,13 +89,22 @@ def open_lab(
     return sock, Door.make(host, sock.getsockname()[1]), Opening(model, made)
 
 
+def export_page(model: str, image: str, path: str, *, shape: tuple[int, ...] | None = None) -> tuple[LoadedModel, Path]:
+    """Write a network and a picture as one HTML file; the network, and where the file is.
+
+    Raises: InputError if it would be too large, or the model or picture is not found; RunError if it cannot be written.
+    """
+    loaded = load_model(model, shape=shape)
+    return loaded, write_page(Session(loaded, open_picture(image), image), path)
+
+
 def server_of(session: Callable[[], Session], door: Door, *, spec: str = "") -> uvicorn.Server:
     """The server, not yet running. `spec`: the model as it was named; a run folder is the first of the runs."""
     runs = RunsKnown([Path(spec)] if (Path(spec) / CONFIG).is_file() else [])
     config = uvicorn.Config(
         make_app(session, door, runs=runs),
         http=PatientProtocol, ws="none", lifespan="on", log_level="warning", access_log=False,
-        server_header=False, limit_concurrency=MOST_CONNECTIONS, timeout_keep_alive=5, timeout_graceful_shutdown=2,
+        server_header=False, timeout_keep_alive=5, timeout_graceful_shutdown=2,
         proxy_headers=False,
     )  # fmt: skip
     return uvicorn.Server(config)

@@ -65,6 +65,16 @@ class Session:
         self._whole = _activation_bytes(plan) <= memory // 2
         self.classes = _classes(loaded, plan)
 
+    def facts(self) -> dict[str, Any]:
+        """What is known of the network; `can` says what else than the given picture can be asked for."""
+        loaded = self.loaded
+        return {
+            "model": loaded.spec, "trained": loaded.trained, "shape": loaded.shape,
+            "mean": loaded.normalisation.mean, "std": loaded.normalisation.std, "classes": self.classes,
+            "given": self.given.name, "digits": self.num_digits,
+            "can": {"pictures": True, "effective": True, "values": True, "page": True},
+        }  # fmt: skip
+
     @cached_property
     def num_digits(self) -> int:
         """Handwritten digits that can be asked for."""

@@ -7,8 +7,18 @@ export class Problem extends Error {}
 
 /** @type {Map<string, AbortController>} */
 const slots = new Map();
+/** @type {(path: string, options: RequestInit) => Promise<Response>} */
+let asked = (path, options) => fetch(`/api/${path}`, options);
 let open = 0;
 let timer = 0;
+
+/**
+ * Let something else than a server answer: the page itself, or a notebook's kernel.
+ * @param {(path: string, options: RequestInit) => Promise<Response>} answer
+ */
+export function answerBy(answer) {
+  asked = answer;
+}
 
 /** The page says that it works only after 100 ms: a shorter wait is none. */
 function counted(/** @type {number} */ change) {
@@ -30,7 +40,7 @@ async function ask(path, { slot, tries = 4, ...options } = {}) {
   }
   counted(1);
   try {
-    const answer = await fetch(`/api/${path}`, options);
+    const answer = await asked(path, options);
     if (answer.ok) return answer;
     if (answer.status === 503 && tries > 1) {
       await new Promise((done) => setTimeout(done, 1000 * Number(answer.headers.get("retry-after") ?? 1)));
@@ -71,6 +81,11 @@ export async function getPacked(path, slot) {
   const length = new DataView(buffer).getUint32(0, true);
   const head = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));
   return { head, values: new Float32Array(buffer, 4 + length) };
+}
+
+/** @param {string} path @param {string} slot @returns {Promise<Blob>} */
+export async function getBlob(path, slot) {
+  return (await ask(path, { slot })).blob();
 }
 
 /**

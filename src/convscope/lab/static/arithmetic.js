@@ -88,7 +88,7 @@ export class Arithmetic {
         el("span", { class: "sign", "aria-hidden": "true" }, "="), this.matrix(t("products"), shown.products,
           shown.inside, "", null));
     }
-    const toggle = told.from_input && told.combine === "sum" ? el("label", { class: "check" },
+    const toggle = told.from_input && this.normal.mean && told.combine === "sum" ? el("label", { class: "check" },
       el("input", { type: "checkbox", checked: this.raw, onchange: () => {
         this.raw = !this.raw;
         this.draw();

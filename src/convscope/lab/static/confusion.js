@@ -2,9 +2,10 @@
 // The confusion matrix; a cell opens its pictures, a picture what the network thought of it.
 import { getJson, getPacked } from "./api.js";
 import { el, fill, sized } from "./dom.js";
-import { count } from "./format.js";
+import { count, short } from "./format.js";
 import { complain } from "./notices.js";
 import { gauge } from "./source.js";
+import { thumbnail } from "./thumbnail.js";
 import { t } from "./words.js";
 
 const SIDE = 56;
@@ -43,10 +44,7 @@ export class Confusion {
 
   table() {
     const { classes, confusion } = this.result;
-    const heads = classes.map((/** @type {string} */ c) => el("th", { scope: "col", title: c }, c));
-    return el("table", { class: "confusion-table" }, el("caption", { class: "unseen" }, t("confusion")),
-      el("thead", {}, el("tr", {}, el("th", { scope: "col", class: "corner" }, t("true-named")), ...heads)),
-      el("tbody", {}, ...confusion.map((/** @type {number[]} */ row, /** @type {number} */ right) => this.row(row, right))));
+    return matrixTable({ down: classes, across: classes }, confusion, (right, said) => this.open(right, said));
   }
 
   /** The largest confusions as a list, for more classes than a matrix can show. */
@@ -60,20 +58,6 @@ export class Confusion {
         t("cell", { n: c.n, true: classes[c.right], said: classes[c.said] })))));
   }
 
-  /** @param {number[]} row @param {number} right the class that these pictures are of */
-  row(row, right) {
-    const whole = Math.max(1, row.reduce((a, b) => a + b, 0));
-    const names = this.result.classes;
-    return el("tr", {}, el("th", { scope: "row", title: names[right] }, names[right]), ...row.map((n, said) => {
-      const cell = el("td", { class: said === right ? "right-cell" : null }, n
-        ? el("button", { type: "button", "aria-label": t("cell", { n, true: names[right], said: names[said] }),
-          onclick: () => this.open(right, said) }, String(n)) : null);
-      if (n) cell.style.setProperty("--share",
-        `${Math.round(100 * (said === right ? 0.12 + 0.5 * (n / whole) : Math.min(1, 0.15 + 3 * (n / whole))))}%`);
-      return cell;
-    }));
-  }
-
   /** @param {number} right @param {number} said */
   async open(right, said) {
     try {
@@ -84,7 +68,7 @@ export class Confusion {
       const pictures = head.index.map((/** @type {number} */ index, /** @type {number} */ i) => el("button", {
         type: "button", class: "thumb", "aria-label": t("test-picture", { n: index }), title: t("test-picture",
           { n: index }), onclick: () => this.think(index, more),
-      }, thumbnail(values.subarray(i * plane, (i + 1) * plane), head.shape)));
+      }, drawn(values.subarray(i * plane, (i + 1) * plane), head.shape)));
       fill(this.opened, el("h3", {}, t("cell", { n: head.total, true: names[right], said: names[said] })),
         el("div", { class: "thumbs" }, ...pictures),
         head.total > head.index.length && el("p", { class: "soft" }, t("first-shown", { n: head.index.length })), more);
@@ -108,18 +92,34 @@ export class Confusion {
 }
 
 /** @param {Float32Array} values in 0..1 @param {number[]} shape channels, height, width */
-function thumbnail(values, [channels, height, width]) {
-  const image = new ImageData(width, height);
-  for (let i = 0; i < height * width; i++) {
-    for (let c = 0; c < 3; c++) image.data[4 * i + c] = 255 * values[(channels < 3 ? 0 : c) * height * width + i];
-    image.data[4 * i + 3] = 255;
-  }
-  const small = new OffscreenCanvas(width, height);
-  /** @type {OffscreenCanvasRenderingContext2D} */ (small.getContext("2d")).putImageData(image, 0, 0);
+function drawn(values, shape) {
+  const [, height, width] = shape;
   const canvas = el("canvas", { "aria-hidden": "true" });
   const zoom = SIDE / Math.max(width, height);
   const pen = sized(canvas, width * zoom, height * zoom);
   pen.imageSmoothingEnabled = zoom < 1;
-  pen.drawImage(small, 0, 0, width * zoom, height * zoom);
+  pen.drawImage(thumbnail(values, shape), 0, 0, width * zoom, height * zoom);
   return canvas;
+}
+
+/**
+ * What is true down, what was said across; a cell opens what is in it.
+ * @param {{down: string[], across: string[]}} names @param {number[][]} counts
+ * @param {(right: number, said: number) => void} open
+ */
+export function matrixTable({ down, across }, counts, open) {
+  const rows = counts.map((row, right) => {
+    const whole = Math.max(1, row.reduce((a, b) => a + b, 0));
+    return el("tr", {}, el("th", { scope: "row", title: down[right] }, down[right]), ...row.map((n, said) => {
+      const cell = el("td", { class: said === right ? "right-cell" : null }, n
+        ? el("button", { type: "button", "aria-label": t("cell", { n: count(n), true: down[right], said: across[said] }),
+          onclick: () => open(right, said) }, n < 1e5 ? String(n) : short(n)) : null);
+      if (n) cell.style.setProperty("--share",
+        `${Math.round(100 * (said === right ? 0.12 + 0.5 * (n / whole) : Math.min(1, 0.15 + 3 * (n / whole))))}%`);
+      return cell;
+    }));
+  });
+  return el("table", { class: "confusion-table" }, el("caption", { class: "unseen" }, t("confusion")),
+    el("thead", {}, el("tr", {}, el("th", { scope: "col", class: "corner" }, t("true-named")),
+      ...across.map((name) => el("th", { scope: "col", title: name }, name)))), el("tbody", {}, ...rows));
 }

@@ -3,6 +3,7 @@
 import { Controls, RANGES } from "./controls.js";
 import { el, fill, segments, sized } from "./dom.js";
 import { state } from "./notices.js";
+import { savePng } from "./save.js";
 import { columns, convolved, group, inserted, kernelOf, numbers, outSize, refusal, scattered, span, stretched, taps,
   turned } from "./slide.js";
 import { drawPlane, drawSign, drawWindow, TITLE } from "./stage.js";
@@ -72,7 +73,9 @@ class Convolution {
       el("button", { type: "button", onclick: () => {
         this.seed = (this.seed % 9999) + 1;
         this.renew();
-      } }, t("new-numbers")));
+      } }, t("new-numbers")),
+      el("button", { type: "button", onclick: () => savePng([this.canvas], getComputedStyle(document.body).backgroundColor,
+        `${this.view}-${this.step}.png`) }, t("save-shown")));
     this.controls.frame();
     this.renew();
   }

@@ -4,7 +4,7 @@ import { svg } from "./dom.js";
 import { count, number } from "./format.js";
 
 /**
- * @typedef {{name: string, colour: string, values: (number | null)[]}} Line
+ * @typedef {{name: string, colour: string, values: (number | null)[], dash?: string}} Line values may end early
  * @typedef {{title: string, log: boolean, smooth: number, colours: {ink: string, soft: string, line: string, odd:
  *   string, page: string},
  *   font: string}} Look
@@ -88,20 +88,20 @@ function range(values, log) {
  */
 function drawn(epochs, line, { x, y, drawable, look }) {
   const path = (/** @type {(number | null)[]} */ values) => values.map((v, i) => {
-    if (!drawable(v)) return "";
+    if (!drawable(v ?? null)) return "";
     const start = i === 0 || !drawable(values[i - 1]);
     return `${start ? "M" : "L"}${x(epochs[i]).toFixed(1)} ${y(Number(v)).toFixed(1)}`;
   }).join("");
-  const gaps = epochs.filter((_, i) => !drawable(line.values[i]));
-  const plain = { fill: "none", stroke: line.colour, "stroke-linejoin": "round" };
+  const gaps = epochs.filter((_, i) => i < line.values.length && !drawable(line.values[i]));
+  const plain = { fill: "none", stroke: line.colour, "stroke-linejoin": "round", "stroke-dasharray": line.dash ?? null };
   return [
     svg("path", { ...plain, d: path(line.values), "stroke-width": 1.6, opacity: look.smooth ? 0.3 : 1,
-      "data-line": line.name }),
+      "data-line": line.name }, svg("title", {}, line.name)),
     look.smooth ? svg("path", { ...plain, d: path(smoothed(line.values, look.smooth)), "stroke-width": 2 }) : null,
     ...gaps.map((epoch) => svg("path", { class: "gap", d: `M${x(epoch) - 3} ${HEIGHT - EDGE.bottom - 7}l6 6m0-6l-6 6`,
       stroke: look.colours.odd, "stroke-width": 1.6 },
       svg("title", {}, `${line.name}, ${epoch}: NaN`))),
-    ...(epochs.length < 3 ? epochs.map((epoch, i) => (drawable(line.values[i]) ? svg("circle",
+    ...(epochs.length < 3 ? epochs.map((epoch, i) => (drawable(line.values[i] ?? null) ? svg("circle",
       { cx: x(epoch), cy: y(Number(line.values[i])), r: 3, fill: line.colour }) : null)) : []),
   ].filter((made) => made !== null);
 }

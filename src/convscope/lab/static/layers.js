@@ -6,7 +6,7 @@ import { t } from "./words.js";
 
 /**
  * @typedef {{index: number, module: string, op: string, output_shape: number[], params: number, macs: number | null,
- *   receptive_field: {size: number[], stride: number[] | null, padding: number[] | null, global_through: string[]} |
+ *   receptive_field: {size: number[] | null, stride: number[] | null, padding: number[] | null, global_through: string[]} |
  *   null}} Row
  */
 const SHOWN = 300;
@@ -100,7 +100,7 @@ export class Layers {
 function sees(row) {
   const field = row.receptive_field;
   if (!field) return "";
-  return field.global_through.length ? t("whole") : `${shape(field.size)} px`;
+  return field.global_through.length ? t("whole") : field.size ? `${shape(field.size)} px` : "";
 }
 
 /** @param {string} op an operator's name without what says how it is computed */

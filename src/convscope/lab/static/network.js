@@ -1,6 +1,6 @@
 // @ts-check
 // The network page: layers, the maps of one, the picture, and one value as its arithmetic.
-import { getJson, getPacked } from "./api.js";
+import { getBlob, getJson, getPacked } from "./api.js";
 import { Arithmetic } from "./arithmetic.js";
 import { el, fill } from "./dom.js";
 import { count, number, shape } from "./format.js";
@@ -58,15 +58,18 @@ class Network {
     }
     const { layers, tools, maps, picture, source, work } = this.places;
     this.layers = new Layers(layers, (row) => this.choose(row));
-    this.view = new PictureView(picture, () => this.explain());
+    this.view = new PictureView(picture, this.session.can.effective, () => this.explain());
     this.source = new Source(source, this.session, (id) => this.show(id), (sent) => this.take(sent));
     this.maps = new Maps(maps, (place) => this.hover(place), (place) => this.pick(place));
     this.sum = new Arithmetic(work, this.session, (channel) => this.explain(channel));
     this.tools = new Tools(tools, this.maps, {
       changed: () => this.load(),
-      page: (to) => this.turnTo(to),
+      turn: (to) => this.turnTo(to),
       numbers: () => this.numbers(),
+      can: this.session.can,
       values: () => `/api/pictures/${this.picture}/layers/${this.row?.index}/values`,
+      page: () => getBlob(`pictures/${this.picture}/page`, "page"),
+      picture: () => this.view?.canvas ?? null,
       arithmetic: () => this.saved(),
       name: () => `${this.row?.module || this.row?.op}`,
     });
@@ -219,7 +222,7 @@ class Network {
       this.sum?.show(facts, channel);
       quiet();
       const [height, width] = this.size ?? [0, 0];
-      speak(`${number(facts.value)}. ${box ? sentence(box, height, width) : t("no-field")}`);
+      speak(`${number(facts.value)}. ${box ? sentence(box, height, width) : facts.unknown ? "" : t("no-field")}`);
       await this.pixels(path);
       state(true);
     } catch (error) {

@@ -12,10 +12,14 @@ const MARGIN = 0.09; // of the side, for what lies in padding
 const HOLE = [20, 110, 84, 200]; // RGBA over a pixel that does not count: a hue, since pictures may be grey
 
 export class PictureView {
-  /** @param {HTMLElement} host @param {() => void} changed whether the effective field is wanted */
-  constructor(host, changed) {
+  /**
+   * @param {HTMLElement} host @param {boolean} can whether there is a network to ask for the effective field
+   * @param {() => void} changed whether it is wanted
+   */
+  constructor(host, can, changed) {
     this.changed = changed;
-    this.effective = shown().get("field") === "effective";
+    this.can = can;
+    this.effective = can && shown().get("field") === "effective";
     this.canvas = el("canvas", { role: "img" });
     this.says = el("p", { class: "says" });
     this.host = host;
@@ -36,7 +40,7 @@ export class PictureView {
 
   frame() {
     const value = this.effective ? "effective" : "box";
-    fill(this.which, segments(t("which-field"), [["box", t("field-box")], ["effective", t("field-effective")]], value,
+    if (this.can) fill(this.which, segments(t("which-field"), [["box", t("field-box")], ["effective", t("field-effective")]], value,
       (v) => {
         this.effective = v === "effective";
         remember({ field: this.effective ? v : null });
@@ -51,6 +55,7 @@ export class PictureView {
     const { box, reach } = this;
     const words = [box ? sentence(box, this.height, this.width) : ""];
     if (reach?.head.holes) words.push(t("holes", { n: count(reach.head.depends_on), h: count(reach.head.holes) }));
+    if (reach?.head.unseen) words.push(t("holes-unseen"));
     const told = reach?.head.effective;
     if (told) {
       const [h, w, share] = [...told.spread, 100 * told.share].map((v) => significant(v, 3));
@@ -89,7 +94,7 @@ export class PictureView {
   /** @param {{head: any, values: Float32Array}} reach the pixels that the unit depends on, and how much each counts */
   reached(reach) {
     const { head } = reach;
-    this.reach = head.holes || head.effective ? reach : null;
+    this.reach = head.holes || head.unseen || head.effective ? reach : null;
     this.tell();
     this.draw();
   }
@@ -204,12 +209,13 @@ export function sentence(box, height, width) {
  */
 export function looksAt(row, at, column, [height, width]) {
   const field = row.receptive_field;
-  if (!field || field.size.length !== 2) return null;
+  if (!field || (field.size && field.size.length !== 2)) return null;
   if (field.global_through.length) return [[0, height - 1], [0, width - 1]];
-  if (!field.stride || !field.padding || row.output_shape.length !== 4) return null;
+  const { size } = field;
+  if (!size || !field.stride || !field.padding || row.output_shape.length !== 4) return null;
   const span = (/** @type {number} */ i, /** @type {number} */ unit) => {
     const from = unit * /** @type {number[]} */ (field.stride)[i] - /** @type {number[]} */ (field.padding)[i];
-    return /** @type {[number, number]} */ ([Math.round(from), Math.round(from) + field.size[i] - 1]);
+    return /** @type {[number, number]} */ ([Math.round(from), Math.round(from) + size[i] - 1]);
   };
   return [span(0, at), span(1, column)];
 }

@@ -2,15 +2,18 @@
 // The runs page: curves that grow while a run trains, and what the trained network confuses.
 import { getJson } from "./api.js";
 import { Confusion } from "./confusion.js";
+import { compared } from "./compare.js";
 import { chart } from "./curves.js";
 import { el, fill } from "./dom.js";
 import { count } from "./format.js";
+import { Found } from "./found.js";
 import { complain, state } from "./notices.js";
 import { save } from "./save.js";
 import { numberOf, remember, shown } from "./state.js";
 import { t } from "./words.js";
 
 const POLL = 1500; // ms between looks at a run that trains
+const DASHES = ["5 3", "2 3", "9 3 2 3"];
 
 /** @param {HTMLElement} main @returns {Promise<() => void>} */
 export async function begin(main) {
@@ -26,9 +29,16 @@ class Runs {
     this.curves = el("div", { class: "curves" });
     this.tools = el("div", { class: "tools" });
     this.matrix = el("div", { class: "confusion" });
-    fill(main, this.left, el("section", { class: "centre", tabIndex: 0 }, this.tools, this.curves, this.matrix));
     this.main = main;
     this.confusion = new Confusion(this.matrix);
+    this.found = el("div", { class: "founds" });
+    this.others = el("div", { class: "compared" });
+    /** @type {Set<number>} runs that are laid over the one that is shown */
+    this.beside = new Set((shown().get("with") ?? "").split(",").filter(Boolean).map(Number));
+    /** @type {Map<number, any>} */
+    this.logs = new Map();
+    fill(main, this.left, el("section", { class: "centre", tabIndex: 0 }, this.tools, this.curves, this.others,
+      this.matrix, this.found));
     /** @type {any[]} */
     this.runs = [];
     /** @type {any} */
@@ -66,10 +76,46 @@ class Runs {
         el("span", { class: "name" }, el("bdi", {}, run.name)), el("span",
           { class: run.finished ? "type" : "type live" }, run.finished ? "" : t("unfinished")),
         el("span", { class: "size" }, `${run.model}, ${run.data}`), el("span", { class: "sees" },
-          t("epochs", { n: count(run.done), of: count(run.epochs) })))))));
+          t("epochs", { n: count(run.done), of: count(run.epochs) }))), this.besideBox(run)))));
     this.drawTools();
     this.draw();
+    fill(this.others, this.beside.size ? compared(this.shownRuns()) : null);
     this.confusion.draw();
+  }
+
+  /** @param {any} run a box to lay it over the one that is shown */
+  besideBox(run) {
+    if (this.runs.length < 2 || run.id === this.current) return null;
+    const box = el("input", { type: "checkbox", checked: this.beside.has(run.id), onchange: async () => {
+      if (!this.beside.delete(run.id)) this.beside.add(run.id);
+      remember({ with: [...this.beside].join(",") });
+      await this.fetchOthers();
+      this.frame();
+    } });
+    return el("label", { class: "check" }, box, t("compare"));
+  }
+
+  /** The run that is shown, then those beside it. */
+  shownRuns() {
+    const others = this.runs.filter((r) => this.beside.has(r.id) && r.id !== this.current && this.logs.has(r.id));
+    const own = this.runs.find((r) => r.id === this.current);
+    return [{ run: own, rows: this.log.rows }, ...others.map((run) => ({ run, rows: this.logs.get(run.id).rows }))];
+  }
+
+  async fetchOthers() {
+    for (const id of this.beside) {
+      if (this.runs.some((r) => r.id === id) && !this.logs.has(id)) this.logs.set(id, await getJson(`runs/${id}/metrics`));
+    }
+  }
+
+  /** @param {any} result */
+  async showResult(result) {
+    fill(this.found);
+    if (result.task === "classify") return this.confusion.show(this.current, result);
+    const parts = result.task === "several" ? Object.values(result.parts) : [result];
+    const hosts = parts.map(() => el("section", { class: "confusion" }));
+    fill(this.found, ...hosts);
+    await Promise.all(parts.map((part, i) => new Found(hosts[i], this.current, part).start()));
   }
 
   /** @param {number} id */
@@ -79,7 +125,9 @@ class Runs {
     this.current = id;
     this.result = null;
     this.confusion.show(id, null);
+    fill(this.found);
     remember({ run: id || null });
+    await this.fetchOthers().catch(complain);
     await this.look();
     state(true);
   }
@@ -94,7 +142,7 @@ class Runs {
       if (!this.log.finished) this.timer = setTimeout(() => this.look(), POLL);
       else if (!this.result) {
         this.result = await getJson(`runs/${this.current}/evaluation`, "evaluation");
-        this.confusion.show(this.current, this.result);
+        await this.showResult(this.result);
       }
     } catch (error) {
       complain(error);
@@ -146,13 +194,18 @@ class Runs {
       colours: { ink: colour("ink"), soft: colour("soft"), line: colour("line"), odd: colour("odd"),
         page: colour("page") } };
     const values = (/** @type {string} */ key) => rows.map((/** @type {any} */ r) => (typeof r[key] === "number" ? r[key] : null));
-    const epochs = rows.map((/** @type {any} */ r) => r.epoch);
+    const last = Math.max(...this.shownRuns().map((r) => r.rows.length));
+    const epochs = Array.from({ length: last }, (_, i) => i + 1);
+    const others = this.shownRuns().slice(1);
     const charts = kinds.map((kind) => {
       const lines = [["train", colour("minus")], ["val",
         colour("plus")]].filter(([part]) => !this.hidden.has(part) && keys.includes(`${part}_${kind}`));
       return chart(epochs,
         lines.map(([part, c]) => ({ name: `${part}_${kind}`, colour: c,
-          values: values(`${part}_${kind}`) })), { ...look, title: kind.replaceAll("_", " "), log: this.log10 && kind === "loss" });
+          values: values(`${part}_${kind}`) })).concat(others.flatMap((other, i) => lines.filter(([part]) => other.rows.some(
+          (/** @type {any} */ r) => `${part}_${kind}` in r)).map(([part, c]) => ({
+          name: `${other.run.name} ${part}_${kind}`, colour: c, dash: DASHES[i % DASHES.length],
+          values: other.rows.map((/** @type {any} */ r) => (typeof r[`${part}_${kind}`] === "number" ? r[`${part}_${kind}`] : null)) })))), { ...look, title: kind.replaceAll("_", " "), log: this.log10 && kind === "loss" });
     });
     if (keys.includes("lr")) charts.push(chart(epochs, [{ name: "lr", colour: colour("soft"), values: values("lr") }],
       { ...look, smooth: 0, title: t("lr"), log: false }));

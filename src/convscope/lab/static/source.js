@@ -31,16 +31,22 @@ export class Source {
       clearTimeout(this.timer);
       this.timer = setTimeout(() => this.read(), 60);
     });
+    if (facts.can.pictures) this.drops();
+    this.frame();
+  }
+
+  drops() {
+    const { host } = this;
     host.addEventListener("dragover", (e) => e.preventDefault());
     host.addEventListener("drop", (e) => {
       e.preventDefault();
       const file = e.dataTransfer?.files[0];
       if (file) this.send(file, file.name);
     });
-    this.frame();
   }
 
   frame() {
+    if (!this.facts.can.pictures) return fill(this.host, el("p", {}, this.name ?? this.facts.given), this.notes, this.top);
     const ways = /** @type {[string, string][]} */ ([["name", t("by-name")], ["own", t("own")], ["draw", t("draw")]]);
     fill(this.host, segments(t("picture"), ways, this.way, (way) => {
       this.way = way;
@@ -112,7 +118,7 @@ export class Source {
     const changed = this.id !== facts.id;
     this.id = facts.id;
     this.name = facts.name;
-    if (changed && this.way === "name") this.body();
+    if (changed && this.way === "name" && this.facts.can.pictures) this.body();
     this.notes.textContent = this.way === "draw" ? "" : facts.notes.join("; ");
     fill(this.top, ...facts.top.map((/** @type {any} */ row) => el("div", { class: "bar" },
       el("span", { class: "label", title: row.label }, row.label),

@@ -1,9 +1,11 @@
 // @ts-check
 // What is shown, kept in the address, so that a copied address shows the same. The token never stays in it.
 
+let kept = new URLSearchParams(location.search);
+
 /** @returns {URLSearchParams} */
 export function shown() {
-  return new URLSearchParams(location.search);
+  return new URLSearchParams(kept);
 }
 
 /** @param {Record<string, string | number | null>} changes null takes a key away */
@@ -14,8 +16,13 @@ export function remember(changes) {
     if (value === null || value === "") now.delete(key);
     else now.set(key, String(value));
   }
+  kept = now;
   const text = now.toString().replaceAll("%2C", ",").replaceAll("%3A", ":");
-  history.replaceState(null, "", location.pathname + (text ? `?${text}` : ""));
+  try {
+    history.replaceState(null, "", location.pathname + (text ? `?${text}` : ""));
+  } catch {
+    // a frame in a notebook has no address of its own
+  }
 }
 
 /** @param {string} key @param {number} fallback @param {number} least @param {number} most */

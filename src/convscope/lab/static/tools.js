@@ -3,6 +3,7 @@
 import { paint } from "./colour.js";
 import { choice, el, fill, segments, sized } from "./dom.js";
 import { number } from "./format.js";
+import { complain } from "./notices.js";
 import { save, saveJson, savePng } from "./save.js";
 import { remember, shown } from "./state.js";
 import { cells, fileOf, mapsDrawn, MOST_CELLS } from "./vector.js";
@@ -14,8 +15,9 @@ const BAR = [80, 10];
 export class Tools {
   /**
    * @param {HTMLElement} host @param {import("./maps.js").Maps} maps
-   * @param {{changed: () => void, page: (to: number) => void, numbers: () => any, values: () => string, name: () =>
-   *   string, arithmetic: () => SVGElement | null}} calls
+   * @param {{changed: () => void, turn: (to: number) => void, numbers: () => any, values: () => string, name: () =>
+   *   string, arithmetic: () => SVGElement | null, page: () => Promise<Blob>, picture: () => HTMLCanvasElement | null,
+   *   can: Record<string, boolean>}} calls
    */
   constructor(host, maps, calls) {
     this.host = host;
@@ -46,7 +48,7 @@ export class Tools {
     fill(this.host,
       choice(t("order"), ORDERS.map((v) => [v, t(`by-${v}`)]), this.by, (v) => {
         this.by = v;
-        this.calls.page(0);
+        this.calls.turn(0);
       }),
       segments(t("scale"), [["layer", t("whole-layer")], ["map", t("each-map")]], maps.perMap ? "map" : "layer",
         (v) => {
@@ -81,7 +83,7 @@ export class Tools {
     const { page, pages } = this.head;
     const turn = (/** @type {string} */ text, /** @type {string} */ label, /** @type {number} */ to) =>
       el("button", { type: "button", "aria-label": label, disabled: to < 0 || to >= pages,
-        onclick: () => this.calls.page(to) }, text);
+        onclick: () => this.calls.turn(to) }, text);
     this.pages.hidden = pages < 2;
     fill(this.pages, turn("\u2039", t("page-before"), page - 1),
       el("span", { class: "figure" }, t("page-of", { n: page + 1, of: pages })), turn("\u203a", t("page-after"),
@@ -122,8 +124,13 @@ export class Tools {
         const drawn = this.calls.arithmetic();
         if (drawn) save(fileOf(drawn), `${this.calls.name()}-unit.svg`);
       }),
+      entry(t("save-picture"), () => {
+        const canvas = this.calls.picture();
+        if (canvas) savePng([canvas], back, `${this.calls.name()}-field.png`);
+      }),
       entry(t("save-json"), () => saveJson(this.calls.numbers(), `${this.calls.name()}.json`)),
-      entry(t("save-npz"), () => save(this.calls.values(), `${this.calls.name()}.npz`))));
+      this.calls.can.values && entry(t("save-npz"), () => save(this.calls.values(), `${this.calls.name()}.npz`)),
+      this.calls.can.page && entry(t("save-page"), () => this.calls.page().then((blob) => save(blob, "network.html")).catch(complain))));
     return list;
   }
 }

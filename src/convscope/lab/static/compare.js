@@ -1,0 +1,20 @@
+// @ts-check
+// Runs beside each other: the best of each quantity that was logged, and the settings that differ.
+import { el } from "./dom.js";
+import { count, number } from "./format.js";
+import { t } from "./words.js";
+
+/** @param {{run: any, rows: any[]}[]} shown the run that is shown, then those beside it @returns {HTMLElement} */
+export function compared(shown) {
+  const keys = [...new Set(shown.flatMap(({ rows }) => rows.flatMap((r) => Object.keys(r))))].filter((k) => k.startsWith("val_"));
+  const best = (/** @type {any[]} */ rows, /** @type {string} */ key) => {
+    const values = rows.map((r) => r[key]).filter((v) => typeof v === "number");
+    return values.length ? (key.endsWith("loss") ? Math.min(...values) : Math.max(...values)) : null;
+  };
+  const cell = (/** @type {number | null} */ v) => el("td", { class: "num" }, v === null ? "\u2013" : number(v));
+  return el("table", { class: "family-table" }, el("caption", { class: "unseen" }, t("compare")),
+    el("thead", {}, el("tr", {}, el("th", { scope: "col" }, t("run")), el("th", { scope: "col", class: "num" }, t("col-epochs")),
+      ...keys.map((k) => el("th", { scope: "col", class: "num" }, `${t("best")} ${k.slice(4).replaceAll("_", " ")}`)))),
+    el("tbody", {}, ...shown.map(({ run, rows }) => el("tr", { "data-run": run.id }, el("th", { scope: "row" }, run.name),
+      el("td", { class: "num" }, count(rows.length)), ...keys.map((k) => cell(best(rows, k)))))));
+}
