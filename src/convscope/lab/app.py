@@ -1,7 +1,6 @@
 """The routes: each reads ids from the address, asks the session in a thread, and answers."""
 
 import asyncio
-import io
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -16,7 +15,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from convscope import __version__
-from convscope.data.images import decode_image
+from convscope.data.decoding import Decoder
 from convscope.errors import ConvscopeError, InputError
 from convscope.lab import answers, members
 from convscope.lab.answers import Json, packed
@@ -35,7 +34,7 @@ def make_app(
     session: Callable[[], Session], door: Door, *, runs: RunsKnown | None = None, pool: Pool | None = None
 ) -> ASGIApp:
     """The whole application behind its guard; what is asked before there is a session waits for it."""
-    pool = pool or Pool()
+    pool, decoder = pool or Pool(), Decoder()
     static = _static()
     asked = _Asked(session, runs or RunsKnown())
 
@@ -52,7 +51,7 @@ def make_app(
     routes = [
         *(Route(path, page) for path in PAGES),
         Route("/static/{name}", asset),
-        Route("/api/pictures", _upload(pool, session), methods=["POST"]),
+        Route("/api/pictures", _upload(pool, session, decoder), methods=["POST"]),
         api("session", asked.session),
         api("pictures/{picture}", asked.picture),
         api("pictures/{picture}/pixels", asked.pixels),
@@ -73,8 +72,10 @@ def make_app(
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        decoder.start()
         yield
         pool.close()
+        decoder.close()
 
     return Guard(Starlette(routes=routes, lifespan=lifespan), door)
 
@@ -163,7 +164,7 @@ class _Asked:
         return look, self._session.operator(look, index)
 
 
-def _upload(pool: Pool, session: Callable[[], Session]) -> Callable[[Request], Awaitable[Response]]:
+def _upload(pool: Pool, session: Callable[[], Session], decoder: Decoder) -> Callable[[Request], Awaitable[Response]]:
     """A picture in the body; its name is shown and nothing else."""
 
     async def upload(request: Request) -> Response:
@@ -171,7 +172,7 @@ def _upload(pool: Pool, session: Callable[[], Session]) -> Callable[[Request], A
         name = "".join(c for c in request.query_params.get("name", "") if c.isprintable())[:80] or "picture"
 
         def work(_: Request) -> Response:
-            picture = decode_image(io.BytesIO(body), source=name)
+            picture = decoder.decode(body, source=name)
             return Json(answers.picture_facts(session(), session().add(picture, name=name)))
 
         return await _in_pool(pool, work)(request)

@@ -78,6 +78,11 @@ def _make(spec: str, make: Callable[..., Any], options: dict[str, Any]) -> Any:
 
 
 def _pick(name: str, table: Mapping[str, Callable[..., nn.Module]]) -> Callable[..., nn.Module]:
+    if name not in table and Path(name).is_file():
+        raise ModelError(
+            f"model {name!r}: is a file, but no network that convscope exported (.onnx, .xml); name the network, "
+            "or give a run folder"
+        )
     if name not in table:
         raise ModelError(
             f"model {name!r}: no such name; {nearest(name, table)} "

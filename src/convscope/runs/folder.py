@@ -33,6 +33,7 @@ from convscope.runs.config import TrainConfig, resolve, to_toml
 
 CONFIG, MANIFEST, METRICS = "config.toml", "manifest.json", "metrics.jsonl"
 MODEL, LAST, BEFORE, NEXT, LOCK = "model.safetensors", "last.ckpt", "last-1.ckpt", "next.ckpt", "run.lock"
+FORMAT = 1  # of the manifest
 KEPT_DIGESTS = 64  # of each kind of file; at most three are on disk at once
 
 
@@ -124,7 +125,7 @@ def start(run: Run) -> None:
     files.write_whole(run.folder / CONFIG, to_toml(run.config))
     normalisation = [list(run.normalisation.mean), list(run.normalisation.std)]
     known = _manifest(run.folder)["sha256"] if (run.folder / MANIFEST).is_file() else {}
-    facts = {"format": 1, "classes": list(run.classes), "shape": list(run.shape)}
+    facts = {"format": FORMAT, "classes": list(run.classes), "shape": list(run.shape)}
     facts |= {"normalisation": normalisation, "sha256": known}
     files.write_whole(run.folder / MANIFEST, json.dumps(facts, indent=1))
 
@@ -205,11 +206,13 @@ def _manifest(folder: Path) -> dict[str, Any]:
         facts = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(facts["sha256"], dict):
             raise TypeError("sha256")
-        return facts
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}); restore it or train again") from None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path}: is damaged ({error}); restore it or train again") from None
+    if (found := facts.get("format", FORMAT)) != FORMAT:
+        raise CheckpointError(f"{path}: has format {found!r}, which is not known here; upgrade convscope")
+    return facts
 
 
 def _verified(path: Path) -> bytes:
@@ -228,8 +231,18 @@ def _verified(path: Path) -> bytes:
 def _read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         return torch.load(io.BytesIO(_verified(path)), weights_only=True, map_location="cpu")
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"{path}: is not a checkpoint ({str(error).splitlines()[0]})") from None
+    except Exception as error:  # damaged pickles make torch raise nearly any type
+        raise CheckpointError(f"{path}: is not a checkpoint ({why_unread(error)})") from None
+
+
+def why_unread(error: Exception) -> str:
+    """What keeps a file of weights from being read, without torch's advice to let its code run."""
+    if "TorchScript" in str(error):
+        return "it is a TorchScript archive, which is code"
+    if isinstance(error, pickle.UnpicklingError):
+        return "it is no file of torch.save, or holds objects that are no tensors"
+    lines = str(error).splitlines()
+    return lines[0].removesuffix(".") if lines else type(error).__name__
 
 
 def _advice(other: Path) -> str:
