@@ -1,6 +1,6 @@
 """Decoder: pictures that others send in, decoded in a process of their own.
 
-What makes a decoder crash, fill the memory or run for ever ends that process alone, and the next picture gets a new one.
+What makes a decoder crash, fill the memory or run for ever ends that process alone; the next picture gets a new one.
 What comes back is JSON and numbers, never a pickle: a decoder that was taken over cannot run code here.
 """
 

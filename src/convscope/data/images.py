@@ -171,7 +171,7 @@ def to_channels(picture: Picture, channels: int, *, background: tuple[float, flo
     ('RGB became grey: 0.299 R + 0.587 G + 0.114 B',)
     """
     if channels not in (1, 2, 3, 4):
-        raise InputError(f"{picture.source}: a picture can have 1, 2, 3 or 4 channels, but {channels} were asked for")
+        raise InputError(f"{picture.source}: {channels} channels were asked for; use 1, 2, 3 or 4")
     have = picture.shape[2]
     if have == channels:
         return picture

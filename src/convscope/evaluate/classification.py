@@ -146,10 +146,13 @@ def checked_logits(model: nn.Module, x_NCHW: Tensor, *, num_classes: int) -> Ten
     try:
         logits = model(x_NCHW)
     except (RuntimeError, TypeError, ValueError) as error:
-        raise ModelError(f"model: does not take a batch of {shape} ({str(error).splitlines()[0]})") from error
+        raise ModelError(
+            f"model: does not take a batch of {shape} ({str(error).splitlines()[0]}); check its input"
+        ) from error
     if not isinstance(logits, Tensor) or tuple(logits.shape) != (len(x_NCHW), num_classes):
         found = "x".join(map(str, logits.shape)) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
-        raise ModelError(f"model: gives {found} for a batch of {shape}, but {len(x_NCHW)}x{num_classes} is needed")
+        raise ModelError(f"model: gives {found} for a batch of {shape}, but {len(x_NCHW)}x{num_classes} is needed; "
+                         "give one of as many classes")  # fmt: skip
     return logits
 
 

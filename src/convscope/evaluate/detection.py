@@ -113,7 +113,8 @@ def detected(model: nn.Module, images: SampleSet, *, batch_size: int = 32) -> li
         for at in torch.arange(len(images)).split(batch_size):
             outputs = model(images.batch(at)[0].to(device))
             if not isinstance(outputs, Candidates):
-                raise ModelError(f"model: gives a {type(outputs).__name__}, but {task.wanted(images.shape)} are needed")
+                raise ModelError(f"model: gives a {type(outputs).__name__}, but {task.wanted(images.shape)} are "
+                                 "needed; give a detector")  # fmt: skip
             boxes = task.decode(outputs).to("cpu")
             found += [boxes.of(i) for i in range(len(at))]
     return found

@@ -106,7 +106,7 @@ def confusions(model: nn.Module, images: SampleSet, *, batch_size: int = 32) -> 
             assert isinstance(masks, Tensor)
             outputs = model(x.to(device))
             if not isinstance(outputs, Tensor) or outputs.shape != (len(x), num_classes, *x.shape[2:]):
-                raise ModelError(f"model: does not give {task.wanted(images.shape)} for a picture")
+                raise ModelError(f"model: does not give {task.wanted(images.shape)} for a picture; give a segmenter")
             said = task.decode(outputs).cpu()
             for mask, named in zip(masks, said, strict=True):
                 valid = mask != IGNORE

@@ -208,7 +208,7 @@ def _number(text: str, name: str) -> int:
     Raises: InputError.
     """
     if not re.fullmatch(r"[0-9]{1,9}", text):
-        raise InputError(f"{name}: {text[:20]!r} is no whole number from 0 on")
+        raise InputError(f"{name}: {text[:20]!r} is no whole number; use one from 0 on")
     return int(text)
 
 

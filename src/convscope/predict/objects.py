@@ -129,7 +129,7 @@ def detect(
     with evaluating(model) as device:
         outputs = model(images.to(device))
     if not isinstance(outputs, Candidates):
-        raise ModelError(f"model: is no detector; it gives a {type(outputs).__name__}")
+        raise ModelError(f"model: is no detector, since it gives a {type(outputs).__name__}; give one")
     found, told = task.decode(outputs).to("cpu"), []
     for index, (height, width) in enumerate(sizes):
         own = found.of(index).where(found.of(index).scores >= threshold)
@@ -156,7 +156,7 @@ def segment(
     with evaluating(model) as device:
         outputs = model(images.to(device))
     if not isinstance(outputs, Tensor) or outputs.shape[1:] != (len(classes), *images.shape[2:]):
-        raise ModelError(f"model: does not give {task.wanted(tuple(images.shape[1:]))}")
+        raise ModelError(f"model: does not give {task.wanted(tuple(images.shape[1:]))}; give a segmenter")
     said = task.decode(outputs).cpu()
     masks = [
         torch.nn.functional.interpolate(mask[None, None].float(), size, mode="nearest-exact")[0, 0].long()

@@ -188,7 +188,9 @@ def load_weights(model: nn.Module, weights: dict[str, torch.Tensor], *, source: 
     lists = (("missing", missing), ("left over", extra), ("of another shape", sorted(wrong)))
     if any(names for _, names in lists):
         said = "; ".join(f"{len(n)} {what} ({', '.join(n[:3])}{', ...' * (len(n) > 3)})" for what, n in lists if n)
-        raise CheckpointError(f"{source}: holds weights of another network: {said}")
+        raise CheckpointError(
+            f"{source}: holds weights of another network: {said}; give the network that it was saved from"
+        )
     model.load_state_dict(weights)
 
 
@@ -220,7 +222,7 @@ def _verified(path: Path) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
     known = [digest for digests in _manifest(path.parent)["sha256"].values() for digest in digests]
     if hashlib.sha256(content).hexdigest() not in known:
         what = "is empty (0 bytes)" if not content else "is damaged (its SHA-256 is not in manifest.json)"

@@ -77,7 +77,7 @@ def load_data(model: nn.Module, config: TrainConfig) -> Splits[Any]:
     known = "affine" if isinstance(splits.train, ImageSet) else "crop"
     if config.augment not in (known, "none") or (config.flip and known != "crop"):
         raise InputError(f"augment: is {config.augment!r}{' with flip' * config.flip}, but to {config.task} it can be "
-                         f"{known!r}{' (without flip)' * (known != 'crop')} or 'none'")  # fmt: skip
+                         f"{known!r}{' (without flip)' * (known != 'crop')} or 'none'; use one of them")  # fmt: skip
     return replace(splits, train=replace(splits.train, flip=True)) if config.flip else splits
 
 
@@ -109,7 +109,8 @@ def check_fits(model: nn.Module, splits: Splits[Any], task: Task) -> int:
     found = tuple(v.shape for v in recording.outputs)
     if not task.serves(found, splits.val.shape):
         given = ", ".join("x".join(map(str, shape)) for shape in found)
-        raise ModelError(f"model: gives {given} for one picture, but {task.wanted(splits.val.shape)} are needed")
+        raise ModelError(f"model: gives {given} for one picture, but {task.wanted(splits.val.shape)} are needed; "
+                         f"give a network for {len(splits.val.classes)} classes")  # fmt: skip
     return summarize(recording).total.macs
 
 
