@@ -26,14 +26,18 @@ PORT, TRIES = 8765, 100
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MOST_CONNECTIONS = 900  # the system's usual limit of open files is 1,024
 SILENT_SECONDS = 10  # a connection may keep silent, or leave a request unfinished
+FULL = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
 
 class PatientProtocol(H11Protocol):
-    """HTTP/1.1 that does not wait for ever: a connection without a whole request is closed after a while."""
+    """HTTP/1.1 with patience: a connection without a whole request is closed after a while, one too many at once."""
 
     def connection_made(self, transport: Any) -> None:
-        """Begin to watch the connection."""
+        """Begin to watch the connection, or say when to come again."""
         super().connection_made(transport)
+        if len(self.connections) > MOST_CONNECTIONS:
+            transport.write(FULL)
+            transport.close()
         self._later = self.loop.call_later(SILENT_SECONDS, self._look, None)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -118,7 +122,7 @@ def server_of(session: Callable[[], Session], door: Door, *, spec: str = "") -> 
     config = uvicorn.Config(
         make_app(session, door, runs=runs),
         http=PatientProtocol, ws="none", lifespan="on", log_level="warning", access_log=False,
-        server_header=False, limit_concurrency=MOST_CONNECTIONS, timeout_keep_alive=5, timeout_graceful_shutdown=2,
+        server_header=False, timeout_keep_alive=5, timeout_graceful_shutdown=2,
         proxy_headers=False,
     )  # fmt: skip
     return uvicorn.Server(config)
