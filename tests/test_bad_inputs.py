@@ -18,10 +18,10 @@ TESTS = Path(__file__).parent
 PAGE = TESTS.parent / "docs" / "bad_inputs.md"
 HEAD = """# Bad inputs
 
-What a workbench meets that reads other people's pictures, labels, weights and requests, and what happens then. Every line
-is a test that makes the thing for real, so this page is made from the tests. In general: bad input ends with exit code 2,
-work that fails with 1, both with one sentence that says where, what was found and how to mend it; a traceback comes with
-`--debug` alone, and nothing is left half-written.
+What a workbench meets that reads other people's pictures, labels, weights and requests, and what happens then. Every
+line is a test that makes the thing for real. In general: bad input ends with exit code 2, work that fails with 1, both
+with one sentence that says where, what was found and how to mend it. A traceback comes with `--debug` alone, and
+nothing is left half-written. How the tests are kept: [threat model](threat_model.md).
 """
 
 

@@ -141,7 +141,7 @@ def test_an_archive_is_not_unpacked(tmp_path: Path) -> None:
 def test_a_batch_of_one_is_too_few_for_batch_normalisation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def small(spec: str, *, num_classes: int, task: str) -> nn.Module:
         layers = (nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(1, num_classes))
-        model = nn.Sequential(*layers)
+        model = nn.Sequential(*layers).eval()
         model.input_shape = (1, 32, 32)  # pyright: ignore[reportAttributeAccessIssue]
         return model
 

@@ -4,6 +4,7 @@ import io
 import os
 import resource
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -71,6 +72,4 @@ def test_memory_files_and_cores_are_limited(decoder):
         decoder.decode(b"any", source="a.png")  # it has begun to work
     limits = {k: resource.prlimit(decoder.start().pid, k) for k in (resource.RLIMIT_AS, resource.RLIMIT_FSIZE)}
     assert limits == {resource.RLIMIT_AS: (MEMORY, MEMORY), resource.RLIMIT_FSIZE: (0, 0)}
-    maps = f"/proc/{decoder.start().pid}/maps"
-    with open(maps) as file:
-        assert "torch" not in file.read(), "decoding needs no torch"
+    assert "torch" not in Path(f"/proc/{decoder.start().pid}/maps").read_text(), "decoding needs no torch"
