@@ -16,7 +16,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -67,13 +68,24 @@ def picture() -> bytes:
     return buffer.getvalue()
 
 
+@asynccontextmanager
+async def connected(lab: Lab) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection of its own, closed in the end."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", lab.port)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+
+
 async def ask(lab: Lab, told: Told, path: str, *, body: bytes = b"") -> int:
     """One request on a connection of its own; its status, 0 if there was none."""
     try:
-        reader, writer = await asyncio.open_connection("127.0.0.1", lab.port)
-        writer.write(lab.request(path, body=body))
-        answer = await asyncio.wait_for(reader.read(), 60)
-        writer.close()
+        async with connected(lab) as (reader, writer):
+            writer.write(lab.request(path, body=body))
+            answer = await asyncio.wait_for(reader.read(), 60)
     except (OSError, TimeoutError) as error:
         told.broken[type(error).__name__] += 1
         return 0
@@ -98,24 +110,22 @@ async def slow(lab: Lab, *, until: float) -> None:
     """Send a request a byte at a time."""
     while time.monotonic() < until:
         with suppress(OSError):
-            _, writer = await asyncio.open_connection("127.0.0.1", lab.port)
-            for byte in lab.request("/api/session"):
-                if time.monotonic() > until:
-                    break
-                writer.write(bytes([byte]))
-                await writer.drain()
-                await asyncio.sleep(0.2)
-            writer.close()
+            async with connected(lab) as (_, writer):
+                for byte in lab.request("/api/session"):
+                    if time.monotonic() > until:
+                        break
+                    writer.write(bytes([byte]))
+                    await writer.drain()
+                    await asyncio.sleep(0.2)
 
 
 async def half(lab: Lab, *, until: float) -> None:
     """Begin a request, and keep silent; begin again when the lab has closed."""
     while time.monotonic() < until:
         with suppress(OSError, TimeoutError):
-            reader, writer = await asyncio.open_connection("127.0.0.1", lab.port)
-            writer.write(b"GET / HTTP/1.1\r\nHost: ")
-            await asyncio.wait_for(reader.read(), max(0.1, until - time.monotonic()))
-            writer.close()
+            async with connected(lab) as (reader, writer):
+                writer.write(b"GET / HTTP/1.1\r\nHost: ")
+                await asyncio.wait_for(reader.read(), max(0.1, until - time.monotonic()))
         await asyncio.sleep(0.05)
 
 
@@ -132,9 +142,10 @@ async def clicking(lab: Lab, told: Told, *, until: float) -> None:
 
 async def crowd(lab: Lab, *, clients: int, slows: int, halves: int, seconds: float) -> Told:
     """All of them at once."""
-    told, until, png = Told(), time.monotonic() + seconds, picture()
+    told, png = Told(), picture()
     for path in (*PATHS[:1], CLICK):
         await ask(lab, told, path)  # the session is there before the crowd is
+    until = time.monotonic() + seconds
     await asyncio.gather(
         *(client(lab, told, random.Random(i), until=until, png=png) for i in range(clients)),
         *(slow(lab, until=until) for _ in range(slows)),
