@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from signal import Signals
 from threading import Lock, Timer
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 
@@ -103,7 +103,7 @@ def work() -> None:
             _write(out, json.dumps({"error": str(error)}).encode(), b"")
         else:
             head = {"shape": picture.shape, "mode": picture.mode, "notes": picture.notes}
-            _write(out, json.dumps(head).encode(), memoryview(np.ascontiguousarray(picture.pixels)).cast("B"))
+            _write(out, json.dumps(head).encode(), np.ascontiguousarray(picture.pixels).data.cast("B"))
 
 
 def _asked(process: subprocess.Popen[bytes], content: bytes, source: str) -> tuple[dict, bytearray]:
@@ -113,14 +113,14 @@ def _asked(process: subprocess.Popen[bytes], content: bytes, source: str) -> tup
     return json.loads(_read(process.stdout)), _read(process.stdout)
 
 
-def _write(file: BinaryIO, *parts: bytes | memoryview) -> None:
+def _write(file: IO[bytes], *parts: bytes | memoryview) -> None:
     for part in parts:
         file.write(struct.pack("<Q", len(part)))
         file.write(part)
     file.flush()
 
 
-def _read(file: BinaryIO) -> bytearray:
+def _read(file: IO[bytes]) -> bytearray:
     """One part, whole. Raises: EOFError."""
     head = file.read(8)
     if len(head) < 8:
