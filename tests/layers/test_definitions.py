@@ -215,7 +215,7 @@ def test_unpooling_puts_the_values_back_where_they_were(ndim):
         ),
         (
             lambda: shuffle_reference(np.zeros((1, 3)), groups=2),
-            "shuffle_reference: 3 channels do not divide into 2 groups",
+            "shuffle_reference: 3 channels do not divide into 2 groups; use a divisor",
         ),
         (
             lambda: im2col(np.zeros((1, 1, 4, 4)), (3, 3), stride=(1, 1, 1)),
