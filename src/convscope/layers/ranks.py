@@ -21,7 +21,7 @@ def one_rank(kind: str, rank: Rank | None, most: int) -> int:
     r = most if rank is None else rank
     if not isinstance(r, int) or not 1 <= r <= most:
         fits = "1" if most == 1 else f"1 to {most}"
-        raise InputError(f"factorise: rank is {rank}, but {kind!r} of this convolution takes {fits}; use one of those")
+        raise InputError(f"factorise: rank is {rank} but {kind!r} of this convolution takes {fits}")
     return r
 
 
@@ -34,7 +34,7 @@ def two_ranks(rank: Rank | None, most: tuple[int, int]) -> tuple[int, int]:
     if len(pair) != 2 or not all(1 <= r <= m for r, m in zip(pair, most, strict=True)):
         raise InputError(
             f"factorise: rank is {rank} but 'tucker' of this convolution takes (1 to {most[0]}, 1 to {most[1]}), "
-            f"or one number for both; use one of those"
+            f"or one number for both"
         )
     return pair[0], pair[1]
 
