@@ -21,7 +21,7 @@ from convscope.data.images import Picture, decode_image
 from convscope.errors import ImageError
 
 SECONDS = 20.0
-MEMORY = 4 * 2**30  # of addresses; the largest picture that is taken needs 2 GiB on its way
+MEMORY = 4 * 2**30  # of addresses: four times what the largest PNG takes on its way
 
 # The package `convscope.data` would import torch: a second and 200 MB that decoding does not need.
 _WORKER = """
