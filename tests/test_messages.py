@@ -14,8 +14,8 @@ OURS = {
 }
 PLACE = re.compile(r"^(?!\s)[^;]*?: (?=\S)|^\{(where|who|error)\}")  # those begin with a place themselves
 REMEDY = re.compile(
-    r"; |train again|\{_why\(|\{nearest\(|\{_advice\(|; \{|did you mean|known: |pip install|export to|there are |takes |"
-    r"\b(use|give|choose|needs|call|add|write|ask for)\b"
+    r"; |train again|\{_why\(|\{nearest\(|\{_advice\(|; \{|did you mean|known: |pip install|export to|there are |"
+    r"\b(takes|use|give|choose|needs|call|add|write|ask for)\b"
 )
 MADE_ELSEWHERE = {  # made by a function whose own tests hold it to the rule, or ended by the caller
     "'\\n'.join(broken)",
