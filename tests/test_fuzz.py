@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save
@@ -140,6 +140,8 @@ def test_damaged_run_folders(run: Path, name: str, damage: Callable[[bytes], byt
 @budget(60)
 @given(text=st.text(max_size=30) | st.builds("{} = {}".format, st.sampled_from(list(TrainConfig.model_fields)),
        st.sampled_from(["1", "-1", "1e400", "nan", "'x'", "[]", "{}", "true", "2020-01-01", '"\\u0000"'])))  # fmt: skip
+@example("task = []")
+@example("task = {}")
 def test_settings(text: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "c.toml").write_text(text, encoding="utf-8")
