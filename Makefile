@@ -3,12 +3,15 @@
 # make check   format, lint, types, import contracts, tests with branch coverage, docs: what a change must pass
 # make docs    build the documentation into site/
 # make bench   every benchmark, one after the other
+# make fuzz    damaged files and requests of any kind, CONVSCOPE_FUZZ of each (2000)
+# make audit   known holes in what is installed
+# make sbom    what is installed, as CycloneDX, into dist/
 # make clean   remove what the tools left behind (.venv stays)
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test check docs bench clean browser
+.PHONY: help demo test check docs bench fuzz audit sbom clean browser
 
 export NO_MKDOCS_2_WARNING := 1
 
@@ -43,6 +46,20 @@ docs: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	@for script in bench/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+fuzz: $(VENV)/.installed-dev
+	CONVSCOPE_FUZZ=$${CONVSCOPE_FUZZ:-2000} $(BIN)/pytest -q tests/test_fuzz.py tests/data/test_formats_fuzz.py \
+	  tests/lab/test_load.py -k "not crowd"
+
+audit: $(VENV)/.installed-dev
+	@mkdir -p dist
+	@$(BIN)/python -m pip freeze --exclude-editable >dist/installed.txt
+	@$(BIN)/pip-audit --progress-spinner off --strict --no-deps --disable-pip -r dist/installed.txt || \
+	{ echo "holes were found, or the database could not be asked about everything"; exit 1; }
+
+sbom: $(VENV)/.installed-dev
+	@mkdir -p dist
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o dist/convscope.cdx.json $(BIN)/python
 
 clean:
 	rm -rf site build dist .coverage .coverage.* .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import folders
 from convscope import data
 from convscope.errors import InputError
+from fuzzing import budget
 
-few = settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+few = budget(40)
 
 
 def _survives(make: Callable[[Path], Path], *tasks: Any) -> None:
@@ -57,7 +58,7 @@ FILES = [
 
 
 @pytest.mark.parametrize(("make", "file", "tasks"), FILES, ids=[f for _, f, _ in FILES])
-@settings(few, max_examples=8)
+@budget(8)
 @given(st.binary(max_size=60))
 def test_bytes(make: Callable[..., Path], file: str, tasks: tuple[Any, ...], content: bytes) -> None:
     _survives(_with(make, file, content), *tasks)
@@ -100,7 +101,7 @@ def test_values_in_coco(place: tuple[str, str], value: Any, whole: bool) -> None
     _survives(lambda root: folders.coco(root, document, count=4), "detect", "segment")
 
 
-@settings(few, max_examples=10)
+@budget(10)
 @given(values)
 def test_documents_in_place_of_coco(value: Any) -> None:
     content = json.dumps({"images": value, "annotations": value, "categories": value}).encode()
@@ -128,7 +129,7 @@ def test_lines_in_yolo(line: list[str]) -> None:
     _survives(lambda root: folders.yolo(root, " ".join(line) + "\n", count=4), "detect", "segment")
 
 
-@settings(few, max_examples=20)
+@budget(20)
 @given(words, words)
 @example("<x/>", "&amp;")
 @example("\ufffe", "1")

@@ -144,11 +144,12 @@ def test_a_cut_file_is_refused(saved, tmp_path_factory, ending, share):
         open_engine(folder / f"m{ending}")
 
 
-def test_weights_in_other_files_are_not_read(saved, tmp_path):
+@pytest.mark.parametrize("location", ["../secret", "/etc/passwd", "a/../../secret", "m.data"])
+def test_weights_in_other_files_are_not_read(saved, tmp_path, location):
     proto = onnx.load_model(saved / "m.onnx")
     tensor = next(t for t in proto.graph.initializer if len(t.raw_data) > 8)
     tensor.data_location = onnx.TensorProto.EXTERNAL
-    tensor.external_data.add(key="location", value="../secret")
+    tensor.external_data.add(key="location", value=location)
     tensor.ClearField("raw_data")
     path = tmp_path / "m.onnx"
     path.write_bytes(proto.SerializeToString())

@@ -207,7 +207,7 @@ def test_unpooling_puts_the_values_back_where_they_were(ndim):
         ),
         (
             lambda: transposed_reference(np.zeros((1, 3, 3)), np.zeros((3, 1, 3, 3))),
-            "transposed_reference: input (1, 3, 3) and kernels (3, 1, 3, 3) need as many axes, three or more",
+            "transposed_reference: input (1, 3, 3) and kernels (3, 1, 3, 3) differ in axes; give both three or more",
         ),
         (
             lambda: max_pool_reference(np.zeros((1, 1, 3)), 3, padding=2),
@@ -215,7 +215,7 @@ def test_unpooling_puts_the_values_back_where_they_were(ndim):
         ),
         (
             lambda: shuffle_reference(np.zeros((1, 3)), groups=2),
-            "shuffle_reference: 3 channels do not divide into 2 groups",
+            "shuffle_reference: 3 channels do not divide into 2 groups; use a divisor",
         ),
         (
             lambda: im2col(np.zeros((1, 1, 4, 4)), (3, 3), stride=(1, 1, 1)),

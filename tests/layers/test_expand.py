@@ -110,7 +110,7 @@ def test_a_dense_convolution_is_itself_in_its_dtype_and_groups_become_zeros():
         (nn.Conv1d(1, 1, 3), "expand: the layer is Conv1d; its number of axes is not ndim=2"),
         (
             nn.Sequential(nn.Conv2d(1, 2, 1), nn.Conv2d(3, 1, 1)),
-            "expand: 1 takes 3 channels but gets 2 from the one before",
+            "expand: 1 takes 3 channels but gets 2 from the one before; give layers that fit",
         ),
         (
             nn.Conv2d(1, 1, 3, padding=1, padding_mode="reflect"),
@@ -125,7 +125,7 @@ def test_a_dense_convolution_is_itself_in_its_dtype_and_groups_become_zeros():
         (nn.ChannelShuffle(2), "expand: the layer comes before any convolution; put it behind one"),
         (
             nn.Sequential(nn.Conv2d(1, 3, 1), nn.ChannelShuffle(2)),
-            "expand: 1 shuffles 2 groups but gets 3 channels",
+            "expand: 1 shuffles 2 groups but gets 3 channels; use a divisor",
         ),
     ],
 )

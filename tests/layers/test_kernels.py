@@ -84,7 +84,7 @@ def test_a_kernel_that_cannot_be_read_says_where(text, message):
 def test_names_and_rows_are_told_apart():
     assert torch.equal(find_kernel(" emboss "), named_kernel("emboss"))
     assert find_kernel("1").tolist() == [[1]]
-    with pytest.raises(InputError, match="no kernel is called 'gausian'; did you mean 'gaussian'"):
+    with pytest.raises(InputError, match="kernel: none is called 'gausian'; did you mean 'gaussian'"):
         find_kernel("gausian")
     with pytest.raises(InputError, match="row 1, value 1: 'sobel3' is not a number"):
         find_kernel("sobel3")

@@ -118,7 +118,7 @@ def test_weights_of_another_network_are_listed() -> None:
         runs.load_weights(model, weights, source="x")
     assert str(caught.value) == (
         "x: holds weights of another network: 1 missing (head.F6.bias); 1 left over (head.extra); "
-        "1 of another shape (head.output.bias is 3, not 10)"
+        "1 of another shape (head.output.bias is 3, not 10); give the network that it was saved from"
     )
 
 

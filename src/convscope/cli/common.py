@@ -115,7 +115,7 @@ def parse_size(text: str, *, option: str) -> int | tuple[int, ...]:
 def parse_numbers(text: str, separator: str, *, option: str) -> tuple[int, ...]:
     parts = text.split(separator)
     if not all(p.strip().isdecimal() for p in parts):
-        raise InputError(f"{option}: {text!r} is not whole numbers with {separator!r} between them")
+        raise InputError(f"{option}: {text!r} is not whole numbers; write some with {separator!r} between them")
     numbers = tuple(int(p) for p in parts)
     if max(numbers) > MOST:
         raise InputError(f"{option}: {text!r} holds a number above {MOST:,}; use a smaller one")

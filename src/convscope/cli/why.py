@@ -197,7 +197,7 @@ def _pictures(model: str, data: str | None, part: str) -> tuple[Any, Any]:
     loaded = load_model(model)
     warn_if_untrained(loaded)
     if part not in ("train", "val", "test"):
-        raise InputError(f"--part: {part!r} is none of train, val and test")
+        raise InputError(f"--part: {part!r} is no part of a data set; use train, val or test")
     if data is None and not Path(model).is_dir():
         raise InputError(f"--data: whose pictures is not said, and {model} is no run; give digits, or a folder")
     run = open_run(model) if Path(model).is_dir() else None

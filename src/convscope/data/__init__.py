@@ -112,6 +112,8 @@ def _folder(spec: str, task: TaskName) -> Path:
     if path.is_dir() and "," in task:
         raise DataError(f"data {spec!r}: is a folder, which is read for one task at a time; train {task} on "
                         f"{', '.join(DATASETS[task])}")  # fmt: skip
+    if path.is_file():
+        raise DataError(f"data {spec!r}: is a file, but a folder is needed; unpack an archive and give its folder")
     if not path.is_dir():
         raise DataError(f"data {spec!r}: is neither a folder nor an embedded data set; {nearest(spec, DATASETS[task])}")
     return path

@@ -52,7 +52,9 @@ def stratified(labels: Tensor, *, fraction: float, seed: int) -> tuple[Tensor, T
             np.arange(len(labels)), test_size=fraction, random_state=seed, stratify=labels.numpy()
         )
     except ValueError as error:
-        raise DataError(f"split: too few samples to hold out {fraction:.0%} of every class ({error})") from error
+        raise DataError(
+            f"split: too few samples to hold out {fraction:.0%} of every class ({error}); add some"
+        ) from error
     return torch.from_numpy(np.sort(kept)), torch.from_numpy(np.sort(held))
 
 

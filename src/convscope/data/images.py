@@ -13,14 +13,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from threading import Lock
-from typing import BinaryIO, Literal
+from typing import TYPE_CHECKING, BinaryIO, Literal
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from convscope.errors import ImageError, InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 MAX_PIXELS = 40_000_000
@@ -64,12 +65,14 @@ class Picture:
         height, width, channels = self.pixels.shape
         return height, width, channels
 
-    def tensor(self) -> Tensor:
+    def tensor(self) -> "Tensor":
         """The pixels as a new tensor of shape 1xCxHxW, as a model takes them.
 
         >>> photograph().tensor().shape
         torch.Size([1, 3, 427, 640])
         """
+        import torch  # not above: the process that decodes pictures from outside needs none
+
         return torch.tensor(self.pixels.transpose(2, 0, 1)[None])
 
 
@@ -168,7 +171,7 @@ def to_channels(picture: Picture, channels: int, *, background: tuple[float, flo
     ('RGB became grey: 0.299 R + 0.587 G + 0.114 B',)
     """
     if channels not in (1, 2, 3, 4):
-        raise InputError(f"{picture.source}: a picture can have 1, 2, 3 or 4 channels, but {channels} were asked for")
+        raise InputError(f"{picture.source}: {channels} channels were asked for; use 1, 2, 3 or 4")
     have = picture.shape[2]
     if have == channels:
         return picture

@@ -264,7 +264,9 @@ def _check_masks(data: SampleSet) -> None:
     for index, sample in enumerate(data.samples):
         if sample.mask is None or tuple(sample.mask.shape) != data.shape[1:]:
             found = "no mask" if sample.mask is None else f"a mask of {_by(sample.mask.shape)}"
-            raise DataError(f"{_named(sample, index)}: has {found}, but one of {_by(data.shape[1:])} is needed")
+            raise DataError(
+                f"{_named(sample, index)}: has {found}, but one of {_by(data.shape[1:])} is needed; add or resize it"
+            )
         counts += torch.bincount(sample.mask.as_subclass(Tensor).flatten(), minlength=256)
     unknown = [v for v in range(num_classes, IGNORE) if counts[v]]
     if unknown:

@@ -81,6 +81,8 @@ def walk(root: Path | str) -> Tree:
     Raises: DataError if there is no such folder.
     """
     root = Path(root)
+    if root.is_file():
+        raise DataError(f"{root}: is a file, but a folder is needed; unpack an archive and give its folder")
     if not root.is_dir():
         raise DataError(f"{root}: is no folder; check the path")
     files, links, litter = set(), set(), set()

@@ -43,7 +43,7 @@ def open_engine(path: Path, *, trusted: bool = False) -> Engine:
     Raises: ModelError if there is no such file, if it is damaged or not convscope's, or must not be opened.
     """
     if not path.is_file():
-        raise ModelError(f"{path}: there is no such file")
+        raise ModelError(f"{path}: there is no such file; check the path")
     if path.suffix == ".onnx":
         return open_onnx(path)
     if path.suffix == ".xml":

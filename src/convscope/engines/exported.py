@@ -24,7 +24,8 @@ def exported_bytes(model: nn.Module, example_NCHW: Tensor, card: Card) -> bytes:
     except Exception as error:
         lines = str(error).strip().splitlines()
         raise ModelError(
-            f"the network cannot be exported by torch.export ({lines[0][:200] if lines else type(error).__name__})"
+            f"export: the network cannot be exported by torch.export "
+            f"({lines[0][:200] if lines else type(error).__name__}); keep its path free of values"
         ) from error
     buffer = io.BytesIO()
     torch.export.save(program, buffer, extra_files={KEY: card.text()})

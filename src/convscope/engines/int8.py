@@ -30,6 +30,7 @@ def int8_bytes(onnx: bytes, card: Card, pictures_1CHW: Sequence[Tensor]) -> tupl
     except Exception as error:
         lines = str(error).strip().splitlines()
         raise ModelError(
-            f"NNCF cannot quantise the network ({type(error).__name__}: {lines[0][:200] if lines else 'no message'})"
+            f"int8: NNCF cannot quantise the network ({type(error).__name__}: "
+            f"{lines[0][:200] if lines else 'no message'}); leave it in float32"
         ) from error
     return saved(quantised, card)

@@ -33,9 +33,9 @@ def onnx_bytes(model: nn.Module, example_NCHW: Tensor, card: Card) -> bytes:
                 output_names=list(card.outputs), dynamic_shapes=(batch,),
             )  # fmt: skip
     except Exception as error:
-        raise ModelError(f"the network cannot be exported to ONNX ({_brief(error)})") from error
+        raise ModelError(f"export: the network cannot be exported to ONNX ({_brief(error)}); try .pt2") from error
     if program is None:
-        raise ModelError("the network cannot be exported to ONNX (the exporter gave nothing)")
+        raise ModelError("export: the network cannot be exported to ONNX (the exporter gave nothing); try .pt2")
     proto = program.model_proto
     proto.metadata_props.add(key=KEY, value=card.text())
     return proto.SerializeToString()
@@ -70,7 +70,7 @@ def _card(content: bytes, source: str) -> Card:
     try:
         proto = onnx.load_model_from_string(content)
     except Exception as error:
-        raise ModelError(f"{source}: is no ONNX file ({_brief(error)})") from None
+        raise ModelError(f"{source}: is no ONNX file ({_brief(error)}); export it again") from None
     if any(t.data_location == onnx.TensorProto.EXTERNAL for t in proto.graph.initializer):
         raise ModelError(f"{source}: keeps weights in other files, which are not read; export it into one file")
     found = {p.key: p.value for p in proto.metadata_props}
@@ -86,7 +86,7 @@ def _session(content: bytes, source: str) -> Any:
     try:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise ModelError(f"{source}: ONNX Runtime cannot run it ({_brief(error)})") from None
+        raise ModelError(f"{source}: ONNX Runtime cannot run it ({_brief(error)}); export it again") from None
 
 
 @contextmanager

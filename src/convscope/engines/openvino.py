@@ -84,7 +84,7 @@ class OpenVinoModel(nn.Module):
             text = network.get_rt_info([KEY]).astype(str) if network.has_rt_info([KEY]) else None
         except Exception as error:
             raise ModelError(
-                f"{source}: is no OpenVINO network ({str(error).strip().splitlines()[-1][:200]})"
+                f"{source}: is no OpenVINO network ({str(error).strip().splitlines()[-1][:200]}); export it again"
             ) from None
         self.card = Card.read(text, source=source)
         hints = {"INFERENCE_PRECISION_HINT": self.card.precision, "INFERENCE_NUM_THREADS": torch.get_num_threads()}

@@ -56,7 +56,8 @@ def _walk(outputs: Any, prefix: str) -> Iterator[tuple[str, Tensor]]:
             yield from _walk(value, f"{key}.")
     else:
         raise ModelError(
-            f"the network gives a {type(outputs).__name__}, which cannot be exported; give tensors, or a dict of them"
+            f"export: the network gives a {type(outputs).__name__}, which cannot be exported; give tensors, "
+            "or a dict of them"
         )
 
 

@@ -174,14 +174,18 @@ def checked_logits(model: nn.Module, x_NCHW: Tensor, *, num_classes: int) -> Ten
     try:
         logits = model(x_NCHW)
     except (RuntimeError, TypeError, ValueError) as error:
-        raise ModelError(f"model: does not take a batch of {shape} ({str(error).splitlines()[0]})") from error
+        raise ModelError(
+            f"model: does not take a batch of {shape} ({str(error).splitlines()[0]}); check its input"
+        ) from error
     return _checked(logits, len(x_NCHW), num_classes, of=f"a batch of {shape}")
 
 
 def _checked(logits: Any, count: int, num_classes: int, *, of: str = "a batch") -> Tensor:
     if not isinstance(logits, Tensor) or tuple(logits.shape) != (count, num_classes):
         found = "x".join(map(str, logits.shape)) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
-        raise ModelError(f"model: gives {found} for {of}, but {count}x{num_classes} is needed")
+        raise ModelError(
+            f"model: gives {found} for {of}, but {count}x{num_classes} is needed; give one of as many classes"
+        )
     return logits
 
 

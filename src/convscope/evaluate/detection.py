@@ -90,7 +90,7 @@ class BoxJudge:
         """
         if not isinstance(outputs, Candidates):
             wanted = self.task.wanted(self.shape)
-            raise ModelError(f"model: gives a {type(outputs).__name__}, but {wanted} are needed")
+            raise ModelError(f"model: gives a {type(outputs).__name__}, but {wanted} are needed; give a detector")
         boxes = self.task.decode(outputs).to("cpu")
         self.found += [boxes.of(i) for i in range(len(outputs.logits))]
         self.true += [targets.of(i) for i in range(len(outputs.logits))]

@@ -92,7 +92,7 @@ class PixelJudge:
         """
         count = len(self.classes)
         if not isinstance(outputs, Tensor) or outputs.shape != (len(targets), count, *targets.shape[1:]):
-            raise ModelError(f"model: does not give {self.task.wanted(self.shape)} for a picture")
+            raise ModelError(f"model: does not give {self.task.wanted(self.shape)} for a picture; give a segmenter")
         said = self.task.decode(outputs).cpu()
         for mask, named in zip(targets, said, strict=True):
             valid = mask != IGNORE

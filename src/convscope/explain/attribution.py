@@ -126,7 +126,7 @@ def attribute(
             if isinstance(error, ModelError | InputError):
                 raise
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ModelError(f"attribute: the model gives no gradient for {method} ({reason})") from error
+            raise ModelError(f"attribute: the model gives no gradient for {method} ({reason}); use another") from error
     return replace(made, method=method, target=name, score=score)
 
 

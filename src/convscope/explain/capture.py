@@ -60,7 +60,7 @@ def called(model: nn.Module, x: Tensor) -> Any:
         return model(x)
     except (RuntimeError, TypeError, ValueError) as error:
         shape, reason = "x".join(map(str, x.shape)), (str(error).splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"model: does not take a batch of {shape} ({reason})") from error
+        raise ModelError(f"model: does not take a batch of {shape} ({reason}); check its input") from error
 
 
 @contextmanager

@@ -45,7 +45,10 @@ def quotient(asked: Asked) -> Explanation:
     """self / other: each carries the whole."""
     a, b = _operand(asked, "self"), _operand(asked, "other")
     if asked.op.args.get("rounding_mode"):
-        raise InputError(f"explain {asked.op.module or asked.op.name}: division that rounds has no explanation yet")
+        raise InputError(
+            f"explain {asked.op.module or asked.op.name}: division that rounds has no explanation yet; "
+            "choose another layer"
+        )
     with np.errstate(divide="ignore", invalid="ignore"):
         result = float(np.float64(a.value) / np.float64(b.value))
         inverse = float(1 / np.float64(b.value))

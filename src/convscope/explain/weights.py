@@ -88,7 +88,7 @@ def first_convolution(model: nn.Module, *, shape: tuple[int, ...]) -> str:
     for op in record(model, torch.zeros(1, *shape)).ops:
         if op.name == "convolution" and op.module:
             return op.module
-    raise InputError("kernels: the model has no layer that convolves")
+    raise InputError("kernels: the model has no layer that convolves; give one that has")
 
 
 def kernels(model: nn.Module, layer: str, *, shape: tuple[int, ...]) -> Kernels:

@@ -141,7 +141,7 @@ def _with_shapes(model: nn.Module, example: Any) -> nn.Module:
         try:
             model(*example)
         except Exception as error:
-            raise ModelError(f"the model is lazy and raised {_brief(error)}; check the input's shape") from error
+            raise ModelError(f"model: is lazy and raised {_brief(error)}; check the input's shape") from error
     return model
 
 

@@ -119,7 +119,9 @@ def whole_unit(recording: Recording, op: Op, place: tuple[int, ...] | None = Non
         raise InputError(f"{op.module or op.name}: does not depend on the input; choose another layer")
     axes = field.moves_with
     if place is not None and len(place) != len(axes):
-        raise InputError(f"{op.module or op.name}: a place in it has {len(axes)} indices, not {len(place)}")
+        raise InputError(
+            f"{op.module or op.name}: a place in it has {len(axes)} indices, not {len(place)}; give as many"
+        )
     chosen = dict(zip(axes, place or (shape[a] // 2 for a in axes), strict=True))
     unit = tuple(chosen.get(a, 0 if a == 0 else None) for a in range(len(shape)))
     check_unit(op, unit)

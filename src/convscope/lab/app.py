@@ -1,7 +1,6 @@
 """The routes: each reads ids from the address, asks the session in a thread, and answers."""
 
 import asyncio
-import io
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -16,7 +15,7 @@ from starlette.routing import Match, Route
 from starlette.types import ASGIApp
 
 from convscope import __version__
-from convscope.data.images import decode_image
+from convscope.data.decoding import Decoder
 from convscope.errors import ConvscopeError, InputError
 from convscope.lab import answers, members
 from convscope.lab.alone import page
@@ -36,7 +35,7 @@ def make_app(
     session: Callable[[], Session], door: Door, *, runs: RunsKnown | None = None, pool: Pool | None = None
 ) -> ASGIApp:
     """The whole application behind its guard; what is asked before there is a session waits for it."""
-    pool = pool or Pool()
+    pool, decoder = pool or Pool(), Decoder()
     static = _static()
     asked = _Asked(session, runs or RunsKnown())
 
@@ -53,14 +52,16 @@ def make_app(
     routes = [
         *(Route(path, home) for path in PAGES),
         Route("/static/{name}", asset),
-        Route("/api/pictures", _upload(pool, session), methods=["POST"]),
+        Route("/api/pictures", _upload(pool, session, decoder), methods=["POST"]),
         *(api(path, work) for path, work in asked.paths().items()),
     ]
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        decoder.start()
         yield
         pool.close()
+        decoder.close()
 
     return Guard(Starlette(routes=routes, lifespan=lifespan), door)
 
@@ -201,7 +202,7 @@ def answerer(session: Any) -> Callable[[str], Response]:
     return answer
 
 
-def _upload(pool: Pool, session: Callable[[], Session]) -> Callable[[Request], Awaitable[Response]]:
+def _upload(pool: Pool, session: Callable[[], Session], decoder: Decoder) -> Callable[[Request], Awaitable[Response]]:
     """A picture in the body; its name is shown and nothing else."""
 
     async def upload(request: Request) -> Response:
@@ -209,7 +210,7 @@ def _upload(pool: Pool, session: Callable[[], Session]) -> Callable[[Request], A
         name = "".join(c for c in request.query_params.get("name", "") if c.isprintable())[:80] or "picture"
 
         def work(_: Request) -> Response:
-            picture = decode_image(io.BytesIO(body), source=name)
+            picture = decoder.decode(body, source=name)
             return Json(answers.picture_facts(session(), session().add(picture, name=name)))
 
         return await _in_pool(pool, work)(request)
@@ -251,7 +252,7 @@ def _number(text: str, name: str) -> int:
     Raises: InputError.
     """
     if not re.fullmatch(r"[0-9]{1,9}", text):
-        raise InputError(f"{name}: {text[:20]!r} is no whole number from 0 on")
+        raise InputError(f"{name}: {text[:20]!r} is no whole number; use one from 0 on")
     return int(text)
 
 

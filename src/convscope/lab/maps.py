@@ -63,7 +63,7 @@ class Maps:
         Raises: InputError if there is no such order or page.
         """
         if by not in ORDERS:
-            raise InputError(f"order {by[:20]!r}: maps are sorted by {', '.join(ORDERS)}")
+            raise InputError(f"order {by[:20]!r}: maps are not sorted so; use {', '.join(ORDERS)}")
         count, height, width = self.values_MHW.shape
         pages = max(1, -(-count // PAGE))
         if not 0 <= number < pages:

@@ -68,7 +68,9 @@ class _Linear:
 
     def shuffled(self, groups: int, name: str) -> "_Linear":
         if len(self.weight) % groups:
-            raise InputError(f"expand: {name} shuffles {groups} groups but gets {len(self.weight)} channels")
+            raise InputError(
+                f"expand: {name} shuffles {groups} groups but gets {len(self.weight)} channels; use a divisor"
+            )
         order = channel_shuffle(torch.arange(len(self.weight))[None], groups=groups)[0]
         bias = None if self.bias is None else self.bias[order]
         return _Linear(self.weight[order], bias, self.stride, self.padding, self.dilation)
@@ -138,7 +140,8 @@ def _without_groups(weight_OIK: Tensor, groups: int) -> Tensor:
 def _after(first: _Linear, second: _Linear, name: str) -> _Linear:
     if second.weight.shape[1] != len(first.weight):
         raise InputError(
-            f"expand: {name} takes {second.weight.shape[1]} channels but gets {len(first.weight)} from the one before"
+            f"expand: {name} takes {second.weight.shape[1]} channels but gets {len(first.weight)} from the one "
+            "before; give layers that fit"
         )
     _check_border(first, second, name)
     axes = zip(first.size, first.dilation, second.size, second.dilation, first.stride, strict=True)

@@ -39,7 +39,7 @@ def named_kernel(name: str) -> Tensor:
     convscope.errors.InputError: no kernel is called 'sobel'; did you mean 'sobel-y'?
     """
     if name not in KERNELS:
-        raise InputError(f"no kernel is called {name!r}; {nearest(name, KERNELS)}")
+        raise InputError(f"kernel: none is called {name!r}; {nearest(name, KERNELS)}")
     return parse_kernel(KERNELS[name])
 
 

@@ -159,7 +159,7 @@ def shuffle_reference(x_NCD: np.ndarray, *, groups: int) -> np.ndarray:
     """
     channels = x_NCD.shape[1]
     if groups < 1 or channels % groups:
-        raise InputError(f"shuffle_reference: {channels} channels do not divide into {groups} groups")
+        raise InputError(f"shuffle_reference: {channels} channels do not divide into {groups} groups; use a divisor")
     each = channels // groups
     y = np.empty_like(x_NCD)
     for g, i in product(range(groups), range(each)):
@@ -182,7 +182,7 @@ def _per_axis(value: int | Sequence[int], ndim: int) -> tuple[int, ...]:
 def _check_channels(x_NCD: np.ndarray, w_OIK: np.ndarray, groups: int) -> None:
     if x_NCD.ndim != w_OIK.ndim or x_NCD.ndim < 3:
         raise InputError(
-            f"conv_reference: input {x_NCD.shape} and kernels {w_OIK.shape} need as many axes, three or more"
+            f"conv_reference: input {x_NCD.shape} and kernels {w_OIK.shape} differ in axes; give both three or more"
         )
     if x_NCD.shape[1] != w_OIK.shape[1] * groups or w_OIK.shape[0] % groups:
         raise InputError(
@@ -194,7 +194,8 @@ def _check_channels(x_NCD: np.ndarray, w_OIK: np.ndarray, groups: int) -> None:
 def _check_transposed(x_NCD: np.ndarray, w_COK: np.ndarray, groups: int) -> None:
     if x_NCD.ndim != w_COK.ndim or x_NCD.ndim < 3:
         raise InputError(
-            f"transposed_reference: input {x_NCD.shape} and kernels {w_COK.shape} need as many axes, three or more"
+            f"transposed_reference: input {x_NCD.shape} and kernels {w_COK.shape} differ in axes; "
+            "give both three or more"
         )
     if x_NCD.shape[1] != w_COK.shape[0] or groups < 1 or w_COK.shape[0] % groups:
         raise InputError(

@@ -122,7 +122,7 @@ class TapBackbone(nn.Module):
             self.body = create_feature_extractor(model, [node for node, _, _ in found])
         except Exception as error:  # symbolic tracing raises what the model's code raises
             raise ModelError(
-                f"model {name!r}: cannot be cut into a backbone ({type(error).__name__}: {error})"
+                f"model {name!r}: cannot be cut into a backbone ({type(error).__name__}: {error}); use another"
             ) from error
         self.strides, self.channels = tuple(s for _, s, _ in found), tuple(c for _, _, c in found)
 
@@ -191,7 +191,9 @@ def _last_of_each_size(model: nn.Module, *, size: int = 64) -> list[tuple[str, i
         with torch.no_grad():
             model.eval()(torch.zeros(1, 3, size, size))
     except RuntimeError as error:
-        raise ModelError(f"model: does not take 1x3x{size}x{size} ({str(error).splitlines()[0]})") from error
+        raise ModelError(
+            f"model: does not take 1x3x{size}x{size} ({str(error).splitlines()[0]}); use another"
+        ) from error
     finally:
         for hook in hooks:
             hook.remove()

@@ -47,7 +47,10 @@ def build_any(
         make = _function(source, name)
     model = _make(spec, make, options)
     if not isinstance(model, nn.Module):
-        raise ModelError(f"model {spec!r}: gave a {type(model).__name__}, but a torch.nn.Module is needed")
+        raise ModelError(
+            f"model {spec!r}: gave a {type(model).__name__}, but a torch.nn.Module is needed; "
+            "name a function that returns one"
+        )
     return model.eval()
 
 
@@ -74,10 +77,17 @@ def _make(spec: str, make: Callable[..., Any], options: dict[str, Any]) -> Any:
         raise
     except Exception as error:  # whatever somebody's function raises is theirs, and said as theirs
         given = options or "no arguments"
-        raise ModelError(f"model {spec!r}: cannot be made with {given} ({type(error).__name__}: {error})") from error
+        raise ModelError(
+            f"model {spec!r}: cannot be made with {given} ({type(error).__name__}: {error}); check its arguments"
+        ) from error
 
 
 def _pick(name: str, table: Mapping[str, Callable[..., nn.Module]]) -> Callable[..., nn.Module]:
+    if name not in table and Path(name).is_file():
+        raise ModelError(
+            f"model {name!r}: is a file, but no network that convscope exported (.onnx, .xml); name the network, "
+            "or give a run folder"
+        )
     if name not in table:
         raise ModelError(
             f"model {name!r}: no such name; {nearest(name, table)} "

@@ -121,7 +121,7 @@ def fuse(model: nn.Module, example: Tensor) -> Fused:
         found = _fused(model, example, winograd=False)
     off = difference(own, named_outputs(found(example)))
     if not off <= CLOSE:
-        raise ModelError(f"the fused form differs by {off:.2g} of the largest output")
+        raise ModelError(f"fusing: the fused form differs by {off:.2g} of the largest output; it is left out")
     return found
 
 
@@ -178,7 +178,8 @@ def _traced(model: nn.Module) -> fx.GraphModule:
     except Exception as error:
         lines = str(error).strip().splitlines()
         raise ModelError(
-            f"torch.fx cannot trace the network ({lines[0][:200] if lines else type(error).__name__})"
+            f"fusing: torch.fx cannot trace the network ({lines[0][:200] if lines else type(error).__name__}); "
+            "keep its path free of values"
         ) from error
 
 

@@ -151,7 +151,7 @@ def objects_of(outputs: Any, asked: Asked) -> Objects:
     """
     classes, names, sizes, shape, threshold = asked
     if not isinstance(outputs, Candidates):
-        raise ModelError(f"model: is no detector; it gives a {type(outputs).__name__}")
+        raise ModelError(f"model: is no detector, since it gives a {type(outputs).__name__}; give one")
     found, told = Detection(len(classes)).decode(outputs).to("cpu"), []
     for index, (height, width) in enumerate(sizes):
         own = found.of(index).where(found.of(index).scores >= threshold)
@@ -187,7 +187,7 @@ def regions_of(outputs: Any, asked: Asked) -> Regions:
     classes, names, sizes, seen, _ = asked
     task = Segmentation(len(classes))
     if not isinstance(outputs, Tensor) or outputs.shape[1:] != (len(classes), *seen):
-        raise ModelError(f"model: does not give {task.wanted((3, *seen))}")
+        raise ModelError(f"model: does not give {task.wanted((3, *seen))}; give a segmenter")
     said = task.decode(outputs).cpu()
     masks = [
         torch.nn.functional.interpolate(mask[None, None].float(), size, mode="nearest-exact")[0, 0].long()

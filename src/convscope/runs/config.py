@@ -77,7 +77,9 @@ class TrainConfig(BaseModel):
     def _of_the_task(cls, given: Any) -> Any:
         if not isinstance(given, dict):
             return given
-        if "task" in given and isinstance(given["task"], str):
+        if not isinstance(given.get("task", ""), str):
+            return given  # is refused as what it is
+        if "task" in given:
             given = given | {"task": in_order(given["task"])}
         return {**TASK_DEFAULTS.get(given.get("task", ""), {}), **given}
 

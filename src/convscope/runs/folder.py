@@ -34,6 +34,7 @@ from convscope.runs.config import TrainConfig, resolve, to_toml
 
 CONFIG, MANIFEST, METRICS = "config.toml", "manifest.json", "metrics.jsonl"
 MODEL, LAST, BEFORE, NEXT, LOCK = "model.safetensors", "last.ckpt", "last-1.ckpt", "next.ckpt", "run.lock"
+FORMAT = 1  # of the manifest
 KEPT_DIGESTS = 64  # of each kind of file; at most three are on disk at once
 
 
@@ -132,7 +133,7 @@ def start(run: Run) -> None:
     files.write_whole(run.folder / CONFIG, to_toml(run.config))
     normalisation = [list(run.normalisation.mean), list(run.normalisation.std)]
     known = _manifest(run.folder)["sha256"] if (run.folder / MANIFEST).is_file() else {}
-    facts = {"format": 1, "classes": list(run.classes), "shape": list(run.shape)}
+    facts = {"format": FORMAT, "classes": list(run.classes), "shape": list(run.shape)}
     facts |= {"normalisation": normalisation, "sha256": known}
     facts |= {"categories": dict(run.categories)} if run.categories else {}
     files.write_whole(run.folder / MANIFEST, json.dumps(facts, indent=1))
@@ -196,7 +197,9 @@ def load_weights(model: nn.Module, weights: dict[str, torch.Tensor], *, source: 
     lists = (("missing", missing), ("left over", extra), ("of another shape", sorted(wrong)))
     if any(names for _, names in lists):
         said = "; ".join(f"{len(n)} {what} ({', '.join(n[:3])}{', ...' * (len(n) > 3)})" for what, n in lists if n)
-        raise CheckpointError(f"{source}: holds weights of another network: {said}")
+        raise CheckpointError(
+            f"{source}: holds weights of another network: {said}; give the network that it was saved from"
+        )
     model.load_state_dict(weights)
 
 
@@ -214,11 +217,13 @@ def _manifest(folder: Path) -> dict[str, Any]:
         facts = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(facts["sha256"], dict):
             raise TypeError("sha256")
-        return facts
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}); restore it or train again") from None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path}: is damaged ({error}); restore it or train again") from None
+    if (found := facts.get("format", FORMAT)) != FORMAT:
+        raise CheckpointError(f"{path}: has format {found!r}, which is not known here; upgrade convscope")
+    return facts
 
 
 def _verified(path: Path) -> bytes:
@@ -226,7 +231,7 @@ def _verified(path: Path) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
     known = [digest for digests in _manifest(path.parent)["sha256"].values() for digest in digests]
     if hashlib.sha256(content).hexdigest() not in known:
         what = "is empty (0 bytes)" if not content else "is damaged (its SHA-256 is not in manifest.json)"
@@ -237,8 +242,18 @@ def _verified(path: Path) -> bytes:
 def _read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         return torch.load(io.BytesIO(_verified(path)), weights_only=True, map_location="cpu")
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"{path}: is not a checkpoint ({str(error).splitlines()[0]})") from None
+    except Exception as error:  # damaged pickles make torch raise nearly any type
+        raise CheckpointError(f"{path}: is not a checkpoint ({why_unread(error)})") from None
+
+
+def why_unread(error: Exception) -> str:
+    """What keeps a file of weights from being read, without torch's advice to let its code run."""
+    if "TorchScript" in str(error):
+        return "it is a TorchScript archive, which is code"
+    if isinstance(error, pickle.UnpicklingError):
+        return "it is no file of torch.save, or holds objects that are no tensors"
+    lines = str(error).splitlines()
+    return lines[0].removesuffix(".") if lines else type(error).__name__
 
 
 def _advice(other: Path) -> str:

@@ -1,8 +1,9 @@
 """What a run is made of before its first step: data, network, weights to begin with, optimiser, average."""
 
 import copy
+import io
 import math
-import pickle
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from convscope.errors import CheckpointError, InputError, ModelError
 from convscope.graph import record
 from convscope.inspect import summarize
 from convscope.runs.config import TrainConfig
+from convscope.runs.folder import why_unread
 from convscope.tasks import Task
 
 DEFAULT_SHAPE = (3, 224, 224)
@@ -75,7 +77,7 @@ def load_data(model: nn.Module, config: TrainConfig) -> Splits[Any]:
     known = "affine" if isinstance(splits.train, ImageSet) else "crop"
     if config.augment not in (known, "none") or (config.flip and known != "crop"):
         raise InputError(f"augment: is {config.augment!r}{' with flip' * config.flip}, but to {config.task} it can be "
-                         f"{known!r}{' (without flip)' * (known != 'crop')} or 'none'")  # fmt: skip
+                         f"{known!r}{' (without flip)' * (known != 'crop')} or 'none'; use one of them")  # fmt: skip
     return replace(splits, train=replace(splits.train, flip=True)) if config.flip else splits
 
 
@@ -115,7 +117,8 @@ def check_fits(model: nn.Module, splits: Splits[Any], task: Task) -> int:
     found = tuple(v.shape for v in recording.outputs)
     if not task.serves(found, splits.val.shape):
         given = ", ".join("x".join(map(str, shape)) for shape in found)
-        raise ModelError(f"model: gives {given} for one picture, but {task.wanted(splits.val.shape)} are needed")
+        raise ModelError(f"model: gives {given} for one picture, but {task.wanted(splits.val.shape)} are needed; "
+                         f"give a network for {len(splits.val.classes)} classes")  # fmt: skip
     return summarize(recording).total.macs
 
 
@@ -138,19 +141,19 @@ def begin_with(model: nn.Module, file: Path | str) -> list[str]:
 
 
 def _read_weights(file: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
     from safetensors.torch import load
 
     try:
         content = file.read_bytes()
         if file.suffix == ".safetensors":
             return load(content)
-        loaded = torch.load(file, weights_only=True, map_location="cpu")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            loaded = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
     except OSError as error:
         raise CheckpointError(f"{file}: cannot be read ({error.strerror}); check the path") from None
-    except (SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{file}: holds no plain weights ({first}); save them with safetensors, "
+    except Exception as error:  # damaged pickles make torch raise nearly any type
+        raise CheckpointError(f"{file}: holds no plain weights ({why_unread(error)}); save them with safetensors, "
                               "or torch.save(model.state_dict())") from None  # fmt: skip
     if not isinstance(loaded, dict) or not all(isinstance(v, Tensor) for v in loaded.values()):
         raise CheckpointError(f"{file}: is no state_dict of tensors; save one with torch.save(model.state_dict())")
