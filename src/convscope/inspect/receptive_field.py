@@ -245,6 +245,8 @@ class _Links:
             return window_line(axis, windows[place]) if place >= 0 else Line(axis, ((0, 0),), 1)
         if rule.reads is reading.cat_reads:
             return self._beside(axis)
+        if rule.reads is resizing.adaptive_reads and self.out.shape[axis] == 1 < self.value.shape[axis]:
+            return Line(None, ((0, self.value.shape[axis] - 1),))
         if rule.reads is reading.reshape_reads:
             return reshaped_line(axis, self.out.shape, self.value.shape)
         return self._probed(axis)
