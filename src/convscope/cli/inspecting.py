@@ -45,7 +45,9 @@ def inspected(spec: str, inputs: list[str] | None, *, advise: bool = False) -> I
     return Inspected(title, loaded.model, shapes, recording, replace(summary, notes=summary.notes + notes))
 
 
-def _recorded(spec: str, given: list[tuple[int, ...]]) -> tuple["LoadedModel", tuple[tuple[int, ...], ...], "Recording"]:
+def _recorded(
+    spec: str, given: list[tuple[int, ...]]
+) -> tuple["LoadedModel", tuple[tuple[int, ...], ...], "Recording"]:
     """The network, its input shapes and its recording; one of a library is made without values where that will do."""
     import torch
 
@@ -53,6 +55,7 @@ def _recorded(spec: str, given: list[tuple[int, ...]]) -> tuple["LoadedModel", t
     from convscope.runs.loaded import load_model
 
     without = spec.startswith(("torchvision:", "timm:")) and not spec.startswith("torchvision:quantized_")
+    failed: ModelError | None = None
     for device in ("meta", "cpu") if without else ("cpu",):
         try:
             with torch.device(device) if device == "meta" else nullcontext():
@@ -61,7 +64,7 @@ def _recorded(spec: str, given: list[tuple[int, ...]]) -> tuple["LoadedModel", t
             return loaded, shapes, record(loaded.model, *_tensors(shapes))
         except ModelError as error:  # whatever cannot do without values is made once more with them
             failed = error
-    raise failed
+    raise failed or ModelError(f"model {spec!r}: cannot be recorded; check its name")
 
 
 def advised(model: "nn.Module", recording: "Recording") -> tuple[str, ...]:

@@ -7,12 +7,12 @@ import typer
 
 from convscope.cli import why
 from convscope.cli.common import (
-    check_target,
     Image,
     Input,
     Json,
     Model,
     Out,
+    check_target,
     make_folder,
     parse_numbers,
     parse_pair,

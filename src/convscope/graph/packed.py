@@ -18,7 +18,7 @@ _OF_CONVOLUTION = {"stride": "stride", "padding": "padding", "dilation": "dilati
 
 def is_packed(held: Any) -> bool:
     """Whether it is a weight and a bias that PyTorch has packed for a quantised operator."""
-    return isinstance(held, torch.ScriptObject) and held._has_method("unpack")
+    return isinstance(held, torch.ScriptObject) and held._has_method("unpack")  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def unpacked(held: Any) -> tuple[Tensor | None, ...]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from convscope.geometry import Interval
-from convscope.graph import RULES, Box, Op, Recording, Value, reading, reads, rule_of
+from convscope.graph import RULES, Box, Op, Recording, Value, reading, reads, resizing, rule_of
 from convscope.graph.rules import Rules, conv_windows, hull, outputs_apart, pool_windows, whole
 from convscope.inspect.lines import (
     LONGEST,
