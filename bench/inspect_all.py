@@ -1,10 +1,11 @@
 """torchvision's 80 classifiers, told whole by convscope, and in part by torchinfo and FlopCounterMode.
 
 Each side runs in a process of its own, so that its memory is its own; for every model the sides take turns, and each
-model is built without its weights being drawn. Seconds are those of the answer, of the fastest of three rounds; peak is
-the resident memory above what the process holds once the libraries are loaded and the model is built.
+model is built without its weights being drawn. Seconds are those of the answer, of the fastest round; peak is the
+resident memory above what the process holds once the libraries are loaded and the model is built. The ratio to
+FlopCounterMode is taken model by model. A long run can be cut: results are added to those that a file holds.
 
-    python bench/inspect_all.py --models 0:20
+    python bench/inspect_all.py --models 0:20 --into inspect.json
 """
 
 import argparse
@@ -16,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -25,13 +27,13 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from convscope import machine, record, summarize
+from convscope.table import Column, Table
 
-ROUNDS = 3
 MIB = 2**20
 SIDES = {
     "convscope": "shapes, parameters, MACs, memory, receptive fields",
-    "FlopCounterMode": "operations, on meta tensors",
-    "torchinfo": "shapes, parameters, multiply-adds, on real tensors",
+    "FlopCounterMode": "MACs, on meta tensors",
+    "torchinfo": "shapes, parameters, MACs, by a real pass",
 }
 
 
@@ -121,42 +123,70 @@ def best(told: list[dict[str, Any]]) -> dict[str, Any]:
     return failed or min(told, key=lambda t: t["seconds"]) | {"peak": max(t["peak"] for t in told)}
 
 
-def compare(names: list[str]) -> None:
+def compare(names: list[str], rounds: int) -> list[dict[str, Any]]:
+    """For each model what it publishes, and the answer of each side."""
     command = [sys.executable, __file__, "--side"]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     processes = {s: subprocess.Popen([*command, s], env=os.environ, **pipes) for s in SIDES}
-    results: dict[str, list[dict[str, Any]]] = {s: [] for s in SIDES}
+    results = []
     for name in names:
         told: dict[str, list[dict[str, Any]]] = {s: [] for s in SIDES}
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             for side, process in processes.items():
                 told[side].append(ask(process, name))
         published = next(iter(torchvision.models.get_model_weights(name))).meta["_ops"]
-        for side, answers in told.items():
-            results[side].append({"model": name, "published": published, **best(answers)})
+        results.append({"model": name, "published": published, **{s: best(told[s]) for s in SIDES}})
     for process in processes.values():
         process.communicate()
-    print_results(results)
+    return results
 
 
-def print_results(results: dict[str, list[dict[str, Any]]]) -> None:
+COLUMNS = (
+    Column("side", "side"),
+    Column("seconds", "in all", "s"),
+    Column("ratio", "time / FlopCounterMode's"),
+    Column("peak", "largest peak", "MiB"),
+    Column("told", "models told"),
+    Column("agree", "MACs as published"),
+    Column("tells", "tells"),
+)
+
+
+def table(results: list[dict[str, Any]], rounds: int) -> Table:
+    """One row a side; below, the models whose MACs are not the published ones, which have three decimals."""
+    rows, notes = [], []
+    for side, tells in SIDES.items():
+        done = [r for r in results if "failed" not in r[side]]
+        agree = [r for r in done if agrees(r[side]["macs"], r["published"])]
+        both = [r for r in done if "failed" not in r["FlopCounterMode"]]
+        ratios = sorted(r[side]["seconds"] / r["FlopCounterMode"]["seconds"] for r in both)
+        rows.append({
+            "side": side,
+            "seconds": sum(r[side]["seconds"] for r in done),
+            "ratio": f"{median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})",
+            "peak": max(r[side]["peak"] for r in done),
+            "told": f"{len(done)} of {len(results)}",
+            "agree": f"{len(agree)} of {len(results)}",
+            "tells": tells,
+        })  # fmt: skip
+        wrong = [f"{r['model']} {r[side].get('macs', 0):.3f} for {r['published']:.3f}" for r in done if r not in agree]
+        wrong += [f"{r['model']}: {r[side]['failed']}" for r in results if r not in done]
+        if wrong:
+            notes.append(f"{side} differs in {len(wrong)} (10^9 MACs): {'; '.join(wrong)}")
     facts = machine.describe()
-    count = len(results["convscope"])
-    print(f"{facts['processor']}, {facts['cores']} cores, torch {facts['torch']}; {count} models, "
-          f"fastest of {ROUNDS} rounds")  # fmt: skip
-    for side, told in results.items():
-        done = [t for t in told if "failed" not in t]
-        agree = [t for t in done if abs(t["macs"] - t["published"]) <= max(0.0006, 0.001 * t["published"])]
-        print(f"{side:16} {sum(t['seconds'] for t in done):7.2f} s   peak {max(t['peak'] for t in done):6.1f} MiB   "
-              f"{len(done)} of {count} told, {len(agree)} as published   ({SIDES[side]})")  # fmt: skip
-        for t in told:
-            if t not in agree:
-                print(f"    {t['model']}: {t.get('failed') or round(t['macs'], 3)}, published {t['published']:.3f}")
+    where = f"{facts['processor']}, {facts['cores']} cores, torch {facts['torch']}; fastest of {rounds} rounds"
+    return Table(COLUMNS, tuple(rows), "torchvision's classifiers", None, (where, *notes))
+
+
+def agrees(macs: float, published: float) -> bool:
+    return abs(macs - published) <= max(0.0006, 0.001 * published)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default=":", help="which of them, in the order of their names: 0:20")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--into", type=Path, help="a JSON file whose results are added to")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.side:
@@ -164,7 +194,12 @@ def main() -> None:
         return
     names = sorted(set(torchvision.models.list_models(module=torchvision.models)))
     first, _, last = given.models.partition(":")
-    compare(names[int(first or 0) : int(last) if last else None])
+    wanted = names[int(first or 0) : int(last) if last else None]
+    before = json.loads(given.into.read_text()) if given.into and given.into.exists() else []
+    results = [r for r in before if r["model"] not in wanted] + compare(wanted, given.rounds)
+    if given.into:
+        given.into.write_text(json.dumps(results))
+    print(table(results, given.rounds))
 
 
 if __name__ == "__main__":

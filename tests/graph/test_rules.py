@@ -197,7 +197,8 @@ CASES = {
 
 
 def test_every_rule_has_a_case():
-    assert CASES.keys() == RULES.keys()
+    quantised = {key for key in RULES if "quanti" in key}  # held to their float twins in test_quantised
+    assert CASES.keys() == RULES.keys() - quantised
 
 
 def hull(changed):

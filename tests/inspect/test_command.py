@@ -5,6 +5,8 @@ import json
 import pytest
 from torch import nn
 
+from convscope.cli.inspecting import inspected
+
 
 @pytest.fixture
 def call(call):
@@ -88,6 +90,25 @@ def test_page_and_picture_are_written_and_said(call, tmp_path):
     assert picture.read_text().startswith("<svg")
 
 
+@pytest.mark.parametrize("option", ["--html", "--graph"])
+def test_a_file_that_cannot_be_written_is_refused_before_the_model_is_made(option, call, tmp_path):
+    (tmp_path / "file").touch()
+    for wrong in (tmp_path, tmp_path / "file" / "net"):
+        code, out, err = call("no.such:model", option, wrong)
+        assert (code, out, "no.such" in err) == (2, "", False)
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+    assert "no.such" in call("no.such:model", option, tmp_path / "new" / "net")[2]
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("spec", ["torchvision:resnet18", "timm:resnet18", "torchvision:ssdlite320_mobilenet_v3_large"])
+def test_a_librarys_network_is_made_without_values_where_that_will_do(spec):
+    made = inspected(spec, ["3x96x96"])
+    on_meta = next(made.model.parameters()).is_meta
+    assert on_meta != spec.endswith("ssdlite320_mobilenet_v3_large")
+    assert made.summary.total.params == sum(p.numel() for p in made.model.parameters())
+
+
 def test_several_inputs(call):
     data = json.loads(call(f"{__name__}:Two", "--input", "3x8x8", "--input", "5", "--json")[1])
     assert data["input_shapes"] == [[1, 3, 8, 8], [1, 5]]
@@ -131,7 +152,10 @@ def test_macs_without_a_rule_break_any_limit(call):
 HERE = __name__
 BAD = {
     "no such name": (["LeNet"], "did you mean 'LeNet5'?"),
-    "no such function": ([f"{HERE}:Tow", "--input", "3x8x8"], "Tow': the module has no function of that name"),
+    "no such function": (
+        [f"{HERE}:Tow", "--input", "3x8x8"],
+        "Tow': the module has no function of that name; did you mean 'Two'?",
+    ),
     "no such network to compare with": (["LeNet5", "--against", "LeNet"], "did you mean 'LeNet5'?"),
     "channels that do not fit": (["LeNet5", "--input", "3x32x32"], "in convolution of 1x3x32x32, 6x1x5x5"),
     "the module is named": (["LeNet5", "--input", "3x32x32"], "features.C1 raised"),

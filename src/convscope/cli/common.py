@@ -80,10 +80,18 @@ def say_written(path: Path) -> None:
 
 
 def target_file(path: Path, option: str = "--out") -> Path:
+    check_target(path, option)
     make_folder(path.parent)
+    return path
+
+
+def check_target(path: Path | None, option: str = "--out") -> None:
+    """Refuse a file that cannot be written, before the work for it begins; no folder is made."""
+    if path is None:
+        return
     if path.is_dir():
         raise InputError(f"{path}: is a folder, but a file is to be written; give another {option}")
-    return path
+    make_folder(next(p for p in path.absolute().parents if p.exists()))
 
 
 def make_folder(path: Path) -> Path:

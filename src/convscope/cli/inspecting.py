@@ -1,5 +1,6 @@
 """What `convscope inspect` does besides printing: recording, limits, sizes, files."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
     from convscope.graph import Recording
     from convscope.inspect import Budget, Summary
+    from convscope.runs.loaded import LoadedModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,20 +31,40 @@ def inspected(spec: str, inputs: list[str] | None, *, advise: bool = False) -> I
     """The network recorded, with the memory of a training step where it can take one."""
     from convscope.graph import record
     from convscope.inspect import summarize
-    from convscope.runs.loaded import load_model
 
     given = [shape for text in inputs or () if (shape := parse_shape(text))]
-    loaded = load_model(spec, shape=given[0] if given else None)
-    shapes = tuple((1, *shape) for shape in (loaded.shape, *given[1:]))
-    recording = record(loaded.model, *_tensors(shapes))
+    loaded, shapes, recording = _recorded(spec, given)
     training, notes = None, advised(loaded.model, recording) if advise else ()
     try:
-        training = record(loaded.model, *_tensors(shapes), backward=True)
+        if recording.trainable:
+            training = record(loaded.model, *_tensors(shapes), backward=True)
     except ModelError as error:
         notes += (f"memory of a training step is not known: {error}",)
     summary = summarize(recording, training=training)
     title = f"{spec}, input {', '.join('x'.join(map(str, s)) for s in summary.input_shapes)}"
     return Inspected(title, loaded.model, shapes, recording, replace(summary, notes=summary.notes + notes))
+
+
+def _recorded(
+    spec: str, given: list[tuple[int, ...]]
+) -> tuple["LoadedModel", tuple[tuple[int, ...], ...], "Recording"]:
+    """The network, its input shapes and its recording; one of a library is made without values where that will do."""
+    import torch
+
+    from convscope.graph import record
+    from convscope.runs.loaded import load_model
+
+    without = spec.startswith(("torchvision:", "timm:")) and not spec.startswith("torchvision:quantized_")
+    failed: ModelError | None = None
+    for device in ("meta", "cpu") if without else ("cpu",):
+        try:
+            with torch.device(device) if device == "meta" else nullcontext():
+                loaded = load_model(spec, shape=given[0] if given else None)
+            shapes = tuple((1, *shape) for shape in (loaded.shape, *given[1:]))
+            return loaded, shapes, record(loaded.model, *_tensors(shapes))
+        except ModelError as error:  # whatever cannot do without values is made once more with them
+            failed = error
+    raise failed or ModelError(f"model {spec!r}: cannot be recorded; check its name")
 
 
 def advised(model: "nn.Module", recording: "Recording") -> tuple[str, ...]:

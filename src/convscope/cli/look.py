@@ -12,6 +12,7 @@ from convscope.cli.common import (
     Json,
     Model,
     Out,
+    check_target,
     make_folder,
     parse_numbers,
     parse_pair,
@@ -83,6 +84,8 @@ def inspect(
     json: Json = False,
 ) -> None:
     """Print every operator of a network: output shape, parameters, MACs, memory, receptive field."""
+    check_target(html, "--html")
+    check_target(graph, "--graph")
     from convscope.cli.inspecting import at_sizes, inspected, keep_to, write_files
     from convscope.inspect import compare, rolled
     from convscope.inspect.budget import Budget, amount

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torchvision import tv_tensors
 
 from convscope.data.entries import Box, Entry, Layout
 from convscope.data.findings import Findings
@@ -54,6 +53,8 @@ def open_entry(
 
 def sample(opened: Opened, shape: Sequence[int]) -> Sample:
     """A Sample of `shape` (C, H, W): all stretched to it, boxes and masks in step; masks take the nearest pixel."""
+    from torchvision import tv_tensors  # it takes a second to import
+
     pixels = to_channels(opened.picture, shape[0]).pixels
     height, width = pixels.shape[:2]
     image = resize(torch.from_numpy(pixels), size=shape[1:]).mul(255).round().to(torch.uint8)

@@ -153,6 +153,11 @@ def matmul_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box | None:
     return hull(roles)
 
 
+def linear_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box:
+    """A row of the input; of weight and bias, all."""
+    return (*box[:-1], (0, value.shape[-1] - 1)) if value == op.args["input"] else whole(value)
+
+
 def nothing(op: Op, box: Box, value: Value, k: int = 0) -> None:
     """The values of the input do not matter."""
     return

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from convscope.graph.packed import as_twin, is_packed, unpacked
 from convscope.graph.values import Op, Role, Value, map_tensors, tensors_of
 
 CHANGED = "convscope.changed.default"  # no operator: a tensor was changed through another view of its memory
@@ -47,6 +48,7 @@ class Recorder(TorchDispatchMode):
         self._writes: dict[int, list[tuple[View, tuple[Value, ...]]]] = {}  # by storage: the view, what it became
         self._fresh: dict[int, int] = {}  # a value's id -> how many writes to its storage it has seen
         self._lent: dict[int, list[int]] = {}  # by storage: kept tensors that share its memory
+        self._packed: dict[str, tuple[Value | None, ...]] = {}  # by the path of a quantised layer
         self._sources: dict[int, list[Tensor]] = {}  # by storage: what must be as it was
         self._before: dict[int, list[tuple[Tensor, Tensor]]] = {}
 
@@ -61,6 +63,14 @@ class Recorder(TorchDispatchMode):
         if not self._meta:
             self._sources.setdefault(made.storage, []).append(tensor)
         return made
+
+    def packed_source(self, path: str, held: Any) -> tuple[Value, ...]:
+        """The values of the weight and the bias that a quantised layer holds packed."""
+        names = zip(("weight", "bias"), unpacked(held), strict=False)
+        path_of = f"{path}." if path else ""
+        made = tuple(t if t is None else self._value(t, Role.PARAMETER, path_of + name) for name, t in names)
+        self._packed[path] = made
+        return tuple(v for v in made if v)
 
     def lookup(self, tensor: Tensor) -> Value:
         """The value that the tensor holds now; a tensor never seen is a constant of the model."""
@@ -101,10 +111,12 @@ class Recorder(TorchDispatchMode):
                 return result
         given = dict(zip(facts.names, args, strict=False)) | kwargs
         bound = {n: self._bind(given[n] if n in given else facts.defaults.get(n)) for n in facts.names}
+        if facts.quantised:
+            bound = self._twin(func, bound)
         written = [t for n in facts.written if n in given for t in tensors_of(given[n])]
         if facts.hidden_writes and given.get("training"):
             written = [t for n in ("running_mean", "running_var") for t in tensors_of(given.get(n))]
-        read = list(tensors_of((args, kwargs))) if self._keep else []
+        read = list(tensors_of(_all_unpacked(args, kwargs))) if self._keep else []
         if written:
             read = [t.clone() for t in read]
         for tensor in written:
@@ -116,6 +128,14 @@ class Recorder(TorchDispatchMode):
     @property
     def _module(self) -> str:
         return self.modules[-1] if self.modules else ""
+
+    def _twin(self, func: Any, bound: dict[str, Any]) -> dict[str, Any]:
+        """The arguments of a quantised operator, with the values of what is packed in its layer."""
+        held = next((v for v in bound.values() if is_packed(v)), None)
+        weights = self._packed.get(self._module)
+        if held is not None and weights is None:  # packed outside of any layer: constants
+            weights = tuple(t if t is None else self._value(t, Role.CONSTANT, "") for t in unpacked(held))
+        return as_twin(func._schema.name, bound, weights)
 
     def _add(self, op: Op, made: list[Tensor], read: list[Tensor], written: list[Tensor]) -> None:
         """List the operator with the values that it made; what it wrote in place has a new version from here on."""
@@ -214,15 +234,21 @@ class Recorder(TorchDispatchMode):
 class _Facts:
     """What the schema of an operator says, looked up once."""
 
-    __slots__ = ("composite", "defaults", "hidden_writes", "names", "written")
+    __slots__ = ("composite", "defaults", "hidden_writes", "names", "quantised", "written")
 
     def __init__(self, func: Any) -> None:
         arguments = func._schema.arguments
         self.names = tuple(a.name for a in arguments)
+        self.quantised = func.namespace == "quantized"
         self.defaults = {a.name: a.default_value for a in arguments if a.has_default_value()}
         self.written = tuple(a.name for a in arguments if a.alias_info is not None and a.alias_info.is_write)
         self.hidden_writes = "batch_norm" in func._schema.name and "running_mean" in self.names and not self.written
         self.composite = torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
+
+
+def _all_unpacked(args: Any, kwargs: Any) -> Any:
+    """The arguments, with the tensors of what is packed in place of it."""
+    return [unpacked(a) if is_packed(a) else a for a in (*args, *kwargs.values())]
 
 
 @cache

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from convscope.errors import ModelError
+from convscope.graph.packed import packed_in
 from convscope.graph.recorder import Recorder
 from convscope.graph.untouched import untouched
 from convscope.graph.values import Op, Recording, Role, Value, map_tensors, tensors_of
@@ -72,6 +73,7 @@ def _run(
     params = tuple(
         recorder.source(t, Role.PARAMETER if name in parameters else Role.BUFFER, name) for name, t in state.items()
     )
+    params += tuple(v for path, held in packed_in(model) for v in recorder.packed_source(path, held))
     inputs = tuple(recorder.source(t, Role.INPUT, f"input{i or ''}") for i, t in enumerate(tensors_of(example)))
     wanted = [state[v.name] for v in params if v.name in parameters and parameters[v.name].requires_grad]
     with torch.set_grad_enabled(backward), _eager(), untouched(model), recorder.restoring():

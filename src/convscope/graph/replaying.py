@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from convscope.graph.packed import own_names
 from convscope.graph.recorder import CHANGED
 from convscope.graph.values import Op, Recording, Value, tensors_of
 
@@ -20,7 +21,7 @@ def replay(recording: Recording, model: nn.Module, *example: Any) -> tuple[Tenso
     tensors |= {v.id: t.clone() for v, t in zip(recording.inputs, tensors_of(example), strict=True)}
     model = getattr(model, "_orig_mod", model)
     state = dict(model.named_parameters()) | dict(model.named_buffers())
-    tensors |= {v.id: state[v.name].detach().clone() for v in recording.params}
+    tensors |= {v.id: state[v.name].detach().clone() for v in recording.params if v.name in state}
     device = next((t.device for t in tensors_of(example)), torch.device("cpu"))
     with torch.no_grad():
         for op in recording.ops:
@@ -35,7 +36,9 @@ def replay(recording: Recording, model: nn.Module, *example: Any) -> tuple[Tenso
 def call_of(op: Op, tensors: Mapping[int, Tensor], *, device: torch.device | None = None) -> Callable[[], Any]:
     """The operator as a call without arguments: on `tensors` (by the ids of Values), made on `device`."""
     function = function_of(op.target)
-    args = {k: _swap(v, tensors, device or torch.device("cpu")) for k, v in op.args.items()}
+    wanted = {a.name for a in function._schema.arguments}
+    given = own_names(function._schema.name, op.args).items()
+    args = {k: _swap(v, tensors, device or torch.device("cpu")) for k, v in given if k in wanted}
     positional = [args[a.name] for a in function._schema.arguments if not a.kwarg_only]
     named = {a.name: args[a.name] for a in function._schema.arguments if a.kwarg_only}
     return lambda: function(*positional, **named)

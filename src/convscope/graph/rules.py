@@ -37,6 +37,11 @@ def matmul_macs(op: Op) -> int:
     return prod(op.outputs[0].shape) * factors(op)[0].shape[-1]
 
 
+def linear_macs(op: Op) -> int:
+    """Every output is a dot product with a row of the weight."""
+    return prod(op.outputs[0].shape) * op.args["weight"].shape[-1]
+
+
 def attention_macs(op: Op) -> int:
     """Queries with keys, then weights with values."""
     query, key, values = (op.args[n] for n in ("query", "key", "value"))
@@ -68,7 +73,7 @@ _ELEMENTWISE = [
     "sin", "cos", "_to_copy", "expand", "copy_", "rsub", "native_dropout", "_native_batch_norm_legit_no_training",
     "celu", "erf", "hardshrink", "hypot", "lerp", "log1p", "log_sigmoid_forward", "logical_not", "mish", "nan_to_num",
     "_prelu_kernel", "reciprocal", "rrelu_with_noise", "sigmoid_", "sign", "softplus", "softshrink", "tanh_",
-    "threshold",
+    "threshold", "quantize_per_tensor", "quantize_per_channel", "dequantize",
 ]  # fmt: skip
 
 _MADE_FROM_NOTHING = [
@@ -93,6 +98,10 @@ _REDUCTIONS = [
     "argmin",
 ]
 _REDUCTIONS_TWICE = ["max", "min", "var_mean"]
+_QUANTISED = ["add", "add_relu", "mul", "mul_relu", "hardswish", "sigmoid", "tanh", "leaky_relu", "elu", "relu6"]
+_QUANTISED_CONVOLUTIONS = ["conv2d.new", "conv2d_relu.new", "conv3d.new", "conv3d_relu.new",
+                           "conv_transpose2d", "conv_transpose3d"]  # fmt: skip
+_QUANTISED_PRODUCTS = ["linear", "linear_relu", "linear_dynamic", "linear_relu_dynamic"]
 
 RULES: Rules = {
     **{f"aten.{name}": OpRule() for name in _ELEMENTWISE},
@@ -147,6 +156,11 @@ RULES: Rules = {
     "aten.pixel_unshuffle": OpRule(reads=resizing.unshuffled_reads),
     "aten.channel_shuffle": OpRule(reads=resizing.channel_shuffled_reads),
     "aten._scaled_dot_product_flash_attention_for_cpu": OpRule(attention_macs, reading.attention_reads),
+    **{f"quantized.{name}": OpRule() for name in _QUANTISED},
+    **{f"quantized.{name}": OpRule(conv_macs, reading.conv_reads) for name in _QUANTISED_CONVOLUTIONS},
+    **{f"quantized.{name}": OpRule(linear_macs, reading.linear_reads) for name in _QUANTISED_PRODUCTS},
+    "quantized.cat": OpRule(reads=reading.cat_reads, uniform=False),
+    "aten.quantized_max_pool2d": OpRule(reads=reading.pool_reads),
     "convscope.changed": OpRule(reads=reading.changed_reads, uniform=False),
     "torchvision.roi_align": OpRule(reads=reading.everything),
 }

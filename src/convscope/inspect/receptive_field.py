@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from convscope.geometry import Interval
-from convscope.graph import RULES, Box, Op, Recording, Value, reading, reads, rule_of
+from convscope.graph import RULES, Box, Op, Recording, Value, reading, reads, resizing, rule_of
 from convscope.graph.rules import Rules, conv_windows, hull, outputs_apart, pool_windows, whole
 from convscope.inspect.lines import (
     LONGEST,
@@ -245,6 +245,8 @@ class _Links:
             return window_line(axis, windows[place]) if place >= 0 else Line(axis, ((0, 0),), 1)
         if rule.reads is reading.cat_reads:
             return self._beside(axis)
+        if rule.reads is resizing.adaptive_reads and self.out.shape[axis] == 1 < self.value.shape[axis]:
+            return Line(None, ((0, self.value.shape[axis] - 1),))
         if rule.reads is reading.reshape_reads:
             return reshaped_line(axis, self.out.shape, self.value.shape)
         return self._probed(axis)

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -101,12 +102,23 @@ def _torchvision(name: str) -> Callable[..., nn.Module]:
 
     if name not in models.list_models():
         raise ModelError(f"model 'torchvision:{name}': no such name; {nearest(name, models.list_models())}")
-    bare = {"weights": None}
+    bare: dict[str, Any] = {"weights": None}
     if "weights_backbone" in inspect.signature(models.get_model_builder(name)).parameters:
         bare["weights_backbone"] = None
-    if name in ("googlenet", "inception_v3"):
-        return lambda **options: models.get_model(name, init_weights=False, **bare, **options)
+    if name.endswith(("googlenet", "inception_v3")):
+        bare["init_weights"] = False
+    if name.startswith("quantized_"):
+        return lambda **options: _quantised(name, bare | options)
     return lambda **options: models.get_model(name, **bare, **options)
+
+
+def _quantised(name: str, options: dict[str, Any]) -> nn.Module:
+    """torchvision's int8 network; PyTorch warns that it will move this kind of quantisation elsewhere."""
+    from torchvision import models
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return models.get_model(name, quantize=True, **options)
 
 
 def _timm(name: str) -> Callable[..., nn.Module]:
@@ -123,9 +135,12 @@ def _function(module: str, name: str) -> Callable[..., Any]:
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)
     try:
-        found = getattr(importlib.import_module(module), name, None)
+        home = importlib.import_module(module)
     except Exception as error:  # an import runs the module's own code
         raise ModelError(f"model '{module}:{name}': the module cannot be imported ({error}); check it") from error
+    found = getattr(home, name, None)
     if not callable(found):
-        raise ModelError(f"model '{module}:{name}': the module has no function of that name; check its spelling")
+        known = [n for n, held in vars(home).items() if callable(held) and not n.startswith("_")]
+        help = nearest(name, known) if known else "check the module's name"
+        raise ModelError(f"model '{module}:{name}': the module has no function of that name; {help}")
     return found
