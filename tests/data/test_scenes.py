@@ -99,6 +99,6 @@ def test_what_scenes_cannot_be_is_refused() -> None:
     with pytest.raises(DataError, match="data 'digits': is neither a folder nor an embedded data set; known: scenes"):
         load("digits", shape=(3, 64, 64), task="segment")
     with pytest.raises(
-        DataError, match="are to detect or to segment, and to classify .their largest digit. beside that"
+        DataError, match=r"are to detect or to segment, and to classify .their largest digit. beside that"
     ):
         scenes("classify")
