@@ -198,8 +198,8 @@ def test_two_hosts_that_share_no_folder_learn_what_one_learns(two_hosts: tuple[s
     for at, name in enumerate(two_hosts):
         home = tmp_path / f"host{at}"
         home.mkdir()
-        rendezvous = ["--rdzv-backend=c10d", "--rdzv-endpoint=10.77.0.1:29400", "--rdzv-id=six"]
-        words = ["--nnodes=2", "--nproc-per-node=1", *rendezvous, f"--local-addr=10.77.0.{at + 1}"]
+        rendezvous = [f"--node-rank={at}", "--master-addr=10.77.0.1", "--master-port=29400"]
+        words = ["--nnodes=2", "--nproc-per-node=1", *rendezvous]
         words += [str(tmp_path / "worker.py"), str(home), json.dumps({"digits": PLAIN})]
         here = ("ip", "netns", "exec", name)
         running.append(_torchrun(*words, where=here, environment={"GLOO_SOCKET_IFNAME": "cable"}))

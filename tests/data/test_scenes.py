@@ -98,5 +98,7 @@ def test_what_scenes_cannot_be_is_refused() -> None:
         load("scenes", shape=(3, 64, 64), task="detect")
     with pytest.raises(DataError, match="data 'digits': is neither a folder nor an embedded data set; known: scenes"):
         load("digits", shape=(3, 64, 64), task="segment")
-    with pytest.raises(DataError, match="hold several digits, so that there is no one class"):
+    with pytest.raises(
+        DataError, match=r"are to detect or to segment, and to classify .their largest digit. beside that"
+    ):
         scenes("classify")

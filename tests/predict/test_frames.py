@@ -44,7 +44,9 @@ def test_a_clip_is_told_of_as_its_frames_are(tmp_path: Path, monkeypatch: pytest
     told, _, _ = predict_files(loaded, ["clip.png", "digits:3"], top=1)
     alone, _, _ = predict_files(loaded, [f"digits:{at}" for at in (*range(COUNT), 3)], top=1)
     assert [r.image for r in told.rows] == [*(f"clip.png:{at}" for at in range(COUNT)), "digits:3"]
-    assert [r.probability for r in told.rows] == pytest.approx([r.probability for r in alone.rows], abs=1e-5)
+    assert [r.probability for r in told.rows] == pytest.approx(
+        [r.probability for r in alone.rows], abs=1e-3
+    )  # frames have 8 bits
     done = CliRunner().invoke(app, ["predict", "LeNet5", "clip.png", "--every", "20", "--out", "told"])
     assert done.exit_code == 0, done.output
     rows = json.loads(Path("told/predictions.json").read_text())["predictions"]

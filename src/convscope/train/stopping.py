@@ -66,6 +66,8 @@ def plain_errors(config: TrainConfig, folder: Path) -> Iterator[None]:
             raise InputError("train: the network has weights that do not enter its loss, which several processes "
                              "cannot share; take them out, or train with one process") from error  # fmt: skip
         if isinstance(error, torch.distributed.DistError) or "gloo" in text:
+            if machine.number_of_processes() > 1:  # torchrun is about to end this process, which has a word to say
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
             raise RunError(f"train: process {machine.rank()} of {machine.number_of_processes()} lost the others "
                            f"({_cause(text)}); the last checkpoint in {folder} was kept; resume, with as many "
                            "processes as there are") from error  # fmt: skip

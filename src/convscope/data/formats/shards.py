@@ -72,6 +72,8 @@ def _members(tree: Tree, shard: str) -> Iterator[tuple[str, int, int]]:
                     if member.offset_data + member.size > size:
                         raise DataError(f"{shard}: is cut short in {member.name!r:.80}; get a whole copy")
                     yield member.name, member.offset_data, member.size
+            if 0 < size - opened.offset < tarfile.BLOCKSIZE:  # which tarfile takes for the end
+                raise DataError(f"{shard}: is cut short in its last header; get a whole copy")
     except (tarfile.TarError, OSError, ValueError) as error:
         if isinstance(error, DataError):
             raise
