@@ -69,7 +69,7 @@ def _of_video(name: str, path: Path) -> Iterator[np.ndarray]:
             import av  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise ImageError(f"{name}: is a video, and PyAV is not installed; pip install 'convscope[video]'") from None
-    errors: Any = av.FFmpegError
+    errors: Any = av.error.FFmpegError
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
