@@ -98,7 +98,7 @@ class _Bench:
         original = self._scored(Row("", ORIGINAL, bytes=size), self.loaded.model)
         rows, made = [original], {}
         for stage in (*STAGES, STRUCTURAL):
-            candidates = STAGES[stage] if stage in STAGES else self._structural(rows)
+            candidates = self._structural(rows) if stage == STRUCTURAL else STAGES[stage]
             if not candidates or (stage != LOSSLESS and self.images is None):
                 continue
             tried = [self._tried(Row(stage, c.name), c, material, own=own, original=original) for c in candidates]
