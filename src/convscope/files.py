@@ -5,9 +5,11 @@ import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from convscope.errors import InputError, RunError
+
+FIGURES = ("png", "svg", "pdf")
 
 
 def write_whole(path: Path | str, write: bytes | str | Callable[[BinaryIO], object]) -> Path:
@@ -59,6 +61,29 @@ def writable_folder(path: Path | str) -> Path:
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror}); give another --out") from error
     return path
+
+
+def figure_path(path: Path | str) -> Path:
+    """The path, if its name ends in one of `FIGURES`.
+
+    Raises: InputError if not.
+
+    >>> figure_path("times.SVG").suffix
+    '.SVG'
+    """
+    if Path(path).suffix.lower().removeprefix(".") not in FIGURES:
+        raise InputError(f"{path}: a figure is {', '.join(FIGURES)}; let the name end in one of them")
+    return Path(path)
+
+
+def write_figure(figure: Any, path: Path | str) -> Path:
+    """Write matplotlib's figure whole, in the format that the name ends in; the same figure gives the same bytes.
+
+    Raises: InputError if that is none of `FIGURES`; RunError if the disk refuses.
+    """
+    kind = figure_path(path).suffix.lower().removeprefix(".")
+    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
+    return write_whole(path, lambda file: figure.savefig(file, format=kind, dpi=144, metadata=metadata))
 
 
 def _replace(path: Path, write: bytes | str | Callable[[BinaryIO], object]) -> None:

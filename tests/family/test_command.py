@@ -66,7 +66,7 @@ def test_the_clock_and_the_picture(tmp_path, monkeypatch):
         (["--input", "3"], "family: size is (); give one, two or three axes"),
         (["--kernel-size", "three"], "--kernel-size: 'three' is not whole numbers; write some with 'x' between them"),
         (["--input", "8x8x8", "--groups", "3"], "family: groups is 3; 8 channels divide into 1, 2, 4, 8"),
-        (["--plot", "family.pdf"], "family.pdf: a picture's name ends in .png or .svg; give one that does"),
+        (["--plot", "family.bmp"], "family.bmp: a figure is png, svg, pdf; let the name end in one of them"),
         (["--plot", "folder.png"], "folder.png: is a folder, but a file is to be written; give another --plot"),
     ],
 )

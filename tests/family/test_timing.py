@@ -10,7 +10,8 @@ from PIL import Image
 from convscope.clock import Limits, Timing
 from convscope.errors import InputError
 from convscope.family import MEMBERS, Family, Setting, Times, clocked, family
-from convscope.family.picture import DELIVERED, PROMISED, draw, save_picture
+from convscope.family.picture import DELIVERED, PROMISED, draw
+from convscope.files import write_figure
 
 MACHINE = Limits("a processor", 2, "2.0", {"float32": 1e9}, ((1024, 1e9),), 1e-6)
 
@@ -83,11 +84,11 @@ def test_the_bars_are_the_numbers_of_the_table():
 
 def test_a_picture_is_what_its_name_says(tmp_path):
     told = family(Setting(8, 8, (6, 6)))
-    with Image.open(save_picture(told, tmp_path / "family.png")) as image:
+    with Image.open(write_figure(draw(told), tmp_path / "family.png")) as image:
         assert image.format == "PNG"
-    first = save_picture(told, tmp_path / "family.svg").read_bytes()
+    first = write_figure(draw(told), tmp_path / "family.svg").read_bytes()
     assert ET.fromstring(first).tag.endswith("svg")
     with pytest.raises(InputError) as caught:
-        save_picture(told, tmp_path / "family.pdf")
-    assert str(caught.value).endswith("family.pdf: a picture's name ends in .png or .svg; give one that does")
+        write_figure(draw(told), tmp_path / "family.bmp")
+    assert str(caught.value).endswith("family.bmp: a figure is png, svg, pdf; let the name end in one of them")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["family.png", "family.svg"]

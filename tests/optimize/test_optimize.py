@@ -16,12 +16,12 @@ from convscope.data import Normalisation
 from convscope.engines import need
 from convscope.engines.openvino import openvino
 from convscope.errors import DataError, InputError
+from convscope.files import write_figure
 from convscope.optimize import measure
 from convscope.optimize.candidates import LOSSLESS, NUMERIC, STAGES, Candidate, InBatches, Made, Material
 from convscope.optimize.measure import optimize
 from convscope.optimize.pictures import pareto
 from convscope.optimize.result import ORIGINAL, chosen
-from convscope.profile import save
 from convscope.runs import TrainConfig
 from convscope.runs.loaded import LoadedModel, load_model
 from convscope.train import train
@@ -185,12 +185,12 @@ def test_a_bfloat16_file_computes_so_when_it_is_opened(run, tmp_path):
 
 
 def test_the_picture_has_a_point_a_candidate(measured, stages, tmp_path):
-    with Image.open(save(pareto(measured), tmp_path / "p.png")) as picture:
+    with Image.open(write_figure(pareto(measured), tmp_path / "p.png")) as picture:
         assert picture.width > 1000
-    text = save(pareto(measured), tmp_path / "p.svg").read_text()
+    text = write_figure(pareto(measured), tmp_path / "p.svg").read_text()
     assert "OpenVINO, int8 (kept)" in text
     stages(candidate("same"))
-    assert save(pareto(optimize(fresh(), clock=told(same=0.5))), tmp_path / "d.svg").exists()
+    assert write_figure(pareto(optimize(fresh(), clock=told(same=0.5))), tmp_path / "d.svg").exists()
 
 
 def test_batches_are_filled_up_and_cut():

@@ -11,7 +11,8 @@ from torch import nn
 
 from convscope.clock import Limits
 from convscope.errors import InputError
-from convscope.profile import flame, profile, roofline, save
+from convscope.files import write_figure
+from convscope.profile import flame, profile, roofline
 from convscope.profile.pictures import _spans
 
 LIMITS = Limits("a machine", 1, "1.0", {"float32": 1e11}, ((2**18, 1e11), (2**28, 3e10)), 1e-6)
@@ -44,18 +45,18 @@ def small():
 
 @pytest.mark.parametrize("draw", [roofline, flame])
 def test_pictures_are_written_whole_in_the_format_of_their_name(small, draw, tmp_path):
-    with Image.open(save(draw(small), tmp_path / "p.png")) as picture:
+    with Image.open(write_figure(draw(small), tmp_path / "p.png")) as picture:
         assert picture.width > 1000
-    once = save(draw(small), tmp_path / "p.svg").read_text()
+    once = write_figure(draw(small), tmp_path / "p.svg").read_text()
     assert once.count("<svg") == 1
-    assert save(draw(small), tmp_path / "p.pdf").read_bytes().startswith(b"%PDF")
+    assert write_figure(draw(small), tmp_path / "p.pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_an_unknown_format_is_refused(small, tmp_path):
-    with pytest.raises(InputError, match=r"p\.bmp: a picture of a profile is png, svg, pdf; let the name end"):
-        save(flame(small), tmp_path / "p.bmp")
+    with pytest.raises(InputError, match=r"p\.bmp: a figure is png, svg, pdf; let the name end"):
+        write_figure(flame(small), tmp_path / "p.bmp")
 
 
 def test_a_network_without_macs_can_be_drawn(tmp_path):
     found = profile(nn.ReLU(), torch.zeros(1, 4), limits=LIMITS, rounds=3)
-    assert save(roofline(found), tmp_path / "r.svg").exists()
+    assert write_figure(roofline(found), tmp_path / "r.svg").exists()

@@ -144,9 +144,10 @@ def family(
     told = clocked(family(setting)) if time else family(setting)
     show(told, data=told.data(), json=json)
     if target:
-        from convscope.family.picture import save_picture
+        from convscope.family.picture import draw
+        from convscope.files import write_figure
 
-        say_written(save_picture(told, target))
+        say_written(write_figure(draw(told), target))
 
 
 def field(
@@ -254,7 +255,6 @@ def _print_first_nan(recording: Any, *, json: bool) -> None:
 
 
 def _picture_file(path: Path) -> Path:
-    from convscope.family.picture import picture_format
+    from convscope.files import figure_path
 
-    picture_format(path)
-    return target_file(path, "--plot")
+    return target_file(figure_path(path), "--plot")

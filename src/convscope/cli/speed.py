@@ -36,16 +36,17 @@ def profile(
 
     from convscope import profile as timing
     from convscope.clock import limits
+    from convscope.files import figure_path, write_figure
     from convscope.runs.loaded import load_model
 
-    pictures = [(target_file(file), draw) for file, draw in ((roofline, "roofline"), (flame, "flame")) if file]
+    pictures = [(target_file(figure_path(file)), draw) for file, draw in ((roofline, "roofline"), (flame, "flame")) if file]
     loaded = load_model(model, shape=parse_shape(input))
     x = torch.randn(batch_size, *loaded.shape)
     say("timing: the machine should have nothing else to do")
     found = timing.profile(loaded.model.eval(), x, limits=limits(), rounds=rounds)
     told = timing.advise(found, loaded.model, x) if advice else ()
     for file, draw in pictures:
-        say_written(timing.save(getattr(timing, draw)(found), file))
+        say_written(write_figure(getattr(timing, draw)(found), file))
     text: list[Table] = [found.table(title=f"{model}, batch {batch_size}", top=top or None)]
     text += [timing.table_of(told, whole=found.whole.median)] if advice else []
     show("\n\n".join(map(str, text)), data=found.data() | {"advice": [a.data() for a in told]}, json=json)
@@ -56,23 +57,24 @@ def optimize(
     data: Annotated[str | None, typer.Option(help="Pictures to measure on, if not the run's own.")] = None,
     max_drop: Annotated[float, typer.Option(help="Points of the score that may be lost.", min=0)] = 0.5,
     batch_size: Annotated[int, typer.Option(help="Pictures at a time.", min=1)] = 1,
+    retrain: Annotated[float, typer.Option(help="Minutes that each changed structure of a run may learn.", min=0)] = 1,
     out: Annotated[Path, typer.Option(help="Folder for the fastest file.")] = Path("optimized"),
     plot: Annotated[Path | None, typer.Option(help="Draw time against score (.png, .svg, .pdf).")] = None,
     input: Input = None,
     json: Json = False,
 ) -> None:
     """Try what makes a network faster on this machine, and keep the fastest that is as right as asked for."""
+    from convscope.files import figure_path, write_figure
     from convscope.optimize import optimize
     from convscope.optimize.pictures import pareto
-    from convscope.profile import save
-    from convscope.profile.pictures import checked_format
     from convscope.runs.loaded import load_model
 
-    target = checked_format(target_file(plot, "--plot")) if plot else None
+    target = target_file(figure_path(plot), "--plot") if plot else None
     loaded = load_model(model, shape=parse_shape(input))
     warn_if_untrained(loaded)
     say("timing: the machine should have nothing else to do")
-    found = optimize(loaded, out=make_folder(out), data=data, max_drop=max_drop, batch_size=batch_size)
+    settings = {"data": data, "max_drop": max_drop, "batch_size": batch_size, "retrain": retrain}
+    found = optimize(loaded, out=make_folder(out), **settings)
     if target:
-        say_written(save(pareto(found), target))
+        say_written(write_figure(pareto(found), target))
     show(found.table(), data=found.data(), json=json)

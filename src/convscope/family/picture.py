@@ -1,16 +1,12 @@
 """The family as a picture: what each member saves on paper, and on the clock if it was timed."""
 
-import io
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from convscope.errors import InputError
 from convscope.family.counting import Family
-from convscope.files import write_whole
 
 PROMISED, DELIVERED = "#85b3e4", "#d9741a"
 _INK, _FAINT, _LINE = "#1f2933", "#6b7785", "#d5dae1"
@@ -35,30 +31,6 @@ def draw(told: Family) -> Figure:
     axes.invert_yaxis()
     _style(axes, told)
     return figure
-
-
-def save_picture(told: Family, path: Path | str) -> Path:
-    """Draw the family into a .png or .svg file, whole or not at all.
-
-    Raises: InputError if the name ends otherwise; RunError if the disk refuses.
-    """
-    kind, buffer = picture_format(path), io.BytesIO()
-    draw(told).savefig(buffer, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
-    return write_whole(path, buffer.getvalue())
-
-
-def picture_format(path: Path | str) -> str:
-    """The format that a picture's name asks for.
-
-    Raises: InputError unless it ends in .png or .svg.
-
-    >>> picture_format("family.svg")
-    'svg'
-    """
-    kind = Path(path).suffix.lower()[1:]
-    if kind not in ("png", "svg"):
-        raise InputError(f"{path}: a picture's name ends in .png or .svg; give one that does")
-    return kind
 
 
 def _bars(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from convscope.engines import Card, OnnxModel, OpenVinoModel, int8_bytes, need, onnx_bytes, openvino_from, quiet
-from convscope.errors import DataError, InputError, ModelError
+from convscope.errors import ConvscopeError, DataError, InputError, ModelError
 from convscope.layers.fast.forms import ChannelsLast
 from convscope.optimize.fusing import fold, fuse
 
@@ -37,6 +37,22 @@ class Material:
 
     def __init__(self, model: nn.Module, batch: Tensor, card: Card, training: Any = None) -> None:
         self.model, self.batch, self.card, self.training = model, batch, card, training
+        self._changed: dict[str, Material | ConvscopeError] = {}
+
+    def changed(self, name: str, make: Callable[[nn.Module, Tensor], nn.Module]) -> "Material":
+        """The same with a changed network, made once.
+
+        Raises: what `make` raises, each time the same.
+        """
+        if name not in self._changed:
+            try:
+                self._changed[name] = Material(make(self.model, self.batch), self.batch, self.card, self.training)
+            except ConvscopeError as error:
+                self._changed[name] = error
+        found = self._changed[name]
+        if isinstance(found, ConvscopeError):
+            raise found
+        return found
 
     @property
     def onnx(self) -> bytes:
@@ -162,7 +178,7 @@ def _autocast(m: Material) -> Made:
     return Made(Autocast(copy.deepcopy(m.model)))
 
 
-LOSSLESS, NUMERIC = "lossless", "numeric"
+LOSSLESS, NUMERIC, STRUCTURAL = "lossless", "numeric", "structural"
 STAGES: Mapping[str, tuple[Candidate, ...]] = {
     LOSSLESS: (
         Candidate("PyTorch, channels last", _channels_last),

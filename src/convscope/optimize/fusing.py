@@ -1,11 +1,12 @@
 """The fused form of a network: what stands around a convolution is done while its output is still in registers.
 
 torch.fx traces the network. Normalisation is folded into the convolution before it; an activation, or the addition of
-another path and its ReLU, becomes part of the convolution; weights are laid out once, as oneDNN wants them. Where
-Winograd's convolution in our own kernels is faster on this machine, with the same things fused, it takes the place.
+another path and its ReLU, becomes part of the convolution; weights are laid out once, as oneDNN wants them. Where one of
+our own kernels (Winograd's, 1x1, depthwise) is faster on this machine, with the same things fused, it takes the place.
 """
 
 import copy
+import math
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,12 +21,14 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from convscope.clock import compare
 from convscope.engines import named_outputs
 from convscope.errors import ModelError
-from convscope.layers.fast.compiled import After, Window, kernels
+from convscope.layers.fast.compiled import After, Window
 from convscope.layers.fast.operators import can, pack, there
 
 LAST = torch.channels_last
 CLOSE = 1e-4  # largest difference from the network, as a share of the largest value of an output
-_GAIN = 0.97  # Winograd takes at most so much of oneDNN's time: less is noise
+ONEDNN = "oneDNN"
+OWN: Mapping[str, str] = {"Winograd": "winograd", "own 1x1": "pointwise", "own depthwise": "grouped"}
+_GAIN = 0.97  # our own kernel takes at most so much of oneDNN's time: less is noise
 _ONEDNN = torch.ops.mkldnn
 
 
@@ -74,20 +77,25 @@ class FusedConv(nn.Module):
 
 
 @final
-class WinogradConv(nn.Module):
-    """A 3x3 convolution by our own kernel, another array added and a ReLU applied before it writes its sums."""
+class OwnConv(nn.Module):
+    """A convolution by one of our own kernels, another array added and bounds kept before it writes its sums."""
 
-    def __init__(self, conv: nn.Conv2d, activation: Activation) -> None:
+    def __init__(self, conv: nn.Conv2d, activation: Activation, way: str) -> None:
         super().__init__()
-        self.packed = pack("winograd", conv.weight.detach())
+        self.way, self.channels, self.groups = way, conv.out_channels, conv.groups
+        self.packed = pack(way, conv.weight.detach())
         self.bias = None if conv.bias is None else conv.bias.detach()
-        self.window = Window(3, 3, *conv.stride, *_pair(conv.padding), *conv.dilation)
-        self.groups, self.relu = conv.groups, activation == RELU
+        self.window = Window(*_pair(conv.kernel_size), *conv.stride, *_pair(conv.padding), *conv.dilation)
+        self.low, self.high = _bounds(activation) or (-math.inf, math.inf)
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
         added = None if other is None else other.contiguous(memory_format=LAST)
-        after = After(self.bias, added, self.relu)
-        return there().winograd(x.contiguous(memory_format=LAST), self.packed, after, self.window, self.groups)
+        after, x = After(self.bias, added, self.low, self.high), x.contiguous(memory_format=LAST)
+        if self.way == "pointwise":
+            return there().pointwise(x, self.packed, after, self.channels)
+        if self.way == "grouped":
+            return there().grouped(x, self.packed, after, self.window)
+        return there().winograd(x, self.packed, after, self.window, self.groups)
 
 
 class Fused(nn.Module):
@@ -107,18 +115,18 @@ def fuse(model: nn.Module, example: Tensor) -> Fused:
     """The network in its fused form, for float32 on the CPU and without gradients; the model stays as it is.
 
     Shapes: example NxCxHxW, the size that weights are laid out for; other sizes are taken as well.
-    `counts` says how many normalisations were folded, and how many convolutions run on oneDNN and on Winograd.
+    `counts` says how many normalisations were folded, and how many convolutions run on oneDNN and on each own kernel.
     Raises: ModelError if torch.fx cannot trace the network, or the result differs by more than 0.0001 of the largest
     output.
 
     >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU()).eval()
     >>> fuse(net, torch.zeros(1, 3, 8, 8)).counts
-    {'folded': 1, 'oneDNN': 1, 'Winograd': 0}
+    {'folded': 1, 'oneDNN': 1, 'Winograd': 0, 'own 1x1': 0, 'own depthwise': 0}
     """
     own = named_outputs(model.eval()(example))
-    found = _fused(model, example, winograd=kernels() is not None)
+    found = _fused(model, example, ways=OWN)
     if found.counts["Winograd"] and not difference(own, named_outputs(found(example))) <= CLOSE:
-        found = _fused(model, example, winograd=False)
+        found = _fused(model, example, ways={name: way for name, way in OWN.items() if way != "winograd"})
     off = difference(own, named_outputs(found(example)))
     if not off <= CLOSE:
         raise ModelError(f"fusing: the fused form differs by {off:.2g} of the largest output; it is left out")
@@ -146,26 +154,26 @@ def difference(own: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
     return max(shares, key=lambda s: s if s == s else float("inf"))  # NaN is the worst
 
 
-def _fused(model: nn.Module, example: Tensor, *, winograd: bool) -> Fused:
+def _fused(model: nn.Module, example: Tensor, *, ways: Mapping[str, str]) -> Fused:
     graph = _traced(model)
-    counts = {"folded": _fold(graph), "oneDNN": 0, "Winograd": 0}
+    counts = {"folded": _fold(graph), ONEDNN: 0, **dict.fromkeys(OWN, 0)}
     ShapeProp(graph).propagate(example.contiguous(memory_format=LAST))
-    chosen: dict[Any, bool] = {}
+    chosen: dict[Any, str] = {}
     for node in list(graph.graph.nodes):
         conv = _conv(graph, node)
         if conv is None or not torch.backends.mkldnn.is_available():
             continue
         end, other, activation = _around(graph, node)
         shape = tuple(node.args[0].meta["tensor_meta"].shape)
-        module: nn.Module = FusedConv(conv, activation, shape)
-        if winograd and activation in (NONE, RELU) and _is_winograds(conv):
-            key = (shape, conv.weight.shape, conv.padding, conv.dilation, conv.groups, other is None, activation)
-            ours = WinogradConv(conv, activation)
-            if key not in chosen:
-                chosen[key] = _is_faster(ours, module, shape, added=other is not None)
-            module = ours if chosen[key] else module
-        counts["Winograd" if isinstance(module, WinogradConv) else "oneDNN"] += 1
-        _put(graph, node, module, end, other)
+        key = (shape, conv.weight.shape, conv.stride, conv.padding, conv.dilation, conv.groups, other is None, activation)
+        forms: dict[str, nn.Module] = {ONEDNN: FusedConv(conv, activation, shape)}
+        for name, way in ways.items():
+            if chosen.get(key, name) == name and _takes(way, conv, activation, added=other is not None):
+                forms[name] = OwnConv(conv, activation, way)
+        if key not in chosen:
+            chosen[key] = _fastest(forms, shape, added=other is not None)
+        counts[chosen[key]] += 1
+        _put(graph, node, forms[chosen[key]], end, other)
     graph.graph.eliminate_dead_code()
     graph.graph.lint()
     graph.recompile()
@@ -269,15 +277,34 @@ def _shape(node: fx.Node) -> tuple[int, ...] | None:
     return tuple(meta.shape) if meta is not None and hasattr(meta, "shape") else None
 
 
-def _is_winograds(conv: nn.Conv2d) -> bool:
-    return conv.kernel_size == (3, 3) and can("winograd", conv.weight, stride=conv.stride, groups=conv.groups)
+def _bounds(activation: Activation) -> tuple[float, float] | None:
+    """What an activation that only bounds keeps its values between."""
+    if activation == RELU:
+        return 0.0, math.inf
+    if activation == NONE:
+        return -math.inf, math.inf
+    return (activation.numbers[0], activation.numbers[1]) if activation.name == "hardtanh" else None
 
 
-def _is_faster(ours: nn.Module, other: nn.Module, shape: tuple[int, ...], *, added: bool) -> bool:
+def _takes(way: str, conv: nn.Conv2d, activation: Activation, *, added: bool) -> bool:
+    """Whether our own kernel does this convolution with what stands around it."""
+    if _bounds(activation) is None or not can(way, conv.weight, stride=conv.stride, groups=conv.groups):
+        return False
+    if way == "pointwise":
+        return _pair(conv.padding) == [0, 0]
+    return conv.kernel_size == (3, 3) if way == "winograd" else not added
+
+
+def _fastest(forms: Mapping[str, nn.Module], shape: tuple[int, ...], *, added: bool) -> str:
+    """oneDNN's form, unless one of our own takes less."""
+    if len(forms) == 1:
+        return ONEDNN
     x = torch.randn(shape).contiguous(memory_format=LAST)
-    given = (x, other(x)) if added else (x,)
-    times = compare({"ours": lambda: ours(*given), "other": lambda: other(*given)}, rounds=9, at_least=1e-3)
-    return times["ours"].over(times["other"]) < _GAIN
+    given = (x, forms[ONEDNN](x)) if added else (x,)
+    runs = {name: lambda form=form: form(*given) for name, form in forms.items()}
+    times = compare(runs, rounds=9, at_least=1e-3)
+    best = min(times, key=lambda name: times[name].over(times[ONEDNN]))
+    return best if times[best].over(times[ONEDNN]) < _GAIN else ONEDNN
 
 
 def _pair(value: Any) -> list[int]:

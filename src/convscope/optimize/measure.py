@@ -1,6 +1,6 @@
 """optimize(): what is known to make a network faster, tried on this machine, and the best one kept as a file."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,13 +12,17 @@ from convscope.engines import ENDINGS, named_outputs, output_names
 from convscope.errors import ConvscopeError, InputError
 from convscope.evaluate import EVALUATIONS, evaluating, held_out
 from convscope.files import writable_folder, write_whole
-from convscope.optimize.candidates import LOSSLESS, STAGES, Candidate, Made, Material
+from convscope.optimize.candidates import LOSSLESS, STAGES, STRUCTURAL, Candidate, Made, Material
 from convscope.optimize.fusing import CLOSE, difference
 from convscope.optimize.result import GAIN, ORIGINAL, Optimised, Row, chosen
+from convscope.optimize.retrain import Teaching, distil
+from convscope.optimize.structural import CHANGES, Change
+from convscope.runs import open_run
 from convscope.runs.loaded import LoadedModel
 from convscope.tasks import score_of
 
 PICTURES = 64
+FINALISTS = 4  # files that take turns in the last run
 
 
 class Clock(Protocol):
@@ -36,13 +40,15 @@ def optimize(
     data: str | None = None,
     max_drop: float = 0.5,
     batch_size: int = 1,
+    retrain: float = 0.0,
     clock: Clock = compare,
 ) -> Optimised:
     """Try what is known to make a network faster at a batch size, and write the fastest that is right into `out`.
 
     Lossless candidates must give what the network gives, within 0.0001 of the largest output; numeric ones may lose
     `max_drop` points of the task's score on the test pictures of `data` (of the run's own, if it is a run), and are
-    left out where no data are known. All candidates of a stage take turns with the network in one run.
+    left out where no data are known. Structural ones may lose as much; they need a run, and `retrain` minutes each. All
+    candidates of a stage take turns with the network in one run, and the best of all stages in a last one.
     Raises: InputError if the network is an exported file; DataError if the data do not fit it.
     """
     if loaded.spec.endswith(ENDINGS):
@@ -54,7 +60,7 @@ def optimize(
         card = loaded.card(output_names(loaded.model, x[:1]), data=data)
         batch = x.repeat(-(-batch_size // len(x)), 1, 1, 1)[:batch_size]
         training = held_out(loaded, data, part="train") if known else None
-        bench = _Bench(loaded, x, images, max_drop / 100, clock)
+        bench = _Bench(loaded, x, images, max_drop / 100, clock, _teaching(loaded, training, retrain))
         rows, made = bench.stages(Material(loaded.model, batch, card, training))
     best = chosen(rows)
     files = _written(out, made[best.candidate].files or {}) if out and best else ()
@@ -68,23 +74,32 @@ def _written(out: Path, files: Mapping[str, bytes]) -> tuple[Path, ...]:
     return tuple(write_whole(out / name, content) for name, content in reversed([*files.items()]))[::-1]
 
 
+def _teaching(loaded: LoadedModel, training: Any, minutes: float) -> Teaching | None:
+    """What changed networks learn from: only a run tells how."""
+    if training is None or not minutes or not Path(loaded.spec).is_dir():
+        return None
+    return Teaching(training, open_run(loaded.spec).config, 60 * minutes)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Bench:
-    """Where candidates are compared with the network: pictures, a test set (or None), the drop allowed, a clock."""
+    """Where candidates are compared with the network: pictures, a test set, the drop allowed, a clock, a teacher."""
 
     loaded: LoadedModel
     x: Tensor
     images: Any
     max_drop: float
     clock: Clock
+    teaching: Teaching | None
 
     def stages(self, material: Material) -> tuple[tuple[Row, ...], dict[str, Made]]:
         own = named_outputs(self.loaded.model(self.x))
         size = sum(t.numel() * t.element_size() for t in self.loaded.model.state_dict().values())
         original = self._scored(Row("", ORIGINAL, bytes=size), self.loaded.model)
         rows, made = [original], {}
-        for stage, candidates in STAGES.items():
-            if stage != LOSSLESS and self.images is None:
+        for stage in (*STAGES, STRUCTURAL):
+            candidates = self._structural(rows) if stage == STRUCTURAL else STAGES[stage]
+            if not candidates or (stage != LOSSLESS and self.images is None):
                 continue
             tried = [self._tried(Row(stage, c.name), c, material, own=own, original=original) for c in candidates]
             forms = {row.candidate: form for row, form in tried if form is not None}
@@ -92,14 +107,54 @@ class _Bench:
             rows[0] = replace(rows[0], seconds=rows[0].seconds or found[0].seconds, ratio=1.0)
             rows += found[1:]
             made |= forms
-        return tuple(rows), made
+        return self._last_run(rows, made, material.batch), made
+
+    def _structural(self, rows: Sequence[Row]) -> tuple[Candidate, ...]:
+        """Every change of structure, in the forms of file that were the fastest of each stage so far."""
+        if self.teaching is None:
+            return ()
+        best = [chosen(tuple(r for r in rows if r.stage == stage)) for stage in STAGES]
+        forms = [c for stage in STAGES.values() for c in stage if c.name in {b.candidate for b in best if b}]
+        return tuple(
+            Candidate(f"{change.name}, {form.name}", lambda m, c=change, f=form: f.make(m.changed(c.name, self._to(c))))
+            for change in CHANGES
+            for form in forms
+        )
+
+    def _to(self, change: Change) -> Callable[[nn.Module, Tensor], nn.Module]:
+        def make(model: nn.Module, batch: Tensor) -> nn.Module:
+            assert self.teaching is not None  # noqa: S101 - no change is offered without
+            return distil(change.make(model, batch, self.clock), model, self.teaching)
+
+        return make
+
+    def _last_run(self, rows: Sequence[Row], made: Mapping[str, Made], batch: Tensor) -> tuple[Row, ...]:
+        """The rows, the best of all stages with their ratio in one run, and out of the choice if that is no gain."""
+        files = sorted((r for r in rows if r.helps and r.is_file), key=lambda r: -(r.ratio or 0))[:FINALISTS]
+        inside = sorted((r for r in rows if r.helps and not r.is_file), key=lambda r: -(r.ratio or 0))[:1]
+        names = [r.candidate for r in (*files, *inside)]
+        if not names:
+            return tuple(rows)
+        times = self._clocked({name: made[name] for name in names}, batch)
+        shares = {name: times[name].over(times[ORIGINAL]) for name in names}
+        return tuple(
+            replace(r, final=1 / shares[r.candidate], why="" if shares[r.candidate] < GAIN else "no faster in the last run")
+            if r.candidate in shares
+            else r
+            for r in rows
+        )
 
     def notes(self) -> tuple[str, ...]:
-        notes = [f"compared on {len(self.x)} pictures; the candidates of a stage and the network took turns in one run"]
+        notes = [
+            f"compared on {len(self.x)} pictures; the candidates of a stage and the network took turns in one run, "
+            "and the best of all stages in a last one, which decides"
+        ]
         if self.images is None:
             notes.append("no data are known, so only what gives the same was tried; give --data for bfloat16 and int8")
         else:
             notes.append(f"at most {100 * self.max_drop:g} points lost on {len(self.images)} test pictures")
+            if self.teaching is None:
+                notes.append("no other structure was tried: that takes a run folder, and --retrain minutes")
         return tuple(notes)
 
     def _tried(
@@ -134,9 +189,7 @@ class _Bench:
 
     def _timed(self, rows: list[Row], forms: Mapping[str, Made], batch: Tensor) -> list[Row]:
         """The network as it is, and the rows with their times."""
-        runs: dict[str, Callable[[], object]] = {ORIGINAL: lambda: self.loaded.model(batch)}
-        runs |= {name: lambda module=form.module: module(batch) for name, form in forms.items()}
-        times = self.clock(runs, rounds=15, at_least=20e-3, at_most=2.0 * len(runs))
+        times = self._clocked(forms, batch)
         found = [Row("", ORIGINAL, times[ORIGINAL].median)]
         for row in rows:
             if row.candidate in times:
@@ -145,6 +198,12 @@ class _Bench:
                 row = replace(row, seconds=times[row.candidate].median, ratio=1 / share, why=why)
             found.append(row)
         return found
+
+    def _clocked(self, forms: Mapping[str, Made], batch: Tensor) -> dict[str, Timing]:
+        """The times of the network and of these forms, in turns."""
+        runs: dict[str, Callable[[], object]] = {ORIGINAL: lambda: self.loaded.model(batch)}
+        runs |= {name: lambda module=form.module: module(batch) for name, form in forms.items()}
+        return self.clock(runs, rounds=15, at_least=20e-3, at_most=2.0 * len(runs))
 
 
 def _agreement(task: str, own: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> float | None:

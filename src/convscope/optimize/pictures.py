@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from convscope.optimize.result import Optimised, Row
 
 INK, FAINT, LINE = "#1f2933", "#6b7785", "#d5dae1"
-COLOURS = {"": INK, "lossless": "#2f6fbf", "numeric": "#d9741a"}
+COLOURS = {"": INK, "lossless": "#2f6fbf", "numeric": "#d9741a", "structural": "#2e8b57"}
 LEAST = 1e-8  # a difference of nothing, on a logarithmic axis
 
 

@@ -17,7 +17,8 @@ class Row:
     `seconds` for a batch (median), `ratio` how many times as fast as the network as it is, in one run with it; `bytes`
     of its files; `difference` the largest one of an output as a share of its largest value; `agreement` the share of
     equal predictions; `score` and `interval` on the data, 0 to 1. `why` says why it does not help, and is empty if it
-    does. `is_file` tells what can be written from what lives in this process alone.
+    does. `is_file` tells what can be written from what lives in this process alone. `final` is `ratio` in the last run,
+    among the best of all stages.
     """
 
     stage: str
@@ -32,16 +33,22 @@ class Row:
     why: str = ""
     is_file: bool = False
     note: str = ""
+    final: float | None = None
 
     @property
     def helps(self) -> bool:
         """Faster, and as right as was asked for."""
         return not self.why and self.ratio is not None and self.stage != ""
 
+    @property
+    def standing(self) -> tuple[float, float]:
+        """What the choice goes by: the last run, and the stage's own where it was not in that."""
+        return self.final or 0.0, self.ratio or 0.0
+
 
 def chosen(rows: tuple[Row, ...]) -> Row | None:
     """The fastest that helps and can be written as a file."""
-    return max((r for r in rows if r.helps and r.is_file), key=lambda r: r.ratio or 0, default=None)
+    return max((r for r in rows if r.helps and r.is_file), key=lambda r: r.standing, default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +75,7 @@ class Optimised:
             Column("candidate", "candidate"),
             Column("ms", "time", "ms"),
             Column("ratio", "times as fast"),
+            Column("final", "in the last run"),
             Column("mib", "size", "MiB"),
             Column("difference", "difference"),
             Column("agreement", "agreement", "%"),
@@ -85,6 +93,7 @@ class Optimised:
             "candidate": row.candidate,
             "ms": row.seconds and 1e3 * row.seconds,
             "ratio": row.ratio,
+            "final": row.final,
             "mib": row.bytes and row.bytes / 2**20,
             "difference": row.difference,
             "agreement": _percent(row.agreement),
@@ -101,15 +110,15 @@ class Optimised:
 
     def _told(self) -> list[str]:
         kept = self.kept
-        best = max((r for r in self.rows if r.helps), key=lambda r: r.ratio or 0, default=None)
+        best = max((r for r in self.rows if r.helps), key=lambda r: r.standing, default=None)
         if best is None:
             return ["nothing helps: the network is kept as it is"]
         if kept is None:
             return [f"what helps lives in a process of PyTorch alone ({best.candidate}): no file was written"]
         where = f", in {', '.join(map(str, self.files))}" if self.files else ""
-        told = [f"kept: {kept.candidate}, {kept.ratio:.2f} times as fast{where}"]
-        if best != kept and best.ratio and kept.ratio:
-            told.append(f"{best.candidate}, which no file holds, is {best.ratio / kept.ratio:.2f} times as fast")
+        told = [f"kept: {kept.candidate}, {kept.final or kept.ratio:.2f} times as fast{where}"]
+        if best != kept and best.final and kept.final:
+            told.append(f"{best.candidate}, which no file holds, is {best.final / kept.final:.2f} times as fast")
         return told
 
     def data(self) -> dict[str, Any]:

@@ -2,6 +2,6 @@
 
 from convscope.profile.advice import Advice, advise, table_of
 from convscope.profile.measure import Profile, TimedOp, profile
-from convscope.profile.pictures import flame, roofline, save
+from convscope.profile.pictures import flame, roofline
 
-__all__ = ["Advice", "Profile", "TimedOp", "advise", "flame", "profile", "roofline", "save", "table_of"]
+__all__ = ["Advice", "Profile", "TimedOp", "advise", "flame", "profile", "roofline", "table_of"]

@@ -2,42 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from convscope.errors import InputError
-from convscope.files import write_whole
 from convscope.profile.measure import Profile, TimedOp
 
 INK, FAINT, LINE = "#1f2933", "#6b7785", "#d5dae1"
 BOUND = {"arithmetic": "#2f6fbf", "memory": "#d9741a", "call": "#9aa5b1"}
 DEPTHS = ("#dbe7f5", "#b9d1ec", "#94b8e0", "#6f9dd2", "#4f83c0")
-
-
-FORMATS = ("png", "svg", "pdf")
-
-
-def save(figure: Figure, path: Path) -> Path:
-    """Write a figure whole, in the format that the name ends in.
-
-    Raises: InputError if that is none of `FORMATS`.
-    """
-    kind = checked_format(path).suffix.lower().removeprefix(".")
-    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
-    return write_whole(path, lambda file: figure.savefig(file, format=kind, dpi=144, metadata=metadata))
-
-
-def checked_format(path: Path) -> Path:
-    """The path, if its name ends in one of `FORMATS`.
-
-    Raises: InputError if not.
-    """
-    if path.suffix.lower().removeprefix(".") not in FORMATS:
-        raise InputError(f"{path}: a picture of a profile is {', '.join(FORMATS)}; let the name end in one of them")
-    return path
 
 
 def roofline(profile: Profile) -> Figure:

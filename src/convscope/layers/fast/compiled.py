@@ -7,6 +7,7 @@ processor. `CONVSCOPE_COMPILE=0` does without. Arrays are float32 on the CPU, ch
 import ctypes
 import functools
 import hashlib
+import math
 import os
 import shutil
 import subprocess
@@ -52,11 +53,20 @@ class Window(NamedTuple):
 
 
 class After(NamedTuple):
-    """What is done to a convolution's sums before they are written: bias, another array of the output's shape, ReLU."""
+    """What is done to a convolution's sums before they are written: bias, another array of the output's shape, bounds."""
 
     bias: Tensor | None = None
     other: Tensor | None = None
-    relu: bool = False
+    low: float = -math.inf
+    high: float = math.inf
+
+    def c(self) -> "_After":
+        """The same as the kernels take it; the bias goes apart."""
+        return _After(_at(self.other), self.low, self.high)
+
+
+class _After(ctypes.Structure):
+    _fields_ = [("other", ctypes.c_void_p), ("low", ctypes.c_float), ("high", ctypes.c_float)]
 
 
 class _Window(ctypes.Structure):
@@ -70,19 +80,27 @@ class Kernels:
         self._library = ctypes.CDLL(str(path))
         self.panel = int(self._library.panel())
         at, number = ctypes.c_void_p, ctypes.c_int
-        self._library.grouped.argtypes = [at, at, at, at, _Shape, _Window, number]
+        self._library.grouped.argtypes = [at, at, at, at, _Shape, _Window, number, _After]
+        self._library.pointwise.argtypes = [at, at, at, at, number, number, number, _After]
         self._library.separable.argtypes = [at, at, at, at, at, _Shape, _Window]
-        self._library.winograd.argtypes = [at, at, at, at, at, _Shape, _Window, number, number, ctypes.c_bool]
+        self._library.winograd.argtypes = [at, at, at, at, _Shape, _Window, number, number, _After]
         self._library.max_pool.argtypes = [at, at, _Shape, _Window]
 
     def lanes(self, channels: int) -> int:
         """How many channels lie side by side in packed weights."""
         return int(self._library.lanes(channels))
 
-    def grouped(self, x: Tensor, packed: Tensor, bias: Tensor | None, window: Window) -> Tensor:
-        """Convolution in groups of as many outputs as inputs; packed as `pack_grouped` does."""
+    def grouped(self, x: Tensor, packed: Tensor, after: After, window: Window) -> Tensor:
+        """Convolution in groups of as many outputs as inputs, nothing added; packed as `pack_grouped` does."""
         y, *plan = _output(x, x.shape[1], window)
-        self._library.grouped(_at(x), _at(packed), _at(bias), _at(y), *plan, packed.shape[3])
+        self._library.grouped(_at(x), _at(packed), _at(after.bias), _at(y), *plan, packed.shape[3], after.c())
+        return y
+
+    def pointwise(self, x: Tensor, packed: Tensor, after: After, channels: int) -> Tensor:
+        """Convolution with 1x1 kernels to so many channels; packed as `pack_panels` does."""
+        n, c, h, w = x.shape
+        y = torch.empty((n, channels, h, w), dtype=x.dtype, memory_format=torch.channels_last)
+        self._library.pointwise(_at(x), _at(packed), _at(after.bias), _at(y), n * h * w, c, channels, after.c())
         return y
 
     def separable(self, x: Tensor, depth: Tensor, point: Tensor, bias: Tensor | None, window: Window) -> Tensor:
@@ -97,8 +115,8 @@ class Kernels:
         y, *plan = _output(x, panels * panel, window)
         per_tile = 4 * points * (x.shape[1] + panels * panel)
         block = max(14, _BLOCK_BYTES // per_tile // 14 * 14)
-        given = (_at(x), _at(packed), _at(after.bias), _at(after.other), _at(y))
-        self._library.winograd(*given, *plan, groups, block, after.relu)
+        given = (_at(x), _at(packed), _at(after.bias), _at(y))
+        self._library.winograd(*given, *plan, groups, block, after.c())
         return y
 
     def max_pool(self, x: Tensor, window: Window) -> Tensor:

@@ -51,6 +51,20 @@ struct Inside {
     }
 };
 
+// What is done to an output before it is written: another array of its shape is added, then bounds (NaN passes).
+struct After {
+    const float* other;
+    float low, high;
+
+    template <int L> Vec<L> apply(Vec<L> v, long at) const {
+        if (other) v += load<L>(other + at);
+        Vec<L> lowest = Vec<L>{} + low, highest = Vec<L>{} + high;
+        v = v < lowest ? lowest : v;
+        return v > highest ? highest : v;
+    }
+};
+constexpr After NOTHING{nullptr, -__builtin_inff(), __builtin_inff()};
+
 // A convolution or pooling: its arrays and their sizes. Pixels lie x_apart and y_apart floats apart.
 struct Layer {
     const float *x, *w, *bias;
@@ -59,6 +73,7 @@ struct Layer {
     long x_apart, y_apart;
     Inside in;
     float initial;
+    After after = NOTHING;
 
     Layer(const float* x, const float* w, const float* bias, Shape s, Window k, float initial = 0)
         : x(x), w(w), bias(bias), s(s), k(k), x_apart(s.c), y_apart(s.out_c),
@@ -71,19 +86,20 @@ inline Floats floats(size_t n) {
     return Floats((float*)std::aligned_alloc(64, lines * 64), std::free);
 }
 
-// A product of matrices, a x w + bias: rows of `a` are `a_apart` floats apart; `w` is a panel, C x PANEL.
+// A product of matrices, a x w + bias: rows of `a` are `a_apart` floats apart; `w` is a panel, C x PANEL, of which N
+// vectors count.
 struct Product {
     const float *a, *w, *bias;
     float* y;
     long a_apart, y_apart;
     int C;
+    After after = NOTHING;
 
-    template <int R> void some(int row) const {
+    template <int R, int N> void some(int row) const {
         using V = Vec<LANES>;
         const float* from = a + row * a_apart;
-        float* to = y + row * y_apart;
         V left[R], right[R];
-        V bias_left = bias ? load<LANES>(bias) : V{}, bias_right = bias ? load<LANES>(bias + LANES) : V{};
+        V bias_left = bias ? load<LANES>(bias) : V{}, bias_right = bias && N > 1 ? load<LANES>(bias + LANES) : V{};
 #pragma GCC unroll 16
         for (int r = 0; r < R; r++) left[r] = bias_left, right[r] = bias_right;
         for (int i = 0; i < C; i++) {
@@ -92,22 +108,23 @@ struct Product {
             for (int r = 0; r < R; r++) {
                 V value = from[r * a_apart + i] - V{};  // a broadcast: x - 0 is x
                 left[r] += value * w_left;
-                right[r] += value * w_right;
+                if constexpr (N > 1) right[r] += value * w_right;
             }
         }
 #pragma GCC unroll 16
         for (int r = 0; r < R; r++) {
-            store<LANES>(to + r * y_apart, left[r]);
-            store<LANES>(to + r * y_apart + LANES, right[r]);
+            long at = (row + r) * y_apart;
+            store<LANES>(y + at, after.apply<LANES>(left[r], at));
+            if constexpr (N > 1) store<LANES>(y + at + LANES, after.apply<LANES>(right[r], at + LANES));
         }
     }
 
-    void all(int rows) const {
+    template <int N = 2> void all(int rows) const {
         int r = 0;
-        for (; r + ROWS <= rows; r += ROWS) some<ROWS>(r);
-        for (; r + ROWS / 2 <= rows; r += ROWS / 2) some<ROWS / 2>(r);
-        for (; r + 2 <= rows; r += 2) some<2>(r);
-        for (; r < rows; r++) some<1>(r);
+        for (; r + ROWS <= rows; r += ROWS) some<ROWS, N>(r);
+        for (; r + ROWS / 2 <= rows; r += ROWS / 2) some<ROWS / 2, N>(r);
+        for (; r + 2 <= rows; r += 2) some<2, N>(r);
+        for (; r < rows; r++) some<1, N>(r);
     }
 };
 

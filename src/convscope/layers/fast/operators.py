@@ -42,6 +42,8 @@ def can(way: str, weight: Tensor, *, stride: tuple[int, ...], groups: int) -> bo
     if way == "grouped":
         fits = per in (1, 2, 4) and out == per * groups and out % 4 == 0
         return fits and (per == 1 or per <= found.lanes(out))
+    if way == "pointwise":
+        return size == [1, 1] and set(stride) == {1} and groups == 1 and out % (found.panel // 2) == 0
     one_axis_or_two = set(size) <= {1, 3} and 3 in size
     return set(stride) == {1} and one_axis_or_two and (out // groups) % found.panel == 0 and per * groups % 16 == 0
 
@@ -50,6 +52,9 @@ def pack(way: str, weight: Tensor) -> Tensor:
     """The weights as the way reads them."""
     if way == "grouped":
         return pack_grouped(weight, lanes=there().lanes(weight.shape[0]))
+    if way == "pointwise":
+        full = F.pad(weight.flatten(1), (0, 0, 0, -weight.shape[0] % there().panel))
+        return pack_panels(full[None], panel=there().panel)
     return pack_panels(winograd_points(weight), panel=there().panel)
 
 
@@ -85,7 +90,7 @@ def _conv2d(  # noqa: PLR0913 - the arguments of the operator
     packed = _PACKED.get(weight, way, lambda w: pack(way, w))
     x = x.contiguous(memory_format=LAST)
     if way == "grouped":
-        return there().grouped(x, packed, bias, window)
+        return there().grouped(x, packed, After(bias), window)
     return there().winograd(x, packed, After(bias), window, groups)
 
 

@@ -57,7 +57,7 @@ template <int L, int PER, template <int> class Act, bool OVERLAP> struct Row {
                     for (int g = 0; g < PER; g++)
                         Act<L>::add(sum, spread(load<L>(x + channel + i * x_row + (left + k * a.k.dw) * a.x_apart), g),
                                     w + channel * w_channel + i * w_row + (k * PER + g) * L);
-            store<L>(y + channel, sum);
+            store<L>(y + channel, a.after.apply<L>(sum, 0));
         }
     }
 
@@ -71,7 +71,7 @@ template <int L, int PER, template <int> class Act, bool OVERLAP> struct Row {
             for (int i = 0; i < rows; i++, from += x_row, weights += w_row)
                 OVERLAP ? overlapping(sum, from, weights) : apart(sum, from, weights);
 #pragma GCC unroll 16
-            for (int r = 0; r < R; r++) store<L>(y + channel + r * a.y_apart, sum[r]);
+            for (int r = 0; r < R; r++) store<L>(y + channel + r * a.y_apart, a.after.apply<L>(sum[r], 0));
         }
     }
 
@@ -214,7 +214,8 @@ template <int L> void blocks_of(const Layer& a, float* y) {
                 for (; j < s.out_w; j++) add_taps<L, 1>(sums + j * L, x + j * step, step, gap, w, k.kw);
             }
             for (int j = 0; j < s.out_w; j++)
-                store<L>(y + (((long)n * s.out_h + i) * s.out_w + j) * s.c + channel, load<L>(sums + j * L));
+                store<L>(y + (((long)n * s.out_h + i) * s.out_w + j) * s.c + channel,
+                         a.after.apply<L>(load<L>(sums + j * L), 0));
         }
     }
 }
@@ -234,15 +235,31 @@ int panel() { return PANEL; }
 int lanes(int channels) { return lanes_for(channels); }
 
 // Each output channel sees `per` input channels (1, 2 or 4), as many as its group has outputs.
-// w: blocks x kh x kw x per x lanes.
-void grouped(const float* x, const float* w, const float* bias, float* y, Shape s, Window k, int per) {
+// w: blocks x kh x kw x per x lanes. Nothing is added; bounds are kept.
+void grouped(const float* x, const float* w, const float* bias, float* y, Shape s, Window k, int per, After after) {
     Layer a(x, w, bias, s, k);
+    a.after = after;
     if (per == 1 && k.kw > 7) return blocks(a, y);
     rows(a, per == 1 ? sums_of<1>(s.c, k) : per == 2 ? sums_of<2>(s.c, k) : sums_of<4>(s.c, k), y);
 }
 
 void max_pool(const float* x, float* y, Shape s, Window k) {
     rows(Layer(x, nullptr, nullptr, s, k, -__builtin_inff()), row_of<1, Largest, false>(s.c), y);
+}
+
+// 1x1: a product of matrices, in blocks of pixels that stay in the first-level cache. w: panels x C x PANEL, of which
+// the last may be half full.
+void pointwise(const float* x, const float* w, const float* bias, float* y, int pixels, int c, int out_c, After after) {
+    int panels = ceil_div(out_c, PANEL), block = 4 * ROWS;
+    while (block > ROWS && ceil_div(pixels, block) * panels < 4 * omp_get_max_threads()) block /= 2;
+#pragma omp parallel for schedule(dynamic, 1)
+    for (int item = 0; item < ceil_div(pixels, block) * panels; item++) {
+        int o = item % panels * PANEL, first = item / panels * block, count = std::min(block, pixels - first);
+        long at = (long)first * out_c + o;
+        After then{after.other ? after.other + at : nullptr, after.low, after.high};
+        Product p{x + (long)first * c, w + (long)o * c, bias ? bias + o : nullptr, y + at, c, out_c, c, then};
+        out_c - o >= PANEL ? p.all(count) : p.all<1>(count);
+    }
 }
 
 // Depthwise, then 1x1: rows of the depthwise output stay in cache until they are used. point: panels x C x PANEL.

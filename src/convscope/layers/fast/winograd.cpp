@@ -15,9 +15,6 @@ template <class V> void to_outputs(const V m[6], V y[4]) {
     y[0] = m[0] + a + c, y[1] = b + 2.f * e, y[2] = a + 4.f * c, y[3] = b + 8.f * e + m[5];
 }
 
-// What is done to an output before it is written: another array of its shape is added, then a ReLU.
-struct After { const float* other; bool relu; };
-
 // Tiles of DOWN x ALONG outputs: 4 along an axis where the kernel has 3 taps, 1 where it has one.
 template <int DOWN, int ALONG> struct Winograd {
     static constexpr int IN_H = DOWN == 4 ? 6 : 1, IN_W = ALONG == 4 ? 6 : 1, POINTS = IN_H * IN_W;
@@ -76,10 +73,8 @@ template <int DOWN, int ALONG> struct Winograd {
                 if (ALONG == 4) to_outputs(half[i], out); else out[0] = half[i][0];
                 for (int j = 0; j < columns; j++) {
                     long at = ((long)t.n * a.s.out_h + t.top + i * a.k.dh) * a.s.out_w + t.left + j * a.k.dw;
-                    V value = out[j] + bias;
-                    if (after.other) value += load<LANES>(after.other + at * a.s.out_c + c);
-                    if (after.relu) value = value < V{} ? V{} : value;
-                    store<LANES>(y + at * a.s.out_c + c, value);
+                    at = at * a.s.out_c + c;
+                    store<LANES>(y + at, after.apply<LANES>(out[j] + bias, at));
                 }
             }
         }
@@ -117,10 +112,9 @@ template <int DOWN, int ALONG> void winograd_run(const Layer& a, float* y, int g
 }  // namespace
 
 // Winograd along the axes that have 3 taps. w: points x panels x C/groups x PANEL.
-extern "C" void winograd(const float* x, const float* w, const float* bias, const float* other, float* y,
-                         Shape s, Window k, int groups, int block, bool relu) {
+extern "C" void winograd(const float* x, const float* w, const float* bias, float* y, Shape s, Window k, int groups,
+                         int block, After after) {
     Layer a(x, w, bias, s, k);
-    After after{other, relu};
     if (k.kh == 3 && k.kw == 3) winograd_run<4, 4>(a, y, groups, block, after);
     else if (k.kh == 3) winograd_run<4, 1>(a, y, groups, block, after);
     else winograd_run<1, 4>(a, y, groups, block, after);
