@@ -66,10 +66,11 @@ def _of_video(name: str, path: Path) -> Iterator[np.ndarray]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            import av  # pyright: ignore[reportMissingImports]
+            import av
+            from av.error import FFmpegError
     except ImportError:
         raise ImageError(f"{name}: is a video, and PyAV is not installed; pip install 'convscope[video]'") from None
-    errors: Any = av.error.FFmpegError
+    errors: Any = FFmpegError
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
