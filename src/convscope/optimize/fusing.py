@@ -79,7 +79,7 @@ class WinogradConv(nn.Module):
 
     def __init__(self, conv: nn.Conv2d, activation: Activation) -> None:
         super().__init__()
-        self.packed = pack("winograd", conv.weight.detach())
+        self.packed = pack("winograd", conv.weight.detach(), groups=conv.groups)
         self.bias = None if conv.bias is None else conv.bias.detach()
         self.window = Window(3, 3, *conv.stride, *_pair(conv.padding), *conv.dilation)
         self.groups, self.relu = conv.groups, activation == RELU
