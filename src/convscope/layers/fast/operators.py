@@ -162,7 +162,7 @@ def _max_pool2d_shape(x: Tensor, size: Any, *window: Any) -> Tensor:
     return _empty(x, x.shape[1], _of(size, *window))
 
 
-def _max_pool2d_backward(  # noqa: PLR0913 - the arguments of the operator
+def _max_pool2d_backward(
     x: Tensor, grad: Tensor, size: list[int], stride: list[int], padding: list[int], dilation: list[int]
 ) -> Tensor:
     x, grad = (t.contiguous(memory_format=LAST) for t in (x, grad))
