@@ -2,8 +2,8 @@
 
 `convscope::conv2d` is a convolution done in one of two ways, `convscope::separable2d` a depthwise one with a 1x1 behind
 it, `convscope::flattened2d` the two the other way round, `convscope::max_pool2d` a pooling. Gradients of inputs are
-convolutions again, and go the same way where the stride is 1; Winograd's has a way for those of weights as well. The functions
-of these names call the operators, or, where nobody listens (inference mode), what is behind them.
+convolutions again, and go the same way where the stride is 1; Winograd's has a way for those of weights as well.
+The functions of these names call the operators, or, where nobody listens (inference mode), what is behind them.
 """
 
 from collections.abc import Callable, Sequence
