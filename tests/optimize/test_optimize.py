@@ -227,7 +227,7 @@ def test_a_network_that_cannot_be_exported_leaves_the_other_ways(monkeypatch):
     said = verdicts(found)
     assert said["PyTorch, channels last"] == "helps, in this process alone"
     assert "torch.fx cannot trace the network" in said["fused convolutions"]
-    assert said["OpenVINO"].startswith("the network cannot be exported to ONNX (")
+    assert said["OpenVINO"].startswith("export: the network cannot be exported to ONNX (")
     assert said["ONNX Runtime"] == said["OpenVINO"]
 
 

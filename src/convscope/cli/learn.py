@@ -67,13 +67,13 @@ def train(
 
 
 def _find_lr(settings: Any, *, out: Path, json: bool) -> None:
-    from convscope.profile import save
+    from convscope.files import write_figure
     from convscope.train import find_lr
 
     picture = make_folder(out) / "learning-rates.png"
     found = find_lr(settings)
     show(found.table(), data=found.data(), json=json)
-    say_written(save(found.picture(), picture))
+    say_written(write_figure(found.picture(), picture))
 
 
 def evaluate(

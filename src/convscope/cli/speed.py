@@ -39,7 +39,8 @@ def profile(
     from convscope.files import figure_path, write_figure
     from convscope.runs.loaded import load_model
 
-    pictures = [(target_file(figure_path(file)), draw) for file, draw in ((roofline, "roofline"), (flame, "flame")) if file]
+    wanted = {"roofline": roofline, "flame": flame}
+    pictures = [(target_file(figure_path(file)), draw) for draw, file in wanted.items() if file]
     loaded = load_model(model, shape=parse_shape(input))
     x = torch.randn(batch_size, *loaded.shape)
     say("timing: the machine should have nothing else to do")

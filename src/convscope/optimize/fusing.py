@@ -1,8 +1,9 @@
 """The fused form of a network: what stands around a convolution is done while its output is still in registers.
 
 torch.fx traces the network. Normalisation is folded into the convolution before it; an activation, or the addition of
-another path and its ReLU, becomes part of the convolution; weights are laid out once, as oneDNN wants them. Where one of
-our own kernels (Winograd's, 1x1, depthwise) is faster on this machine, with the same things fused, it takes the place.
+another path and its ReLU, becomes part of the convolution; weights are laid out once, as oneDNN wants them. Where one
+of our own kernels (Winograd's, 1x1, depthwise) is faster on this machine, with the same things fused, it takes the
+place.
 """
 
 import copy
@@ -83,7 +84,7 @@ class OwnConv(nn.Module):
     def __init__(self, conv: nn.Conv2d, activation: Activation, way: str) -> None:
         super().__init__()
         self.way, self.channels, self.groups = way, conv.out_channels, conv.groups
-        self.packed = pack(way, conv.weight.detach())
+        self.packed = pack(way, conv.weight.detach(), groups=conv.groups)
         self.bias = None if conv.bias is None else conv.bias.detach()
         self.window = Window(*_pair(conv.kernel_size), *conv.stride, *_pair(conv.padding), *conv.dilation)
         self.low, self.high = _bounds(activation) or (-math.inf, math.inf)
@@ -165,7 +166,8 @@ def _fused(model: nn.Module, example: Tensor, *, ways: Mapping[str, str]) -> Fus
             continue
         end, other, activation = _around(graph, node)
         shape = tuple(node.args[0].meta["tensor_meta"].shape)
-        key = (shape, conv.weight.shape, conv.stride, conv.padding, conv.dilation, conv.groups, other is None, activation)
+        window = (conv.weight.shape, conv.stride, conv.padding, conv.dilation, conv.groups)
+        key = (shape, *window, other is None, activation)
         forms: dict[str, nn.Module] = {ONEDNN: FusedConv(conv, activation, shape)}
         for name, way in ways.items():
             if chosen.get(key, name) == name and _takes(way, conv, activation, added=other is not None):

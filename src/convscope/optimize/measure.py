@@ -33,7 +33,7 @@ class Clock(Protocol):
     ) -> dict[str, Timing]: ...
 
 
-def optimize(
+def optimize(  # noqa: PLR0913 - what a person may set
     loaded: LoadedModel,
     *,
     out: Path | None = None,
@@ -123,7 +123,7 @@ class _Bench:
 
     def _to(self, change: Change) -> Callable[[nn.Module, Tensor], nn.Module]:
         def make(model: nn.Module, batch: Tensor) -> nn.Module:
-            assert self.teaching is not None  # noqa: S101 - no change is offered without
+            assert self.teaching is not None
             return distil(change.make(model, batch, self.clock), model, self.teaching)
 
         return make
@@ -137,12 +137,14 @@ class _Bench:
             return tuple(rows)
         times = self._clocked({name: made[name] for name in names}, batch)
         shares = {name: times[name].over(times[ORIGINAL]) for name in names}
-        return tuple(
-            replace(r, final=1 / shares[r.candidate], why="" if shares[r.candidate] < GAIN else "no faster in the last run")
-            if r.candidate in shares
-            else r
-            for r in rows
-        )
+
+        def told(row: Row) -> Row:
+            share = shares.get(row.candidate)
+            if share is None:
+                return row
+            return replace(row, final=1 / share, why="" if share < GAIN else "no faster in the last run")
+
+        return tuple(map(told, rows))
 
     def notes(self) -> tuple[str, ...]:
         notes = [

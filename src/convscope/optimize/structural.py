@@ -132,8 +132,9 @@ def _shapes(model: nn.Module, x: Tensor) -> dict[str, tuple[int, ...]]:
 
 
 def _is_dense(module: nn.Module) -> bool:
-    plain = isinstance(module, nn.Conv2d) and module.groups == 1 and module.padding_mode == "zeros"
-    return plain and max(module.kernel_size) > 1
+    if not isinstance(module, nn.Conv2d) or module.groups > 1 or module.padding_mode != "zeros":
+        return False
+    return max(module.kernel_size) > 1
 
 
 def _inputs(model: nn.Module, batch: Tensor) -> list[tuple[str, Tensor]]:

@@ -189,3 +189,9 @@ def test_a_form_is_recorded_as_the_layer_that_it_runs():
     assert wanted == 32 * 32 * 9 * 16
     for way in ways(layer, x, training=False):
         assert summarize(record(way.make(), x)).total.macs == wanted
+
+
+@needs_kernels
+def test_gradients_of_many_tiles_add_up():
+    x, layer = torch.randn(4, 32, 50, 47), nn.Conv2d(32, 32, 3, padding=1)
+    assert "own kernel, Winograd" in same(layer, x)

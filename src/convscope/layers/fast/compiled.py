@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -27,6 +28,7 @@ from convscope.files import write_whole
 SOURCES = tuple(Path(__file__).with_name(name) for name in ("kernels.h", "windows.cpp", "winograd.cpp"))
 SWITCH = "CONVSCOPE_COMPILE"
 _FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-fno-math-errno", "-shared", "-fPIC")
+_TILES = 128  # whose transformed values are held while the gradient of the weights is summed
 _BLOCK_BYTES = 2**20  # of transformed tiles that a thread holds: about a second-level cache
 
 
@@ -53,7 +55,7 @@ class Window(NamedTuple):
 
 
 class After(NamedTuple):
-    """What is done to a convolution's sums before they are written: bias, another array of the output's shape, bounds."""
+    """What is done to sums before they are written: a bias, another array of the output's shape, bounds."""
 
     bias: Tensor | None = None
     other: Tensor | None = None
@@ -67,6 +69,10 @@ class After(NamedTuple):
 
 class _After(ctypes.Structure):
     _fields_ = [("other", ctypes.c_void_p), ("low", ctypes.c_float), ("high", ctypes.c_float)]
+
+
+class _Strides(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_long) for name in ("group", "out", "in_", "h", "w")]
 
 
 class _Window(ctypes.Structure):
@@ -84,7 +90,11 @@ class Kernels:
         self._library.pointwise.argtypes = [at, at, at, at, number, number, number, _After]
         self._library.separable.argtypes = [at, at, at, at, at, _Shape, _Window]
         self._library.winograd.argtypes = [at, at, at, at, _Shape, _Window, number, number, _After]
+        self._library.winograd_pack.argtypes = [at, at, _Strides, _Window, number, number, number]
+        self._library.winograd_weights.argtypes = [at, at, at, at, _Shape, _Window, number, number]
+        self._library.flattened.argtypes = [at, at, at, at, at, _Shape, _Window]
         self._library.max_pool.argtypes = [at, at, _Shape, _Window]
+        self._library.max_pool_backward.argtypes = [at, at, at, _Shape, _Window]
 
     def lanes(self, channels: int) -> int:
         """How many channels lie side by side in packed weights."""
@@ -109,8 +119,14 @@ class Kernels:
         self._library.separable(_at(x), _at(depth), _at(point), _at(bias), _at(y), *plan)
         return y
 
+    def flattened(self, x: Tensor, across: Tensor, depth: Tensor, bias: Tensor | None, window: Window) -> Tensor:
+        """1x1 (without bias), then depthwise; packed as `pack_panels` and `pack_grouped` do."""
+        y, *plan = _output(x, across.shape[1] * across.shape[3], window)
+        self._library.flattened(_at(x), _at(across), _at(depth), _at(bias), _at(y), *plan)
+        return y
+
     def winograd(self, x: Tensor, packed: Tensor, after: After, window: Window, groups: int) -> Tensor:
-        """Convolution of stride 1 with 3 taps along one axis or both; packed as `pack_panels` does, point by point."""
+        """Convolution of stride 1 with 3 taps along one axis or both; packed as `winograd_pack` does."""
         points, panels, _, panel = packed.shape
         y, *plan = _output(x, panels * panel, window)
         per_tile = 4 * points * (x.shape[1] + panels * panel)
@@ -118,6 +134,31 @@ class Kernels:
         given = (_at(x), _at(packed), _at(after.bias), _at(y))
         self._library.winograd(*given, *plan, groups, block, after.c())
         return y
+
+    def winograd_pack(self, weight: Tensor, groups: int) -> Tensor:
+        """The weights at Winograd's points, P x O/panel x C/groups x panel; P = 36 or 6. They may lie in any order."""
+        outs, ins, *size = weight.shape
+        out, (by_out, *rest) = outs // groups, weight.stride()
+        points = 36 if size == [3, 3] else 6
+        packed = torch.empty(points, outs // self.panel, ins, self.panel)
+        at, window = _Strides(out * by_out, by_out, *rest), _Window(*size, *(1, 1, 0, 0, 1, 1))
+        self._library.winograd_pack(_at(weight), _at(packed), at, window, groups, out, ins)
+        return packed
+
+    def winograd_weights(self, x: Tensor, grad: Tensor, size: Sequence[int], window: Window, groups: int) -> Tensor:
+        """The gradient of the weights, of that size, by Winograd's way."""
+        _, *plan = _plan(tuple(x.shape), grad.shape[1], window)
+        points = torch.empty((36 if window.kh == window.kw else 6) * size[0] * size[1])
+        weight = torch.empty(tuple(size))
+        self._library.winograd_weights(_at(x), _at(grad), _at(points), _at(weight), *plan, groups, _TILES)
+        return weight
+
+    def max_pool_backward(self, x: Tensor, grad: Tensor, window: Window) -> Tensor:
+        """The gradient of the input of `max_pool`."""
+        to = torch.empty_like(x)
+        _, *plan = _plan(tuple(x.shape), x.shape[1], window)
+        self._library.max_pool_backward(_at(x), _at(grad), _at(to), *plan)
+        return to
 
     def max_pool(self, x: Tensor, window: Window) -> Tensor:
         """The largest of each window."""

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convscope.layers.family import channel_shuffle
-from convscope.layers.fast.operators import LAST, conv2d, max_pool2d, separable2d
+from convscope.layers.fast.operators import LAST, conv2d, flattened2d, max_pool2d, separable2d
 
 _ONEDNN = torch.ops.mkldnn
 
@@ -47,8 +47,8 @@ class Form(nn.Module):
 class ChannelsLast(Form):
     """PyTorch's own operator, on channels last."""
 
-    def run(self, x: Tensor) -> Tensor:
-        return self.plain(x)
+    def forward(self, x: Tensor) -> Tensor:
+        return self.plain(x.contiguous(memory_format=LAST) if x.dim() == 4 else x)
 
 
 @final
@@ -116,18 +116,17 @@ class Separable(Form):
         return separable2d(x, depth.weight, point.weight, point.bias, *window)
 
 
-@final
-class MergedDepthwise(Form):
-    """Two depthwise convolutions along different axes as the one that they are: column times row."""
+class _Merged(Form):
+    """A stack that ends in two depthwise convolutions along different axes: column times row is one."""
 
-    def __init__(self, plain: nn.Sequential, way: str) -> None:
+    def __init__(self, plain: nn.Sequential) -> None:
         super().__init__(plain)
-        self.way = way
         self._made_of: tuple[int, ...] = ()
         self._merged = torch.empty(0)
 
-    def _weight(self) -> Tensor:
-        weights = [part.weight for part in self.plain]
+    def weight(self) -> Tensor:
+        """The weight of the one depthwise convolution."""
+        weights = [part.weight for part in list(self.plain)[-2:]]
         if torch.is_grad_enabled() or any(w.is_inference() for w in weights):
             return weights[0] * weights[1]
         made_of = tuple(w._version for w in weights)
@@ -136,15 +135,35 @@ class MergedDepthwise(Form):
                 self._merged, self._made_of = weights[0] * weights[1], made_of
         return self._merged
 
-    def run(self, x: Tensor) -> Tensor:
-        first, second = self.plain
-        weight = self._weight()
+    def window(self) -> tuple[list[int], list[int], list[int]]:
+        """Its stride, padding and dilation."""
+        first, second = list(self.plain)[-2:]
         stride = [a * b for a, b in zip(first.stride, second.stride, strict=True)]
         padding = [a + b for a, b in zip(first.padding, second.padding, strict=True)]
-        dilation = [(first if k > 1 else second).dilation[i] for i, k in enumerate(first.kernel_size)]
+        return stride, padding, [(first if k > 1 else second).dilation[i] for i, k in enumerate(first.kernel_size)]
+
+
+@final
+class MergedDepthwise(_Merged):
+    """Two depthwise convolutions along different axes as the one that they are, by our own kernel or by oneDNN."""
+
+    def __init__(self, plain: nn.Sequential, way: str) -> None:
+        super().__init__(plain)
+        self.way = way
+
+    def run(self, x: Tensor) -> Tensor:
+        weight, bias = self.weight(), self.plain[-1].bias
         if self.way == "grouped":
-            return conv2d(x, weight, second.bias, stride, padding, dilation, len(weight), self.way)
-        return F.conv2d(x, weight, second.bias, stride, padding, dilation, len(weight))
+            return conv2d(x, weight, bias, *self.window(), len(weight), self.way)
+        return F.conv2d(x, weight, bias, *self.window(), len(weight))
+
+
+@final
+class Flattened(_Merged):
+    """1x1 and the two depthwise convolutions behind it in one pass, the two as one."""
+
+    def run(self, x: Tensor) -> Tensor:
+        return flattened2d(x, self.plain[0].weight, self.weight(), self.plain[-1].bias, *self.window())
 
 
 @final
@@ -197,9 +216,12 @@ class Shuffled(Form):
 class MaxPool(Form):
     """A max pooling by our own kernel."""
 
+    def __init__(self, plain: nn.MaxPool2d) -> None:
+        super().__init__(plain)
+        self._window = [pair(v) for v in (plain.kernel_size, plain.stride, plain.padding, plain.dilation)]
+
     def run(self, x: Tensor) -> Tensor:
-        p = self.plain
-        return max_pool2d(x, *(pair(v) for v in (p.kernel_size, p.stride, p.padding, p.dilation)))
+        return max_pool2d(x, *self._window)
 
 
 @final

@@ -86,6 +86,18 @@ inline Floats floats(size_t n) {
     return Floats((float*)std::aligned_alloc(64, lines * 64), std::free);
 }
 
+// Calls `some<R>` for runs of at most ROWS, nearly the same in length: in short ones sums would wait for themselves.
+template <int R, class Run> void exactly(const Run& run, int first, int count) {
+    if constexpr (R > 0) count == R ? run.template some<R>(first) : exactly<R - 1>(run, first, count);
+}
+template <class Run> void in_runs(const Run& run, int total) {
+    for (int first = 0, runs = ceil_div(total, ROWS); runs > 0; runs--) {
+        int count = ceil_div(total - first, runs);
+        exactly<ROWS>(run, first, count);
+        first += count;
+    }
+}
+
 // A product of matrices, a x w + bias: rows of `a` are `a_apart` floats apart; `w` is a panel, C x PANEL, of which N
 // vectors count.
 struct Product {
@@ -119,13 +131,44 @@ struct Product {
         }
     }
 
-    template <int N = 2> void all(int rows) const {
-        int r = 0;
-        for (; r + ROWS <= rows; r += ROWS) some<ROWS, N>(r);
-        for (; r + ROWS / 2 <= rows; r += ROWS / 2) some<ROWS / 2, N>(r);
-        for (; r + 2 <= rows; r += 2) some<2, N>(r);
-        for (; r < rows; r++) some<1, N>(r);
+    template <int N> struct Vectors {
+        const Product& product;
+        template <int R> void some(int row) const { product.some<R, N>(row); }
+    };
+    template <int N = 2> void all(int rows) const { in_runs(Vectors<N>{*this}, rows); }
+};
+
+// A product of a transposed matrix, added to y: rows of `a` and `b` are those that are summed over.
+struct Outer {
+    const float *a, *b;
+    float* y;
+    long a_apart, b_apart;
+    int rows;
+
+    template <int R> void some(int i) const {
+        using V = Vec<LANES>;
+        V left[R], right[R];
+        float* to = y + i * b_apart;
+#pragma GCC unroll 16
+        for (int r = 0; r < R; r++) left[r] = load<LANES>(to + r * b_apart), right[r] = load<LANES>(to + r * b_apart + LANES);
+        for (int t = 0; t < rows; t++) {
+            const float* from = a + t * a_apart + i;
+            V b_left = load<LANES>(b + t * b_apart), b_right = load<LANES>(b + t * b_apart + LANES);
+#pragma GCC unroll 16
+            for (int r = 0; r < R; r++) {
+                V value = from[r] - V{};
+                left[r] += value * b_left;
+                right[r] += value * b_right;
+            }
+        }
+#pragma GCC unroll 16
+        for (int r = 0; r < R; r++) {
+            store<LANES>(to + r * b_apart, left[r]);
+            store<LANES>(to + r * b_apart + LANES, right[r]);
+        }
     }
+
+    void all(int count) const { in_runs(*this, count); }
 };
 
 }  // namespace

@@ -1,8 +1,9 @@
 """The compiled kernels as operators of PyTorch, so that autograd, recording and `torch.compile` know them.
 
 `convscope::conv2d` is a convolution done in one of two ways, `convscope::separable2d` a depthwise one with a 1x1 behind
-it, `convscope::max_pool2d` a pooling. Gradients of inputs are convolutions again, and go the same way where the stride
-is 1. The functions of these names call the operators, or, where nobody listens (inference mode), what is behind them.
+it, `convscope::flattened2d` the two the other way round, `convscope::max_pool2d` a pooling. Gradients of inputs are
+convolutions again, and go the same way where the stride is 1; Winograd's has a way for those of weights as well.
+The functions of these names call the operators, or, where nobody listens (inference mode), what is behind them.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,13 +16,16 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from convscope.layers.fast.compiled import After, Kernels, Window, kernels
-from convscope.layers.fast.packing import pack_grouped, pack_panels, winograd_points
+from convscope.layers.fast.packing import pack_grouped, pack_panels
 
 LAST = torch.channels_last
 _LIBRARY = torch.library.Library("convscope", "DEF")
 _WINDOW = "int[] stride, int[] padding, int[] dilation"
 _LIBRARY.define(f"conv2d(Tensor x, Tensor weight, Tensor? bias, {_WINDOW}, int groups, str way) -> Tensor")
 _LIBRARY.define(f"separable2d(Tensor x, Tensor depth, Tensor point, Tensor? bias, {_WINDOW}) -> Tensor")
+_LIBRARY.define(f"flattened2d(Tensor x, Tensor across, Tensor depth, Tensor? bias, {_WINDOW}) -> Tensor")
+_LIBRARY.define(f"winograd_weights(Tensor x, Tensor grad, int[] size, {_WINDOW}, int groups) -> Tensor")
+_LIBRARY.define(f"max_pool2d_backward(Tensor x, Tensor grad, int[] size, {_WINDOW}) -> Tensor")
 _LIBRARY.define(f"max_pool2d(Tensor x, int[] size, {_WINDOW}) -> Tensor")
 
 
@@ -40,7 +44,7 @@ def can(way: str, weight: Tensor, *, stride: tuple[int, ...], groups: int) -> bo
         return False
     out, per, *size = weight.shape
     if way == "grouped":
-        fits = per in (1, 2, 4) and out == per * groups and out % 4 == 0
+        fits = per in (1, 2, 4, 8) and out == per * groups and out % 4 == 0
         return fits and (per == 1 or per <= found.lanes(out))
     if way == "pointwise":
         return size == [1, 1] and set(stride) == {1} and groups == 1 and out % (found.panel // 2) == 0
@@ -48,14 +52,14 @@ def can(way: str, weight: Tensor, *, stride: tuple[int, ...], groups: int) -> bo
     return set(stride) == {1} and one_axis_or_two and (out // groups) % found.panel == 0 and per * groups % 16 == 0
 
 
-def pack(way: str, weight: Tensor) -> Tensor:
+def pack(way: str, weight: Tensor, *, groups: int) -> Tensor:
     """The weights as the way reads them."""
     if way == "grouped":
         return pack_grouped(weight, lanes=there().lanes(weight.shape[0]))
     if way == "pointwise":
         full = F.pad(weight.flatten(1), (0, 0, 0, -weight.shape[0] % there().panel))
-        return pack_panels(full[None], panel=there().panel)
-    return pack_panels(winograd_points(weight), panel=there().panel)
+        return pack_panels(full[..., None, None], panel=there().panel)
+    return there().winograd_pack(weight, groups)
 
 
 class _Packed:
@@ -87,7 +91,7 @@ def _conv2d(  # noqa: PLR0913 - the arguments of the operator
     way: str,
 ) -> Tensor:
     window = _of(weight.shape[2:], stride, padding, dilation)
-    packed = _PACKED.get(weight, way, lambda w: pack(way, w))
+    packed = _PACKED.get(weight, way, lambda w: pack(way, w, groups=groups))
     x = x.contiguous(memory_format=LAST)
     if way == "grouped":
         return there().grouped(x, packed, After(bias), window)
@@ -109,13 +113,51 @@ def _separable2d(  # noqa: PLR0913 - the arguments of the operator
 ) -> Tensor:
     found = there()
     window = _of(depth.shape[2:], stride, padding, dilation)
-    packed_depth = _PACKED.get(depth, "grouped", lambda w: pack("grouped", w))
-    packed_point = _PACKED.get(point, "panels", lambda w: pack_panels(w.flatten(1).unsqueeze(0), panel=found.panel))
+    packed_depth = _PACKED.get(depth, "grouped", lambda w: pack("grouped", w, groups=len(w)))
+    packed_point = _PACKED.get(point, "panels", lambda w: pack_panels(w, panel=found.panel))
     return found.separable(x.contiguous(memory_format=LAST), packed_depth, packed_point, bias, window)
 
 
 def _separable2d_shape(x: Tensor, depth: Tensor, point: Tensor, bias: Any, *window: Any) -> Tensor:
     return _empty(x, point.shape[0], _of(depth.shape[2:], *window))
+
+
+def _flattened2d(  # noqa: PLR0913 - the arguments of the operator
+    x: Tensor,
+    across: Tensor,
+    depth: Tensor,
+    bias: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+) -> Tensor:
+    found = there()
+    window = _of(depth.shape[2:], stride, padding, dilation)
+    packed_across = _PACKED.get(across, "panels", lambda w: pack_panels(w, panel=found.panel))
+    packed_depth = _PACKED.get(depth, "grouped", lambda w: pack("grouped", w, groups=len(w)))
+    return found.flattened(x.contiguous(memory_format=LAST), packed_across, packed_depth, bias, window)
+
+
+def _flattened2d_shape(x: Tensor, across: Tensor, depth: Tensor, bias: Any, *window: Any) -> Tensor:
+    return _empty(x, len(across), _of(depth.shape[2:], *window))
+
+
+def _winograd_weights(  # noqa: PLR0913 - the arguments of the operator
+    x: Tensor,
+    grad: Tensor,
+    size: list[int],
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+) -> Tensor:
+    window = _of(size[2:], stride, padding, dilation)
+    x, grad = (t.contiguous(memory_format=LAST) for t in (x, grad))
+    return there().winograd_weights(x, grad, size, window, groups)
+
+
+def _winograd_weights_shape(x: Tensor, grad: Tensor, size: Any, *_: Any) -> Tensor:
+    return x.new_empty(size)
 
 
 def _max_pool2d(x: Tensor, size: list[int], stride: list[int], padding: list[int], dilation: list[int]) -> Tensor:
@@ -126,6 +168,17 @@ def _max_pool2d_shape(x: Tensor, size: Any, *window: Any) -> Tensor:
     return _empty(x, x.shape[1], _of(size, *window))
 
 
+def _max_pool2d_backward(
+    x: Tensor, grad: Tensor, size: list[int], stride: list[int], padding: list[int], dilation: list[int]
+) -> Tensor:
+    x, grad = (t.contiguous(memory_format=LAST) for t in (x, grad))
+    return there().max_pool_backward(x, grad, _of(size, stride, padding, dilation))
+
+
+def _max_pool2d_backward_shape(x: Tensor, *_: Any) -> Tensor:
+    return torch.empty_like(x, memory_format=LAST)
+
+
 def _keep_conv2d(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     x, weight, bias, ctx.stride, ctx.padding, ctx.dilation, ctx.groups, ctx.way = inputs
     ctx.bias_size = None if bias is None else [len(bias)]
@@ -133,13 +186,24 @@ def _keep_conv2d(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _conv2d_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    """Gradients of gradients are PyTorch's own: the ways here have none but those of inputs."""
     x, weight = ctx.saved_tensors
     grad, wanted = grad.contiguous(memory_format=LAST), list(ctx.needs_input_grad[:3])
-    grad_x = _grad_of_input(ctx, grad, weight) if wanted[0] else None
-    wanted[0] = wanted[0] and grad_x is None
-    window = (ctx.stride, ctx.padding, ctx.dilation, False, [0, 0], ctx.groups)
-    rest = torch.ops.aten.convolution_backward(grad, x, weight, ctx.bias_size, *window, wanted)
-    return (rest[0] if grad_x is None else grad_x, rest[1], rest[2], None, None, None, None, None)
+    found: list[Tensor | None] = [None, None, None]
+    if wanted[0]:
+        found[0] = _grad_of_input(ctx, grad, weight)
+    if ctx.way == "winograd" and not torch.is_grad_enabled():
+        window = (ctx.stride, ctx.padding, ctx.dilation)
+        if wanted[1]:
+            found[1] = torch.ops.convscope.winograd_weights(x, grad, weight.shape, *window, ctx.groups)
+        if wanted[2]:
+            found[2] = grad.permute(0, 2, 3, 1).flatten(0, 2).sum(0)
+    left = [want and done is None for want, done in zip(wanted, found, strict=True)]
+    if any(left):
+        window = (ctx.stride, ctx.padding, ctx.dilation, False, [0, 0], ctx.groups)
+        rest = torch.ops.aten.convolution_backward(grad, x, weight, ctx.bias_size, *window, left)
+        found = [own if own is not None else other for own, other in zip(found, rest, strict=True)]
+    return (*found, None, None, None, None, None)
 
 
 def _grad_of_input(ctx: Any, grad: Tensor, weight: Tensor) -> Tensor | None:
@@ -152,7 +216,7 @@ def _grad_of_input(ctx: Any, grad: Tensor, weight: Tensor) -> Tensor | None:
     return torch.ops.convscope.conv2d(grad, turned, None, [1, 1], padding, ctx.dilation, ctx.groups, ctx.way)
 
 
-def _keep_separable2d(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+def _keep_stack(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     *tensors, stride, padding, dilation = inputs
     ctx.window = (stride, padding, dilation)
     ctx.save_for_backward(*tensors)
@@ -166,13 +230,24 @@ def _separable2d_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return (*_grads(again, ctx, grad), None, None, None)
 
 
+def _flattened2d_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def again(x: Tensor, across: Tensor, depth: Tensor, bias: Tensor | None) -> Tensor:
+        between = F.conv2d(x, across)
+        return torch.ops.convscope.conv2d(between, depth, bias, *ctx.window, len(depth), "grouped")
+
+    return (*_grads(again, ctx, grad), None, None, None)
+
+
 def _keep_max_pool2d(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     x, *ctx.window = inputs
     ctx.save_for_backward(x)
 
 
-def _max_pool2d_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    return (*_grads(lambda x: F.max_pool2d(x, *ctx.window), ctx, grad), None, None, None, None)
+def _max_pool2d_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    (x,) = ctx.saved_tensors
+    if torch.is_grad_enabled():
+        return (*_grads(lambda x: F.max_pool2d(x, *ctx.window), ctx, grad), None, None, None, None)
+    return torch.ops.convscope.max_pool2d_backward(x, grad, *ctx.window), None, None, None, None
 
 
 def _grads(again: Callable[..., Tensor], ctx: Any, grad: Tensor) -> list[Tensor | None]:
@@ -195,14 +270,23 @@ def _empty(x: Tensor, channels: int, window: Window) -> Tensor:
     return torch.empty(size, dtype=x.dtype, device=x.device, memory_format=LAST)
 
 
-for _name, _run, _shape, _backward, _setup in (
-    ("conv2d", _conv2d, _conv2d_shape, _conv2d_backward, _keep_conv2d),
-    ("separable2d", _separable2d, _separable2d_shape, _separable2d_backward, _keep_separable2d),
-    ("max_pool2d", _max_pool2d, _max_pool2d_shape, _max_pool2d_backward, _keep_max_pool2d),
+for _name, _run, _shape in (
+    ("conv2d", _conv2d, _conv2d_shape),
+    ("separable2d", _separable2d, _separable2d_shape),
+    ("flattened2d", _flattened2d, _flattened2d_shape),
+    ("max_pool2d", _max_pool2d, _max_pool2d_shape),
+    ("winograd_weights", _winograd_weights, _winograd_weights_shape),
+    ("max_pool2d_backward", _max_pool2d_backward, _max_pool2d_backward_shape),
 ):
     _LIBRARY.impl(_name, _run, "CPU")
     torch.library.register_fake(f"convscope::{_name}", _shape, lib=_LIBRARY)
-    torch.library.register_autograd(f"convscope::{_name}", _backward, setup_context=_setup, lib=_LIBRARY)
+for _name, _gradient, _setup in (
+    ("conv2d", _conv2d_backward, _keep_conv2d),
+    ("separable2d", _separable2d_backward, _keep_stack),
+    ("flattened2d", _flattened2d_backward, _keep_stack),
+    ("max_pool2d", _max_pool2d_gradient, _keep_max_pool2d),
+):
+    torch.library.register_autograd(f"convscope::{_name}", _gradient, setup_context=_setup, lib=_LIBRARY)
 
 
 def _called(run: Callable[..., Tensor], operator: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -217,4 +301,5 @@ def _called(run: Callable[..., Tensor], operator: Callable[..., Tensor]) -> Call
 
 conv2d = _called(_conv2d, torch.ops.convscope.conv2d)
 separable2d = _called(_separable2d, torch.ops.convscope.separable2d)
+flattened2d = _called(_flattened2d, torch.ops.convscope.flattened2d)
 max_pool2d = _called(_max_pool2d, torch.ops.convscope.max_pool2d)

@@ -35,7 +35,7 @@ def ways(layer: nn.Module, example: Tensor, *, training: bool) -> Iterator[Way]:
         yield Way("one convolution a phase", lambda: forms.Phases(copy.deepcopy(layer)))
     elif isinstance(layer, nn.MaxPool2d):
         plain = not (layer.return_indices or layer.ceil_mode)
-        if plain and not training and kernels() and example.shape[1] % 4 == 0:
+        if plain and kernels() and example.shape[1] % 4 == 0:
             yield Way("own kernel", lambda: forms.MaxPool(copy.deepcopy(layer)))
     elif isinstance(layer, nn.AvgPool2d):
         yield from _of_average(layer, example.shape[1])
@@ -77,6 +77,9 @@ def _of_average(layer: nn.AvgPool2d, channels: int) -> Iterator[Way]:
 
 def _of_stack(layer: nn.Sequential, example: Tensor, training: bool) -> Iterator[Way]:
     first, second = (layer[0], layer[-1]) if len(layer) == 2 else (None, None)
+    convs = [part for part in layer if isinstance(part, nn.Conv2d)]
+    if len(layer) == len(convs) == 3 and _is_flattened(*convs):
+        yield Way("own kernel, all in one pass", lambda: forms.Flattened(copy.deepcopy(layer)))
     if isinstance(first, nn.Conv2d) and isinstance(second, nn.Conv2d):
         if _is_depthwise_then_pointwise(first, second):
             yield Way("own kernel, both in one pass", lambda: forms.Separable(copy.deepcopy(layer)))
@@ -101,6 +104,14 @@ def _is_depthwise_then_pointwise(first: nn.Conv2d, second: nn.Conv2d) -> bool:
     return (
         found is not None and pointwise and unpadded and depthwise and ours and second.out_channels % found.panel == 0
     )
+
+
+def _is_flattened(across: nn.Conv2d, down: nn.Conv2d, along: nn.Conv2d) -> bool:
+    found = kernels()
+    pointwise = across.kernel_size == (1, 1) and across.stride == (1, 1) and across.groups == 1
+    unpadded = across.padding in ((0, 0), "valid") and across.bias is None
+    fits = found is not None and across.out_channels % found.panel == 0
+    return fits and pointwise and unpadded and _are_depthwise_along_two_axes(down, along)
 
 
 def _are_depthwise_along_two_axes(first: nn.Conv2d, second: nn.Conv2d) -> bool:

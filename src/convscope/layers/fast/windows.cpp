@@ -78,11 +78,13 @@ template <int L, int PER, template <int> class Act, bool OVERLAP> struct Row {
     // Any window: a weight is read once and serves R outputs.
     void apart(V* sum, const float* from, const float* w) const {
         long step = a.k.sw * a.x_apart;
-        for (int k = 0; k < a.k.kw; k++, from += a.k.dw * a.x_apart, w += PER * L)
+        for (int k = 0; k < a.k.kw; k++, from += a.k.dw * a.x_apart, w += PER * L) {
+#pragma GCC unroll 8
             for (int g = 0; g < PER; g++) {
 #pragma GCC unroll 16
                 for (int r = 0; r < R; r++) Act<L>::add(sum[r], spread(load<L>(from + r * step), g), w + g * L);
             }
+        }
     }
 
     // An input is read, and spread, once and serves every window that holds it. Sums take turns, so that none waits.
@@ -90,7 +92,7 @@ template <int L, int PER, template <int> class Act, bool OVERLAP> struct Row {
         V v[R + 2], own[R + 2];
 #pragma GCC unroll 16
         for (int j = 0; j < R + 2; j++) v[j] = load<L>(from + j * a.x_apart);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int g = 0; g < PER; g++) {
 #pragma GCC unroll 16
             for (int j = 0; j < R + 2; j++) own[j] = spread(v[j], g);
@@ -186,36 +188,95 @@ template <int L, int R> void add_taps(float* sums, const float* x, long step, lo
 
 // Large kernels: one vector of channels is copied out with its border of zeros. A row of weights and a row of inputs
 // then serve a whole row of outputs from the first-level cache.
+template <int L> struct Block {
+    const Layer& a;
+    float *padded, *sums;
+    int wide, channel;
+    long step = a.k.sw * L, gap = a.k.dw * L;
+
+    void copy(int n) const {
+        std::fill_n(padded, (size_t)a.s.h * wide * L, 0.f);
+        for (int i = 0; i < a.s.h; i++)
+            for (int j = 0; j < a.s.w; j++)
+                store<L>(padded + ((long)i * wide + j + a.k.pw) * L,
+                         load<L>(a.x + (((long)n * a.s.h + i) * a.s.w + j) * a.s.c + channel));
+    }
+
+    // Sums of the row `i` in runs of R; a run passes over the taps that meet nothing but zeros.
+    template <int R> void row(int i) const {
+        int top = i * a.k.sh - a.k.ph;
+        Taps down(top, a.s.h, a.k.kh, a.k.dh);
+        for (int j = 0; j < a.s.out_w; j += R) {
+            int left = j * a.k.sw - a.k.pw, right = left + (R - 1) * a.k.sw;
+            int first = Taps(right, a.s.w, a.k.kw, a.k.dw).first, last = Taps(left, a.s.w, a.k.kw, a.k.dw).last;
+            for (int t = down.first; t < down.last && first < last; t++)
+                add_taps<L, R>(sums + j * L, padded + (long)(top + t * a.k.dh) * wide * L + j * step + first * gap, step,
+                               gap, a.w + ((long)channel * a.k.kh + t * L) * a.k.kw + first * L, last - first);
+        }
+    }
+};
+
 template <int L> void blocks_of(const Layer& a, float* y) {
+    constexpr int LONG = ROWS, SHORT = ROWS / 2 + 1;
     const Shape& s = a.s;
-    const Window& k = a.k;
-    int high = s.h + 2 * k.ph, wide = s.w + 2 * k.pw, vectors = s.c / L;
-    long step = k.sw * L, gap = k.dw * L;
+    int vectors = s.c / L, by_long = ceil_div(s.out_w, LONG) * LONG, by_short = ceil_div(s.out_w, SHORT) * SHORT;
+    int columns = std::min(by_long, by_short);  // those behind out_w are not kept
+    int wide = std::max(s.w + 2 * a.k.pw, (columns - 1) * a.k.sw + (a.k.kw - 1) * a.k.dw + 1);
 #pragma omp parallel for schedule(dynamic, 1)
     for (int item = 0; item < s.n * vectors; item++) {
         int n = item / vectors, channel = item % vectors * L;
-        float* padded = scratch((size_t)(high * wide + s.out_w) * L);
-        float* sums = padded + (long)high * wide * L;
-        std::fill_n(padded, (size_t)high * wide * L, 0.f);
-        for (int i = 0; i < s.h; i++)
-            for (int j = 0; j < s.w; j++)
-                store<L>(padded + ((long)(i + k.ph) * wide + j + k.pw) * L,
-                         load<L>(a.x + (((long)n * s.h + i) * s.w + j) * s.c + channel));
+        float* padded = scratch(((size_t)s.h * wide + columns) * L);
+        Block<L> block{a, padded, padded + (long)s.h * wide * L, wide, channel};
+        block.copy(n);
         for (int i = 0; i < s.out_h; i++) {
-            for (int j = 0; j < s.out_w; j++) store<L>(sums + j * L, a.bias ? load<L>(a.bias + channel) : Vec<L>{});
-            for (int t = 0; t < k.kh; t++) {
-                const float* x = padded + (long)(i * k.sh + t * k.dh) * wide * L;
-                const float* w = a.w + ((long)channel * k.kh + t * L) * k.kw;
-                int j = 0, half = ROWS / 2;
-                for (; j + ROWS <= s.out_w; j += ROWS)
-                    add_taps<L, ROWS>(sums + j * L, x + j * step, step, gap, w, k.kw);
-                for (; j + half <= s.out_w; j += half)
-                    add_taps<L, ROWS / 2>(sums + j * L, x + j * step, step, gap, w, k.kw);
-                for (; j < s.out_w; j++) add_taps<L, 1>(sums + j * L, x + j * step, step, gap, w, k.kw);
-            }
+            for (int j = 0; j < columns; j++)
+                store<L>(block.sums + j * L, a.bias ? load<L>(a.bias + channel) : Vec<L>{});
+            by_short < by_long ? block.template row<SHORT>(i) : block.template row<LONG>(i);
             for (int j = 0; j < s.out_w; j++)
-                store<L>(y + (((long)n * s.out_h + i) * s.out_w + j) * s.c + channel,
-                         a.after.apply<L>(load<L>(sums + j * L), 0));
+                store<L>(y + (((long)n * s.out_h + i) * s.out_w + j) * s.c + channel, a.after.apply<L>(load<L>(block.sums + j * L), 0));
+        }
+    }
+}
+
+// Input rows [first, last) of one picture.
+struct Band { int n, first, last; };
+
+// The gradients that reach a band: every window that meets it is gone through, also for places outside.
+template <int L> void spread_largest(const float* x, const float* grad, float* to, const Shape& s, const Window& k, Band b) {
+    using V = Vec<L>;
+    using M = typename Vector<L>::Mask;
+    std::fill_n(to + ((long)b.n * s.h + b.first) * s.w * s.c, (size_t)(b.last - b.first) * s.w * s.c, 0.f);
+    int before = b.first + k.ph - k.dh * (k.kh - 1);
+    int rows = std::min(s.out_h, (b.last - 1 + k.ph) / k.sh + 1);
+    for (int i = before > 0 ? ceil_div(before, k.sh) : 0; i < rows; i++) {
+        int top = i * k.sh - k.ph;
+        Taps down(top, s.h, k.kh, k.dh);
+        for (int j = 0; j < s.out_w; j++) {
+            int left = j * k.sw - k.pw;
+            Taps along(left, s.w, k.kw, k.dw);
+            auto place = [&](int t, int u) {
+                return (((long)b.n * s.h + top + t * k.dh) * s.w + left + u * k.dw) * s.c;
+            };
+            const float* given = grad + (((long)b.n * s.out_h + i) * s.out_w + j) * s.c;
+            for (int c = 0; c < s.c; c += L) {
+                V best = V{} - __builtin_inff();
+                M at = M{} + down.first * k.kw + along.first;
+                for (int t = down.first; t < down.last; t++)
+                    for (int u = along.first; u < along.last; u++) {
+                        V value = load<L>(x + place(t, u) + c);
+                        M larger = (value > best) | (value != value);
+                        best = larger ? value : best, at = larger ? M{} + (t * k.kw + u) : at;
+                    }
+                V g = load<L>(given + c);
+                for (int t = down.first; t < down.last; t++) {
+                    int row = top + t * k.dh;
+                    if (row < b.first || row >= b.last) continue;
+                    for (int u = along.first; u < along.last; u++) {
+                        float* p = to + place(t, u) + c;
+                        store<L>(p, load<L>(p) + (at == M{} + (t * k.kw + u) ? g : V{}));
+                    }
+                }
+            }
         }
     }
 }
@@ -234,12 +295,13 @@ extern "C" {
 int panel() { return PANEL; }
 int lanes(int channels) { return lanes_for(channels); }
 
-// Each output channel sees `per` input channels (1, 2 or 4), as many as its group has outputs.
+// Each output channel sees `per` input channels (1, 2, 4 or 8), as many as its group has outputs.
 // w: blocks x kh x kw x per x lanes. Nothing is added; bounds are kept.
 void grouped(const float* x, const float* w, const float* bias, float* y, Shape s, Window k, int per, After after) {
     Layer a(x, w, bias, s, k);
     a.after = after;
     if (per == 1 && k.kw > 7) return blocks(a, y);
+    if (per == 8) return rows(a, sums_of<8>(s.c, k), y);
     rows(a, per == 1 ? sums_of<1>(s.c, k) : per == 2 ? sums_of<2>(s.c, k) : sums_of<4>(s.c, k), y);
 }
 
@@ -275,5 +337,42 @@ void separable(const float* x, const float* w, const float* point, const float* 
             Product{between, point + (long)o * s.c, bias ? bias + o : nullptr, out + o, s.c, s.out_c, s.c}
                 .all((last - first) * s.out_w);
     });
+}
+
+// 1x1, then depthwise: a band of the 1x1's rows stays in the second-level cache until the depthwise one has used it.
+// across: panels x C x PANEL.
+void flattened(const float* x, const float* across, const float* w, const float* bias, float* y, Shape s, Window k) {
+    constexpr long MOST = 1 << 18;  // floats of a band
+    int inner = s.c, span = k.dh * (k.kh - 1) + 1;
+    s.c = s.out_c;
+    long rows_fit = std::max(1L, (MOST / ((long)s.w * s.c) - span) / k.sh);
+    long bands = ceil_div(s.out_h, (int)std::min(rows_fit, (long)ceil_div(s.n * s.out_h, omp_get_max_threads())));
+    int band = ceil_div(s.out_h, (int)bands);
+    RowOf row = sums_of<1>(s.c, k);
+#pragma omp parallel for schedule(dynamic, 1) collapse(2)
+    for (int n = 0; n < s.n; n++)
+        for (int first = 0; first < s.out_h; first += band) {
+            int last = std::min(first + band, s.out_h), top = first * k.sh - k.ph;
+            int low = std::min(std::max(top, 0), s.h), high = std::max(low, std::min((last - 1) * k.sh - k.ph + span, s.h));
+            float* between = scratch((size_t)(high - low) * s.w * s.c);
+            for (int i = low; i < high; i++)
+                for (int o = 0; o < s.c; o += PANEL)
+                    Product{x + ((long)n * s.h + i) * s.w * inner, across + (long)o * inner, nullptr,
+                            between + (long)(i - low) * s.w * s.c + o, inner, s.c, inner}.all(s.w);
+            Shape part = s;
+            Window window = k;
+            part.h = high - low, window.ph = low - top;
+            Layer a(between, w, bias, part, window);
+            for (int i = first; i < last; i++) row(a, 0, i - first, y + ((long)n * s.out_h + i) * s.out_w * s.c);
+        }
+}
+
+// The gradient of max_pool's input: each output's goes to the place of its largest, the first of equals, the last NaN.
+void max_pool_backward(const float* x, const float* grad, float* to, Shape s, Window k) {
+    int bands = std::min(s.h, ceil_div(4 * omp_get_max_threads(), s.n)), high = ceil_div(s.h, bands);
+    auto each = s.c % LANES ? spread_largest<4> : spread_largest<LANES>;
+#pragma omp parallel for schedule(dynamic, 1) collapse(2)
+    for (int n = 0; n < s.n; n++)
+        for (int first = 0; first < s.h; first += high) each(x, grad, to, s, k, {n, first, std::min(first + high, s.h)});
 }
 }  // extern "C"

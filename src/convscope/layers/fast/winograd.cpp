@@ -2,6 +2,8 @@
 
 #include "kernels.h"
 
+#include <type_traits>
+
 namespace {
 
 // Winograd's transforms for 4 outputs and 3 taps, from 6 inputs (Lavin & Gray 2015, arXiv:1509.09308).
@@ -13,6 +15,21 @@ template <class V> void to_products(V d[6]) {
 template <class V> void to_outputs(const V m[6], V y[4]) {
     V a = m[1] + m[2], b = m[1] - m[2], c = m[3] + m[4], e = m[3] - m[4];
     y[0] = m[0] + a + c, y[1] = b + 2.f * e, y[2] = a + 4.f * c, y[3] = b + 8.f * e + m[5];
+}
+
+// The transpose of `to_outputs`, and the transform of weights with its transpose.
+template <class V> void from_outputs(const V y[4], V m[6]) {
+    V a = y[0] + y[2], b = y[1] + y[3], c = y[0] + 4.f * y[2], e = 2.f * y[1] + 8.f * y[3];
+    m[0] = y[0], m[1] = a + b, m[2] = a - b, m[3] = c + e, m[4] = c - e, m[5] = y[3];
+}
+inline void to_points(const double w[3], double u[6]) {
+    double sum = w[0] + w[2], near = w[0] / 24 + w[2] / 6;
+    u[0] = w[0] / 4, u[1] = -(sum + w[1]) / 6, u[2] = -(sum - w[1]) / 6;
+    u[3] = near + w[1] / 12, u[4] = near - w[1] / 12, u[5] = w[2];
+}
+inline void from_points(const double u[6], double w[3]) {
+    double a = u[1] + u[2], b = u[3] + u[4];
+    w[0] = u[0] / 4 - a / 6 + b / 24, w[1] = (u[2] - u[1]) / 6 + (u[3] - u[4]) / 12, w[2] = -a / 6 + b / 6 + u[5];
 }
 
 // Tiles of DOWN x ALONG outputs: 4 along an axis where the kernel has 3 taps, 1 where it has one.
@@ -80,6 +97,51 @@ template <int DOWN, int ALONG> struct Winograd {
         }
     }
 
+    // One tile's gradients, transformed as the transpose of `outputs` does; those outside are zero.
+    void gradients(Tile t, const float* grad, float* m, long plane) const {
+        for (int c = 0; c < a.s.out_c; c += LANES) {
+            V half[IN_H][ALONG], row[6], given[4];
+            for (int j = 0; j < ALONG; j++) {
+                for (int i = 0; i < DOWN; i++) {
+                    int y = t.top + i * a.k.dh, x = t.left + j * a.k.dw;
+                    bool inside = y < a.s.out_h && x < a.s.out_w;
+                    const float* from = grad + (((long)t.n * a.s.out_h + y) * a.s.out_w + x) * a.s.out_c + c;
+                    given[i] = inside ? load<LANES>(from) : V{};
+                }
+                if (DOWN == 4) from_outputs(given, row); else row[0] = given[0];
+                for (int i = 0; i < IN_H; i++) half[i][j] = row[i];
+            }
+            for (int i = 0; i < IN_H; i++) {
+                if (ALONG == 4) from_outputs(half[i], row); else row[0] = half[i][0];
+                for (int j = 0; j < IN_W; j++) store<LANES>(m + (i * IN_W + j) * plane + c, row[j]);
+            }
+        }
+    }
+
+    // The gradient of the weights at Winograd's points: points x C/groups x O, to which every tile adds.
+    void weights(const float* grad, float* points, int groups, int block) const {
+        int C = a.s.c, O = a.s.out_c, in = C / groups, out = O / groups, panels = O / PANEL;
+        int tiles = a.s.n * a.k.dh * a.k.dw * tiles_h * tiles_w;
+        long v_plane = (long)block * C, m_plane = (long)block * O;
+        Floats v = floats(POINTS * v_plane), m = floats(POINTS * m_plane);
+        std::fill_n(points, (size_t)POINTS * in * O, 0.f);
+#pragma omp parallel
+        for (int first = 0; first < tiles; first += block) {
+            int count = std::min(block, tiles - first);
+#pragma omp for schedule(static)
+            for (int t = 0; t < count; t++) {
+                transform(tile(first + t), v.get() + (long)t * C, v_plane);
+                gradients(tile(first + t), grad, m.get() + (long)t * O, m_plane);
+            }
+#pragma omp for schedule(static)
+            for (int item = 0; item < POINTS * panels; item++) {
+                int p = item / panels, o = item % panels * PANEL;
+                Outer{v.get() + p * v_plane + o / out * in, m.get() + p * m_plane + o,
+                      points + (long)p * in * O + o, C, O, count}.all(in);
+            }
+        }
+    }
+
     // `block` tiles at a time, so that their transformed values stay in the second-level cache.
     void run(float* y, int groups, int block) const {
         int C = a.s.c, O = a.s.out_c, in = C / groups, out = O / groups;
@@ -102,20 +164,81 @@ template <int DOWN, int ALONG> struct Winograd {
     }
 };
 
-template <int DOWN, int ALONG> void winograd_run(const Layer& a, float* y, int groups, int block, After after) {
+// Calls `body` with the Winograd that the window asks for.
+template <class Body> void with_winograd(const Layer& a, After after, Body body) {
     Floats zeros = floats(a.s.c);
     std::fill_n(zeros.get(), a.s.c, 0.f);
-    int tiles_h = ceil_div(ceil_div(a.s.out_h, a.k.dh), DOWN), tiles_w = ceil_div(ceil_div(a.s.out_w, a.k.dw), ALONG);
-    Winograd<DOWN, ALONG>{a, zeros.get(), tiles_h, tiles_w, after}.run(y, groups, block);
+    auto tiles = [](int out, int gap, int along) { return ceil_div(ceil_div(out, gap), along); };
+    auto call = [&](auto down, auto along) {
+        constexpr int D = decltype(down)::value, A = decltype(along)::value;
+        body(Winograd<D, A>{a, zeros.get(), tiles(a.s.out_h, a.k.dh, D), tiles(a.s.out_w, a.k.dw, A), after});
+    };
+    std::integral_constant<int, 4> four;
+    std::integral_constant<int, 1> one;
+    if (a.k.kh == 3 && a.k.kw == 3) call(four, four);
+    else if (a.k.kh == 3) call(four, one);
+    else call(one, four);
+}
+
+// The taps of one kernel become its points, or points taps: `change` goes along each axis that has more than one.
+template <class Change> void both_axes(double d[6][6], const Window& k, Change change) {
+    double from[6], to[6] = {};
+    for (int j = 0; j < 6 && k.kh > 1; j++) {
+        for (int i = 0; i < 6; i++) from[i] = d[i][j];
+        change(from, to);
+        for (int i = 0; i < 6; i++) d[i][j] = to[i];
+    }
+    for (int i = 0; i < 6 && k.kw > 1; i++) {
+        std::copy_n(d[i], 6, from);
+        change(from, d[i]);
+    }
 }
 
 }  // namespace
 
-// Winograd along the axes that have 3 taps. w: points x panels x C/groups x PANEL.
-extern "C" void winograd(const float* x, const float* w, const float* bias, float* y, Shape s, Window k, int groups,
-                         int block, After after) {
-    Layer a(x, w, bias, s, k);
-    if (k.kh == 3 && k.kw == 3) winograd_run<4, 4>(a, y, groups, block, after);
-    else if (k.kh == 3) winograd_run<4, 1>(a, y, groups, block, after);
-    else winograd_run<1, 4>(a, y, groups, block, after);
+// Where the parts of a weight lie: floats from one group, output of a group, input of a group, row and column to the next.
+struct Strides { long group, out, in, h, w; };
+
+extern "C" {
+
+// Weights at Winograd's points, in panels: points x panels x C/groups x PANEL.
+void winograd_pack(const float* w, float* packed, Strides at, Window k, int groups, int out, int in) {
+    int panels = groups * out / PANEL, h = k.kh > 1 ? 6 : 1, wide = k.kw > 1 ? 6 : 1;
+#pragma omp parallel for schedule(static)
+    for (int item = 0; item < panels * in; item++)
+        for (int lane = 0; lane < PANEL; lane++) {
+            int o = item / in * PANEL + lane, i = item % in;
+            const float* from = w + o / out * at.group + o % out * at.out + i * at.in;
+            double d[6][6] = {};
+            for (int y = 0; y < k.kh; y++)
+                for (int x = 0; x < k.kw; x++) d[y][x] = from[y * at.h + x * at.w];
+            both_axes(d, k, to_points);
+            for (int p = 0; p < h * wide; p++)
+                packed[((long)p * panels * in + item) * PANEL + lane] = (float)d[p / wide][p % wide];
+        }
 }
+
+// The gradient of the weights, O x C/groups x kh x kw. points: memory for points x C/groups x O.
+void winograd_weights(const float* x, const float* grad, float* points, float* w, Shape s, Window k, int groups,
+                      int block) {
+    with_winograd(Layer(x, nullptr, nullptr, s, k), NOTHING, [&](const auto& it) {
+        it.weights(grad, points, groups, block);
+    });
+    int in = s.c / groups, h = k.kh > 1 ? 6 : 1, wide = k.kw > 1 ? 6 : 1;
+#pragma omp parallel for schedule(static)
+    for (int o = 0; o < s.out_c; o++)
+        for (int i = 0; i < in; i++) {
+            double d[6][6] = {};
+            for (int p = 0; p < h * wide; p++) d[p / wide][p % wide] = points[((long)p * in + i) * s.out_c + o];
+            both_axes(d, k, from_points);
+            float* to = w + ((long)o * in + i) * k.kh * k.kw;
+            for (int t = 0; t < k.kh * k.kw; t++) to[t] = (float)d[t / k.kw][t % k.kw];
+        }
+}
+
+// Winograd along the axes that have 3 taps. w: points x panels x C/groups x PANEL.
+void winograd(const float* x, const float* w, const float* bias, float* y, Shape s, Window k, int groups, int block,
+              After after) {
+    with_winograd(Layer(x, w, bias, s, k), after, [&](const auto& it) { it.run(y, groups, block); });
+}
+}  // extern "C"
