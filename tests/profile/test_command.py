@@ -40,8 +40,10 @@ def test_the_table_is_as_long_as_was_asked_for(call):
     assert "what would help" not in text
 
 
-def test_a_picture_that_cannot_be_written_is_refused_before_the_work(call):
+def test_a_picture_that_cannot_be_written_is_refused_before_the_work(call, tmp_path):
+    folder = tmp_path / "f.svg"
+    folder.mkdir()
     with pytest.raises(InputError, match="is a folder"):
-        call("LeNet5", "--flame", ".")
+        call("LeNet5", "--flame", folder)
     with pytest.raises(InputError, match="let the name end in one of them"):
         call("LeNet5", "--flame", "f.bmp")

@@ -289,7 +289,7 @@ def _check_labels(data: SampleSet) -> None:
     for index, sample in enumerate(data.samples):
         wrong = "has no class" if sample.label is None else _wrong_label(sample.label, len(data.classes))
         if wrong:
-            raise DataError(f"{_named(sample, index)}: {wrong}")
+            raise DataError(f"{_named(sample, index)}: {wrong}; give each picture one of the classes")
 
 
 _CHECKS = {"classify": _check_labels, "detect": _check_boxes, "segment": _check_masks}

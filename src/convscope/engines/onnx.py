@@ -1,6 +1,7 @@
 """ONNX: written by PyTorch's exporter, run by ONNX Runtime."""
 
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -104,5 +105,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _brief(error: Exception) -> str:
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    """Its first line, of what stands above the exporter's own coloured advice."""
+    plain = re.sub(r"\x1b\[[0-9;]*m|This is step .*", "", str(error))
+    lines = [line.strip() for line in plain.splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:200] if lines else 'no message'}"

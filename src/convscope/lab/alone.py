@@ -104,8 +104,8 @@ def _check(session: Any, key: str, most: int) -> None:
     size = (made + sum(prod(v.shape) for v in recording.params)) * 4 * 4 // 3
     if size > most or not all(v.id in recording.tensors for op in recording.ops for v in op.outputs[:1]):
         raise InputError(
-            f"a page of this network would take about {size / 2**20:,.0f} MiB, and {most // 2**20} MiB are the most; "
-            "take a smaller network, or a smaller picture (--input)"
+            f"export: a page of this network would take about {size / 2**20:,.0f} MiB, and {most // 2**20} MiB are "
+            "the most; take a smaller network, or a smaller picture (--input)"
         )
 
 

@@ -19,7 +19,7 @@ class Recorded:
         size = recording.inputs[0].shape if recording.inputs else ()
         if len(size) != 4 or size[0] != 1:
             shape = "x".join(map(str, size)) or "nothing"
-            raise InputError(f"widget: the recording read {shape}, but one picture, 1xCxHxW, can be shown")
+            raise InputError(f"widget: the recording read {shape}, but one picture can be shown; give 1xCxHxW")
         if not all(v.id in recording.tensors for op in recording.ops for v in op.outputs[:1]):
             raise InputError("widget: the recording kept no values; make it by record(model, x, keep=lambda op: True)")
         pixels = _pixels(image)
@@ -45,7 +45,7 @@ class Recorded:
         Raises: MissingError if another is asked for.
         """
         if key != GIVEN:
-            raise MissingError(f"picture {key[:40]!r}: a recording has one picture, given")
+            raise MissingError(f"picture {key[:40]!r}: there are no others than {GIVEN!r}")
         return self._shown
 
     def look(self, key: str, index: int | None = None) -> Look:

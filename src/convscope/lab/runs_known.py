@@ -116,7 +116,7 @@ class RunsKnown:
     def _classifier(self, number: int) -> Measured:
         measured = self._measure(number)
         if getattr(measured.images, "task", "classify") != "classify":
-            raise MissingError(f"run {number}: did not learn to classify")
+            raise MissingError(f"run {number}: did not learn to classify; ask for its other pages")
         return measured
 
     def _part(self, number: int, task: str) -> Measured:
@@ -124,7 +124,7 @@ class RunsKnown:
         measured = self._measure(number)
         part = measured.parts().get(task, measured)
         if part.images.task != task or task not in ("detect", "segment"):
-            raise MissingError(f"run {number}: did not learn to {task[:20]}")
+            raise MissingError(f"run {number}: did not learn to {task[:20]}; ask for its other pages")
         return part
 
     def _measure(self, number: int) -> Measured:
