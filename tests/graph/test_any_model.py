@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
+from networks import packed_count
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -180,7 +181,7 @@ def test_it_is_recorded_summarised_replayed_to_the_same_and_not_changed(name, ke
     assert same(before, snapshot(model))
     assert all(torch.equal(a, b) for a, b in zip(tensors_of(x), tensors_of(given), strict=True))
     summary = summarize(recording)
-    assert summary.total.params == sum(p.numel() for p in model.parameters())
+    assert summary.total.params == sum(p.numel() for p in model.parameters()) + packed_count(model)
     assert str(summary)
     replayed = replay(recording, model, *x)
     with torch.no_grad(), torch.compiler.set_stance("force_eager"):

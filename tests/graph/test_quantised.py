@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from networks import packed_count
 from torch import nn
 from torchvision import models
 from torchvision.models import quantization
@@ -24,15 +25,6 @@ def plain_initialisation():
             if name.endswith("_") and not name.startswith("_"):
                 patch.setattr(nn.init, name, lambda tensor, *args, **kwargs: tensor.detach().fill_(0.01))
         yield
-
-
-def packed_count(model):
-    """Elements of the weights and biases that the quantised layers give when they are asked."""
-    count = 0
-    for module in model.modules():
-        if callable(getattr(module, "weight", None)) and callable(getattr(module, "bias", None)):
-            count += module.weight().numel() + (0 if module.bias() is None else module.bias().numel())
-    return count
 
 
 @pytest.mark.usefixtures("plain_initialisation")

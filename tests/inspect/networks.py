@@ -102,3 +102,12 @@ def support(model, x, unit):
     x = x.clone().requires_grad_()
     made = model(x)[unit]
     return (torch.autograd.grad(made, x)[0] != 0).numpy()
+
+
+def packed_count(model):
+    """Elements of the weights and biases that the quantised layers give when they are asked."""
+    count = 0
+    for module in model.modules():
+        if callable(getattr(module, "weight", None)) and callable(getattr(module, "bias", None)):
+            count += module.weight().numel() + (0 if module.bias() is None else module.bias().numel())
+    return count
