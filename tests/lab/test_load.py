@@ -68,7 +68,7 @@ def test_a_request_never_names_a_model(lab):
     before = lab.json("/api/session")
     assert lab.json("/api/session?model=os:system&spec=os:system&image=/etc/passwd") == before
     blanks = {name for r in make_app(lambda: lab.session, lab.door)._app.routes for name in r.param_convertors}
-    assert blanks == {"name", "picture", "layer", "unit", "run", "true", "said", "index"}
+    assert blanks == {"name", "picture", "layer", "unit", "run", "true", "said", "index", "task"}
     for path in ("/api/models/os:system", "/api/session/os:system"):
         assert lab.ask(path)[0] == 404
 
@@ -110,5 +110,5 @@ def test_any_request_gets_a_status_of_ours(status_of, method, path, query, body)
 @budget(40)
 @given(extra=st.binary(max_size=60))
 def test_any_bytes_in_headers_get_a_status_of_ours(status_of, extra, monkeypatch):
-    monkeypatch.setattr("convscope.lab.server.SILENT_SECONDS", 0.1)  # what makes no whole request is closed
+    monkeypatch.setattr("convscope.lab.protocol.SILENT_SECONDS", 0.1)  # what makes no whole request is closed
     assert status_of("GET", "/api/session", b"", extra) < 500
