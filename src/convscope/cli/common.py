@@ -2,15 +2,12 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from convscope.errors import InputError
 from convscope.table import to_json
-
-if TYPE_CHECKING:
-    from convscope.graph import Op
 
 Model = Annotated[str, typer.Argument(help="Which network.", metavar="MODEL")]
 Image = Annotated[str, typer.Argument(help="Which picture.", metavar="IMAGE")]
@@ -33,13 +30,14 @@ def recorded(model: str, image: str, layers: Iterable[str] | None, input: str | 
     say(*notes)
     if layers is None:
         return record(loaded.model, x, keep=lambda op: True)
-    plan = record(loaded.model, x)
-    wanted = {(op.module, op.name) for op in (plan.find(layer) for layer in layers)}
-
-    def keep(op: "Op") -> bool:
-        return (op.module, op.name) in wanted
-
-    return record(loaded.model, x, keep=keep)
+    recording = record(loaded.model, x)
+    for _ in range(2):  # with values, attention runs other operators than without
+        ops = [recording.find(layer) for layer in layers]
+        if all(v.id in recording.kept for op in ops for v in op.outputs):
+            break
+        wanted = {(op.module, op.name) for op in ops}
+        recording = record(loaded.model, x, keep=lambda op, wanted=wanted: (op.module, op.name) in wanted)
+    return recording
 
 
 def pictured(model: str, image: str | None, input: str | None) -> tuple[Any, Any, Any]:

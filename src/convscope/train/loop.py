@@ -314,8 +314,10 @@ class Training:
 
     def _stopped(self, stop: Stop) -> bool:
         """Whether a signal came, to whichever process: all stop at the same step."""
-        stop.number = self.team.highest(stop.number)
-        return stop.number != 0
+        number = self.team.highest(stop.number)
+        if number:  # a signal that came in between is told at the next step
+            stop.number = number
+        return number != 0
 
     def _interrupt(self, stop: Stop) -> None:
         self._save()
