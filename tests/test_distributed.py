@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +19,9 @@ from convscope import data
 from convscope.errors import InputError
 from convscope.runs import TrainConfig, open_run
 from convscope.train import train
+from convscope.train.loop import Training
 from convscope.train.parts import check_shares
+from convscope.train.stopping import Stop
 from tiny import SIZE, offer, tiny
 
 ROOT = Path(__file__).parent
@@ -212,3 +215,16 @@ def test_two_hosts_that_share_no_folder_learn_what_one_learns(two_hosts: tuple[s
     for one, other in zip(alone, rows, strict=True):
         assert other["train_loss"] == pytest.approx(one["train_loss"], rel=1e-4)
         assert other["val_loss"] == pytest.approx(one["val_loss"], rel=1e-4)
+
+
+def test_a_signal_that_comes_while_processes_agree_is_told_at_the_next_step() -> None:
+    stop, training = Stop(), Training.__new__(Training)
+
+    def highest(number: int) -> int:
+        stop.number = signal.SIGTERM
+        return number
+
+    training.team = SimpleNamespace(highest=highest)  # pyright: ignore[reportAttributeAccessIssue]
+    assert not training._stopped(stop)
+    assert stop.number == signal.SIGTERM
+    assert training._stopped(stop)
