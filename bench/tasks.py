@@ -56,7 +56,8 @@ def ours(task: str) -> float:
 
     config = TrainConfig(task=task, **machine.training_defaults())
     with tempfile.TemporaryDirectory() as folder:
-        training = loop._Training(config, folder=loop.Path(folder), device="cpu", before=None, override=False)
+        team = loop.Team(device="cpu", precision=config.precision)
+        training = loop.Training(config, folder=loop.Path(folder), team=team, before=None, override=False)
         training.prepare(measure=False)
         training._training_mode()
         batches = order(len(training.splits.train), seed=0, epoch=0).tensor_split(training.num_batches)
@@ -64,7 +65,7 @@ def ours(task: str) -> float:
         for step in range(STEPS + 2):
             if step == 2:
                 began = time.monotonic()
-            training._step(batches[step], numbers=numbers, at=step)
+            training._step(batches[step], numbers=numbers, rate=config.lr)
         return STEPS * config.batch_size / (time.monotonic() - began)
 
 

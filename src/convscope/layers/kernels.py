@@ -36,7 +36,7 @@ def named_kernel(name: str) -> Tensor:
             [-1.,  0.,  1.]])
     >>> named_kernel("sobel")
     Traceback (most recent call last):
-    convscope.errors.InputError: no kernel is called 'sobel'; did you mean 'sobel-y'?
+    convscope.errors.InputError: kernel: none is called 'sobel'; did you mean 'sobel-y'?
     """
     if name not in KERNELS:
         raise InputError(f"kernel: none is called {name!r}; {nearest(name, KERNELS)}")

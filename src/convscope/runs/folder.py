@@ -240,8 +240,9 @@ def _verified(path: Path) -> bytes:
 
 
 def _read_checkpoint(path: Path) -> dict[str, Any]:
+    content = _verified(path)
     try:
-        return torch.load(io.BytesIO(_verified(path)), weights_only=True, map_location="cpu")
+        return torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
     except Exception as error:  # damaged pickles make torch raise nearly any type
         raise CheckpointError(f"{path}: is not a checkpoint ({why_unread(error)})") from None
 
