@@ -163,7 +163,7 @@ BAD = {
     "patches: no data": (["patches", "LeNet5", "--layer", "C3", "--channel", 0], "--data: whose pictures is not said"),
     "patches: empty folder": (
         ["patches", "LeNet5", "--data", "empty", "--layer", "C3", "--channel", 0], "empty"),
-    "patches: unknown part": ([*PATCHES, "--layer", "C3", "--channel", 0, "--part", "dev"], "is no part of a data set; use train, val or"),
+    "patches: unknown part": ([*PATCHES, "--layer", "C3", "--channel", 0, "--part", "dev"], "use train, val or test"),
     "visualise: misspelt layer": ([*VISUALISE, "--layer", "C33", "--channel", 0], "did you mean 'C3'"),
     "visualise: channel outside": ([*VISUALISE, "--layer", "C3", "--channel", 16], "has channels 0 to 15"),
     "visualise: no steps": ([*VISUALISE, "--layer", "C3", "--channel", 0, "--steps", 0], "steps"),
