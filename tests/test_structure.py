@@ -5,11 +5,11 @@
 
 import ast
 import importlib
+import os
 import re
 import shlex
 import subprocess
 import sys
-import time
 import tomllib
 from pathlib import Path
 
@@ -95,11 +95,13 @@ print([m for m in ("torch", "numpy", "matplotlib", "lightning_fabric") if m in s
 
 
 def test_help_comes_at_once_and_without_torch():
+    """In processor time, which is the clock's where nothing else runs."""
     seconds = []
     for _ in range(5):
-        start = time.perf_counter()
+        before = os.times()
         run = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, check=True)
-        seconds.append(time.perf_counter() - start)
+        after = os.times()
+        seconds.append(sum(after[2:4]) - sum(before[2:4]))  # of children that have ended: user and system
         assert run.stdout.splitlines()[-1] == "[] 0"
     assert min(seconds) < 0.4, seconds
 
