@@ -14,7 +14,7 @@ from convscope.cli import app
 from convscope.clock import Timing
 from convscope.data import Normalisation
 from convscope.engines import need
-from convscope.engines.openvino import openvino
+from convscope.engines.openvino import core
 from convscope.errors import DataError, InputError
 from convscope.files import write_figure
 from convscope.optimize import measure
@@ -173,7 +173,7 @@ def test_the_kept_file_is_a_model_that_predicts_as_the_row_says(measured):
     assert [f.name for f in measured.files] == ["model.xml", "model.bin"]
     done = CliRunner().invoke(app, ["evaluate", str(graph), "--json"], catch_exceptions=False)
     assert json.loads(done.stdout)["accuracy"] == measured.kept.score
-    compiled = openvino().Core().compile_model(str(graph), "CPU")
+    compiled = core().compile_model(str(graph), "CPU")
     assert compiled(torch.zeros(1, 1, 32, 32).numpy())[0].shape == (1, 10)
 
 

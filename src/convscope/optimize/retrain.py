@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from convscope import tasks
 from convscope.data.augment import draws, order
 from convscope.engines import named_outputs
 from convscope.errors import ModelError
 from convscope.runs import TrainConfig
-from convscope.tasks import TASKS
 
 RATE, RISE = 2e-3, 0.05  # the highest learning rate, and the share of the time in which it rises
 
@@ -39,7 +39,7 @@ def distil(student: nn.Module, teacher: nn.Module, teaching: Teaching) -> nn.Mod
     config, images = teaching.config, teaching.images
     if config.flip:
         images = replace(images, flip=True)
-    task = TASKS[config.task](len(images.classes))
+    task = tasks.make(config.task, len(images.classes))
     steps = -(-len(images) // config.batch_size)
     optimizer = torch.optim.AdamW(student.parameters(), lr=RATE, weight_decay=config.weight_decay, fused=True)
     began, student = time.monotonic(), student.train()
