@@ -6,6 +6,7 @@ of the kills come at a moment of saving: just before a file takes its name. Need
 """
 
 import argparse
+import importlib
 import json
 import os
 import random
@@ -15,6 +16,13 @@ import tempfile
 import time
 from pathlib import Path
 
+IMPORTED = (
+    "lightning_fabric",
+    "safetensors.torch",
+    "sklearn.datasets",
+    "torchmetrics.classification",
+    "convscope.train",
+)
 SETTINGS = {"epochs": 4, "batch_size": 128, "save_every_steps": 3, "num_threads": 1, "device": "cpu"}
 
 
@@ -70,13 +78,8 @@ def same(one: Path, other: Path) -> bool:
 
 def torment(root: Path, *, kills: int, seed: int = 0) -> dict[str, object]:
     """Kill, resume and compare until there were `kills` kills."""
-    import lightning_fabric  # noqa: F401 - once here, and not in every child
-    import safetensors.torch  # noqa: F401
-    import sklearn.datasets  # noqa: F401
-    import torchmetrics.classification  # noqa: F401
-
-    from convscope.train import train  # noqa: F401
-
+    for name in IMPORTED:  # once here, and not in every child
+        importlib.import_module(name)
     start = time.monotonic()
     assert ended(child(root / "plain")) == 0
     seconds, chance = time.monotonic() - start, random.Random(seed)

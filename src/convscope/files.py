@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -61,6 +61,21 @@ def writable_folder(path: Path | str) -> Path:
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror}); give another --out") from error
     return path
+
+
+def known_ending(path: Path | str, endings: Sequence[str], *, what: str) -> str:
+    """The ending of a file's name, in small letters.
+
+    Raises: InputError if it is none of `endings`; `what` begins the list of them.
+
+    >>> known_ending("conv.SVG", (".svg", ".gif"), what="the moving picture is")
+    '.svg'
+    """
+    ending = Path(path).suffix.lower()
+    if ending not in endings:
+        raise InputError(f"{path}: ends in {ending or 'nothing'}, but {what} {', '.join(endings[:-1])} or "
+                         f"{endings[-1]}; give another --out")  # fmt: skip
+    return ending
 
 
 def figure_path(path: Path | str) -> Path:

@@ -1,6 +1,6 @@
 """What `convscope inspect` does besides printing: recording, limits, sizes, files."""
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,17 +54,16 @@ def _recorded(
     from convscope.graph import record
     from convscope.runs.loaded import load_model
 
-    without = spec.startswith(("torchvision:", "timm:")) and not spec.startswith("torchvision:quantized_")
-    failed: ModelError | None = None
-    for device in ("meta", "cpu") if without else ("cpu",):
-        try:
-            with torch.device(device) if device == "meta" else nullcontext():
-                loaded = load_model(spec, shape=given[0] if given else None)
-            shapes = tuple((1, *shape) for shape in (loaded.shape, *given[1:]))
-            return loaded, shapes, record(loaded.model, *_tensors(shapes))
-        except ModelError as error:  # whatever cannot do without values is made once more with them
-            failed = error
-    raise failed or ModelError(f"model {spec!r}: cannot be recorded; check its name")
+    def made(place: AbstractContextManager[Any]) -> tuple["LoadedModel", tuple[tuple[int, ...], ...], "Recording"]:
+        with place:
+            loaded = load_model(spec, shape=given[0] if given else None)
+        shapes = tuple((1, *shape) for shape in (loaded.shape, *given[1:]))
+        return loaded, shapes, record(loaded.model, *_tensors(shapes))
+
+    if spec.startswith(("torchvision:", "timm:")) and not spec.startswith("torchvision:quantized_"):
+        with suppress(ModelError):  # whatever cannot do without values is made with them
+            return made(torch.device("meta"))
+    return made(nullcontext())
 
 
 def advised(model: "nn.Module", recording: "Recording") -> tuple[str, ...]:

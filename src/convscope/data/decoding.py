@@ -45,7 +45,8 @@ class Decoder:
         """The process, begun if there is none."""
         if self._process is None:
             here = Path(__file__).parent
-            environment = os.environ | {"PYTHONPATH": str(here.parents[1]), "OPENBLAS_NUM_THREADS": "1"}
+            path = os.pathsep.join(filter(None, (str(here.parents[1]), os.environ.get("PYTHONPATH"))))
+            environment = os.environ | {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"}
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _WORKER, str(here)], env=environment, stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,

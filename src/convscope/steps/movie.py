@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from convscope.errors import InputError
-from convscope.files import write_whole
+from convscope.files import known_ending, write_whole
 from convscope.steps.raster import animation
 from convscope.steps.scene import lay_out
 from convscope.steps.storyboard import Storyboard
@@ -20,11 +19,7 @@ def check_kind(path: Path | str) -> str:
     >>> check_kind("conv.SVG")
     '.svg'
     """
-    ending = Path(path).suffix.lower()
-    if ending not in KINDS:
-        raise InputError(f"{path}: ends in {ending or 'nothing'}, but the moving picture is {', '.join(KINDS[:-1])} "
-                         f"or {KINDS[-1]}; give another --out")  # fmt: skip
-    return ending
+    return known_ending(path, KINDS, what="the moving picture is")
 
 
 def save_movie(board: Storyboard, path: Path | str) -> Path:

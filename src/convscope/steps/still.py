@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from convscope.errors import InputError
 from convscope.explain import Explanation
 from convscope.explain.pictures import png_bytes
 from convscope.explain.terms import place
-from convscope.files import write_whole
+from convscope.files import known_ending, write_whole
 from convscope.steps.page import LEVELS, Box, Scene, Words, font_size, text_width, widest
 from convscope.steps.raster import draw
 from convscope.steps.svg import write_svg
@@ -40,11 +39,7 @@ def check_file(path: Path | str) -> str:
     >>> check_file("told.SVG")
     '.svg'
     """
-    ending = Path(path).suffix.lower()
-    if ending not in FILES:
-        raise InputError(f"{path}: ends in {ending or 'nothing'}, but a value is written as {', '.join(FILES[:-1])} "
-                         f"or {FILES[-1]}; give another --out")  # fmt: skip
-    return ending
+    return known_ending(path, FILES, what="a value is written as")
 
 
 def save_value(told: Explanation, path: Path | str) -> Path:
