@@ -185,6 +185,8 @@ def test_missing_files_and_archives_that_could_run_code(saved, tmp_path):
         ({"outputs": []}, "its card is damaged"),
         ({"unknown": 1}, "its card is damaged"),
         ({"classes": [1]}, "its card is damaged"),
+        ({"categories": 3}, "its card is damaged"),
+        ({"categories": {"a": "b"}}, "its card is damaged"),
     ],
 )
 def test_a_card_is_checked(changed, said):

@@ -67,7 +67,7 @@ class Card:
         try:
             known: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in facts.items()}
             return cls(**known)._checked()
-        except (TypeError, ValueError):
+        except (AttributeError, TypeError, ValueError):
             raise ModelError(f"{source}: its card is damaged; export it again") from None
 
     def _checked(self) -> "Card":
