@@ -27,8 +27,9 @@ CATALOGUE: dict[str, tuple[Bad, ...]] = {
             f"{IMAGES}::test_what_is_no_picture_is_called_by_its_name"),
         Bad("a Git LFS pointer, a web page, an SVG or a PDF that is called .png", "refused by its true name: “looks "
             "like a Git LFS pointer”, with what to do", f"{IMAGES}::test_what_is_no_picture_is_called_by_its_name"),
-        Bad("a JPEG, PNG or any other picture cut in half", "refused: “is cut short or damaged”; `--allow-truncated` "
-            "shows what is left", f"{IMAGES}::test_a_file_cut_in_half_is_refused"),
+        Bad("a JPEG, PNG or any other picture cut in half", "refused: “is cut short or damaged”; in Python "
+            "`read_image(..., allow_truncated=True)` shows what is left",
+            f"{IMAGES}::test_a_file_cut_in_half_is_refused"),
         Bad("a PNG with one flipped byte", "refused, whichever byte it is: “cut short or damaged”",
             f"{IMAGES}::test_one_flipped_byte_in_a_png_is_never_read_in_silence"),
         Bad("16-bit grey", "read with all its levels: “16-bit grey was divided by 65535”",

@@ -94,3 +94,10 @@ def test_every_error_names_the_place_what_was_found_and_the_remedy() -> None:
 )
 def test_the_rule_tells_good_sentences_from_bad(said: str, lacks: list[str]) -> None:
     assert _wrong(said) == lacks
+
+
+def test_every_option_that_an_error_names_is_there() -> None:
+    there = set(re.findall(r"--[a-z][a-z-]*", (Path(__file__).parent / "cli_options.txt").read_text()))
+    named = {(where, option) for where, _, said in RAISED for option in re.findall(r"--[a-z][a-z-]*", said)}
+    assert len(named) > 20
+    assert sorted((where, option) for where, option in named if option not in there) == []

@@ -63,7 +63,7 @@ def writable_folder(path: Path | str) -> Path:
     return path
 
 
-def known_ending(path: Path | str, endings: Sequence[str], *, what: str) -> str:
+def known_ending(path: Path | str, endings: Sequence[str], *, what: str, option: str = "--out") -> str:
     """The ending of a file's name, in small letters.
 
     Raises: InputError if it is none of `endings`; `what` begins the list of them.
@@ -74,7 +74,7 @@ def known_ending(path: Path | str, endings: Sequence[str], *, what: str) -> str:
     ending = Path(path).suffix.lower()
     if ending not in endings:
         raise InputError(f"{path}: ends in {ending or 'nothing'}, but {what} {', '.join(endings[:-1])} or "
-                         f"{endings[-1]}; give another --out")  # fmt: skip
+                         f"{endings[-1]}; give another {option}")  # fmt: skip
     return ending
 
 

@@ -200,6 +200,20 @@ def test_what_is_too_large_is_refused_and_says_how_large(several, lenet):
         page(session_of(model, (1, 5200, 5200), np.zeros((5200, 5200, 1), np.float32)))
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("page.txt", "page.txt: ends in .txt, but the page is .html or .htm; give another --export"),
+        ("folder.html", "is a folder, but a file is to be written; give another --export"),
+    ],
+)
+def test_a_page_that_cannot_be_written_is_refused_before_the_work(call, tmp_path, name, said):
+    (tmp_path / "folder.html").mkdir()
+    code, out, err = call("lab", "LeNet5", "--export", tmp_path / name)
+    assert (code, out) == (2, "")
+    assert said in err
+
+
 def test_a_bundle_leaves_no_import_and_no_export():
     for entry in ("alone", "framed"):
         text = bundle(entry)

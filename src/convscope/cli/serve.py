@@ -1,10 +1,11 @@
 """Verb that serves a page to a browser on this machine."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from convscope.cli.common import Input, parse_shape, say, warn_if_untrained
+from convscope.cli.common import Input, parse_shape, say, target_file, warn_if_untrained
 
 
 def lab(
@@ -17,18 +18,20 @@ def lab(
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     allow_remote: Annotated[bool, typer.Option("--allow-remote", help="Let other machines in, unencrypted.")] = False,
     export: Annotated[
-        str | None, typer.Option(help="Write one HTML file that needs no server, and end.", metavar="FILE")
+        Path | None, typer.Option(help="Write one .html file that needs no server, and end.", metavar="FILE")
     ] = None,
     open: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
     """Open a network in the browser: its maps, any value as its arithmetic, its fields on the picture."""
     import webbrowser
 
+    from convscope.files import known_ending
     from convscope.lab import export_page, open_lab, serve
 
     shape = parse_shape(input)
     if export:
-        loaded, path = export_page(model, image, export, shape=shape)
+        known_ending(export, (".html", ".htm"), what="the page is", option="--export")
+        loaded, path = export_page(model, image, str(target_file(export, "--export")), shape=shape)
         warn_if_untrained(loaded)
         typer.echo(f"{path}: {path.stat().st_size / 2**20:.1f} MiB; open it in a browser")
         return
