@@ -122,9 +122,7 @@ def attribute(
             score = asked.told(outputs, 1).item()
         try:
             made = METHODS[method](asked)
-        except (RuntimeError, NotImplementedError) as error:
-            if isinstance(error, ModelError | InputError):
-                raise
+        except RuntimeError as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ModelError(f"attribute: the model gives no gradient for {method} ({reason}); use another") from error
     return replace(made, method=method, target=name, score=score)

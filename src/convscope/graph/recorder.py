@@ -177,7 +177,7 @@ class Recorder(TorchDispatchMode):
         try:
             block = tensor.untyped_storage()
             key, size = block._cdata, block.nbytes()
-        except (NotImplementedError, RuntimeError):  # sparse and opaque tensors have none that can be asked
+        except RuntimeError:  # sparse and opaque tensors have none that can be asked
             block, key, size = tensor, -id(tensor), tensor.numel() * tensor.element_size()
         known = self._blocks.get(key)
         if known:

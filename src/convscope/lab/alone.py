@@ -24,7 +24,7 @@ from convscope.lab.bundle import bundle, static
 from convscope.lab.maps import maps_of
 from convscope.lab.recipes import recipe
 
-MOST_BYTES = 128 * 2**20  # of a page: what a browser opens in a few seconds
+MOST_BYTES = 128 * 2**20  # of a page
 
 
 def write_page(session: Any, path: Path | str, *, key: str = "given") -> Path:
