@@ -67,6 +67,12 @@ def lab_of_opened():
     return lab_of
 
 
+@pytest.fixture(autouse=True)
+def _where_there_are_no_runs(monkeypatch, tmp_path):
+    """The lab shows what lies below `runs`, and a demo may have been here."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture(scope="session")
 def lab():
     with lab_of(*open_lab("LeNet5", "digits:0", port=0)) as served:
