@@ -4,9 +4,9 @@ from pathlib import Path
 
 from convscope.engines.card import Card
 from convscope.engines.exported import ExportedModel, exported_bytes
-from convscope.engines.int8 import int8_bytes
+from convscope.engines.int8 import Judge, int8_bytes, int8_layers
 from convscope.engines.need import need
-from convscope.engines.onnx import OnnxModel, onnx_bytes, open_onnx
+from convscope.engines.onnx import OnnxModel, onnx_bytes, onnx_with, open_onnx
 from convscope.engines.openvino import OpenVinoModel, open_openvino, openvino_bytes, openvino_from
 from convscope.engines.outputs import named_outputs, output_names, restored_outputs
 from convscope.engines.quiet import quiet
@@ -16,13 +16,16 @@ __all__ = [
     "ENDINGS",
     "Card",
     "ExportedModel",
+    "Judge",
     "OnnxModel",
     "OpenVinoModel",
     "exported_bytes",
     "int8_bytes",
+    "int8_layers",
     "named_outputs",
     "need",
     "onnx_bytes",
+    "onnx_with",
     "open_engine",
     "openvino_bytes",
     "openvino_from",

@@ -19,7 +19,8 @@ class Card:
 
     `shape` is (C, H, W) of a picture, `mean` and `std` what it is normalised with after scaling to 0..1; `outputs`
     names the tensors that the network gives, in their order; `data` the data set that it can be measured on; `middle`
-    says that the middle of a picture is cut out, as ImageNet's are; `categories` are the data's own numbers of classes.
+    says that the middle of a picture is cut out, as ImageNet's are; `threads` is how many run it, 0 for as many as
+    PyTorch takes; `categories` are the data's own numbers of classes.
     """
 
     task: str
@@ -32,6 +33,7 @@ class Card:
     seed: int = 0
     middle: bool = False
     precision: str = "f32"
+    threads: int = 0
     categories: Mapping[str, int] = field(default_factory=dict)
 
     def text(self) -> str:
@@ -75,6 +77,7 @@ class Card:
         sizes = all(isinstance(n, int) and 0 < n < 2**31 for n in self.shape)
         names = all(isinstance(n, str) for n in (*self.outputs, *(self.classes or ()), self.task, self.data))
         known = self.precision in PRECISIONS and all(isinstance(n, int) for n in self.categories.values())
+        known = known and isinstance(self.threads, int) and 0 <= self.threads < 2**10
         if not (known and numbers and sizes and names and self.outputs and len(self.mean) == len(self.std)):
             raise ValueError("card")
         return self

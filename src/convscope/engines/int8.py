@@ -1,20 +1,36 @@
 """int8: OpenVINO's network with weights and activations in eight bits, as NNCF finds their ranges on real pictures."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from convscope.engines.aside import aside
 from convscope.engines.card import Card
 from convscope.engines.need import need
-from convscope.engines.openvino import core, saved
+from convscope.engines.openvino import CompiledModel, core, saved
 from convscope.engines.quiet import quiet
 from convscope.errors import ModelError
 
 
-def int8_bytes(onnx: bytes, card: Card, pictures_1CHW: Sequence[Tensor]) -> tuple[bytes, bytes]:
+@dataclass(frozen=True, slots=True, eq=False)
+class Judge:
+    """How good a form of the network is, 0 to 1, and how much of it may be lost."""
+
+    score: Callable[[nn.Module], float]
+    max_drop: float
+
+    def allows(self, made: nn.Module, original: nn.Module) -> bool:
+        return self.score(original) - self.score(made) <= self.max_drop
+
+
+def int8_bytes(
+    onnx: bytes, card: Card, pictures_1CHW: Sequence[Tensor], *, judge: Judge | None = None
+) -> tuple[bytes, bytes]:
     """An ONNX file as OpenVINO's two files, quantised to int8 after training; what NNCF cannot quantise stays float32.
 
+    With a judge, layers go back to float32 until it allows what is left, those first whose quantisation costs most.
     Shapes: pictures_1CHW, each a batch of one, as the network takes them.
     Raises: InputError if OpenVINO or NNCF is not installed; ModelError if NNCF cannot quantise the network.
     Source: Jacob et al. 2018 (arXiv:1712.05877).
@@ -23,10 +39,7 @@ def int8_bytes(onnx: bytes, card: Card, pictures_1CHW: Sequence[Tensor]) -> tupl
     graph = core().read_model(onnx)
     try:
         with quiet():
-            import nncf
-
-            given = nncf.Dataset([x.numpy() for x in pictures_1CHW])
-            quantised = aside(lambda: nncf.quantize(graph, given, subset_size=len(pictures_1CHW)))  # it loads plugins
+            quantised = aside(lambda: _quantised(graph, card, pictures_1CHW, judge))  # it loads plugins
     except Exception as error:
         lines = str(error).strip().splitlines()
         raise ModelError(
@@ -34,3 +47,29 @@ def int8_bytes(onnx: bytes, card: Card, pictures_1CHW: Sequence[Tensor]) -> tupl
             f"{lines[0][:200] if lines else 'no message'}); leave it in float32"
         ) from error
     return saved(quantised, card)
+
+
+def _quantised(graph: Any, card: Card, pictures_1CHW: Sequence[Tensor], judge: Judge | None) -> Any:
+    import nncf
+
+    given = nncf.Dataset([x.numpy() for x in pictures_1CHW])
+    if judge is None:
+        return nncf.quantize(graph, given, subset_size=len(pictures_1CHW))
+    return nncf.quantize_with_accuracy_control(
+        graph,
+        calibration_dataset=given,
+        validation_dataset=given,
+        validation_fn=lambda compiled, _: (judge.score(CompiledModel(compiled, card)), None),
+        max_drop=judge.max_drop,
+        subset_size=len(pictures_1CHW),
+    )
+
+
+def int8_layers(graph: bytes, weights: bytes) -> int:
+    """How many layers of OpenVINO's two files have weights in eight bits."""
+    found = core().read_model(graph, weights).get_ops()
+    types = ("i8", "u8")
+    return sum(
+        op.get_type_name() == "Constant" and op.get_element_type().get_type_name() in types and len(op.shape) > 1
+        for op in found
+    )

@@ -42,6 +42,15 @@ def onnx_bytes(model: nn.Module, example_NCHW: Tensor, card: Card) -> bytes:
     return proto.SerializeToString()
 
 
+def onnx_with(content: bytes, card: Card) -> bytes:
+    """An ONNX file with another card."""
+    import onnx
+
+    proto = onnx.load_model_from_string(content)
+    onnx.helper.set_model_props(proto, {KEY: card.text()})
+    return proto.SerializeToString()
+
+
 class OnnxModel(nn.Module):
     """An ONNX file as a module: float32 pictures NxCxHxW in, what the network gave out."""
 
@@ -49,10 +58,11 @@ class OnnxModel(nn.Module):
         super().__init__()
         need("onnx", "onnxruntime", extra="export")
         self.card = _card(content, source)
-        self.session = _session(content, source)
+        self.session = _session(content, source, threads=self.card.threads)
+        self.input = self.session.get_inputs()[0].name
 
     def forward(self, x_NCHW: Tensor) -> Any:
-        given = {self.session.get_inputs()[0].name: np.ascontiguousarray(x_NCHW.detach().cpu().numpy())}
+        given = {self.input: np.ascontiguousarray(x_NCHW.detach().cpu().numpy())}
         found = [torch.from_numpy(np.asarray(a)) for a in self.session.run(list(self.card.outputs), given)]
         return restored_outputs(found, self.card.outputs)
 
@@ -78,11 +88,11 @@ def _card(content: bytes, source: str) -> Card:
     return Card.read(found.get(KEY), source=source)
 
 
-def _session(content: bytes, source: str) -> Any:
+def _session(content: bytes, source: str, *, threads: int) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
+    options.intra_op_num_threads = threads or torch.get_num_threads()
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # it slows whatever runs next to it
     try:

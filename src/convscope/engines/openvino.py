@@ -70,14 +70,26 @@ def saved(graph: Any, card: Card) -> tuple[bytes, bytes]:
         return path.read_bytes(), path.with_suffix(".bin").read_bytes()
 
 
-class OpenVinoModel(nn.Module):
-    """OpenVINO's two files as a module: float32 pictures NxCxHxW in, what the network gave out.
+class CompiledModel(nn.Module):
+    """A network as OpenVINO compiled it, as a module: float32 pictures NxCxHxW in, what the network gave out."""
 
-    The card says what OpenVINO computes in: with "f32" it gives PyTorch's numbers.
+    def __init__(self, compiled: Any, card: Card) -> None:
+        super().__init__()
+        self.compiled, self.card = compiled, card
+
+    def forward(self, x_NCHW: Tensor) -> Any:
+        found = self.compiled(np.ascontiguousarray(x_NCHW.detach().cpu().numpy()))
+        tensors = [torch.from_numpy(np.array(found[i])) for i in range(len(self.card.outputs))]
+        return restored_outputs(tensors, self.card.outputs)
+
+
+class OpenVinoModel(CompiledModel):
+    """OpenVINO's two files as a module.
+
+    The card says what OpenVINO computes in, with "f32" it gives PyTorch's numbers, and with how many threads.
     """
 
     def __init__(self, graph: bytes, weights: bytes, *, source: str) -> None:
-        super().__init__()
         read = core().read_model
         try:
             network = read(graph, weights)
@@ -86,14 +98,10 @@ class OpenVinoModel(nn.Module):
             raise ModelError(
                 f"{source}: is no OpenVINO network ({str(error).strip().splitlines()[-1][:200]}); export it again"
             ) from None
-        self.card = Card.read(text, source=source)
-        hints = {"INFERENCE_PRECISION_HINT": self.card.precision, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
-        self.compiled: Any = core().compile_model(network, "CPU", hints)
-
-    def forward(self, x_NCHW: Tensor) -> Any:
-        found = self.compiled(np.ascontiguousarray(x_NCHW.detach().cpu().numpy()))
-        tensors = [torch.from_numpy(np.array(found[i])) for i in range(len(self.card.outputs))]
-        return restored_outputs(tensors, self.card.outputs)
+        card = Card.read(text, source=source)
+        threads = card.threads or torch.get_num_threads()
+        hints = {"INFERENCE_PRECISION_HINT": card.precision, "INFERENCE_NUM_THREADS": threads}
+        super().__init__(core().compile_model(network, "CPU", hints), card)
 
 
 def open_openvino(path: Path) -> OpenVinoModel:

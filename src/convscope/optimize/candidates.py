@@ -11,7 +11,19 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from convscope.engines import Card, OnnxModel, OpenVinoModel, int8_bytes, need, onnx_bytes, openvino_from, quiet
+from convscope.engines import (
+    Card,
+    Judge,
+    OnnxModel,
+    OpenVinoModel,
+    int8_bytes,
+    int8_layers,
+    need,
+    onnx_bytes,
+    onnx_with,
+    openvino_from,
+    quiet,
+)
 from convscope.errors import ConvscopeError, DataError, InputError, ModelError
 from convscope.layers.fast.forms import ChannelsLast
 from convscope.optimize.fusing import fold, fuse
@@ -33,10 +45,13 @@ class Made:
 
 @final
 class Material:
-    """What candidates are made of: the network, a batch of the wanted size, the card of its files, a training set."""
+    """What candidates are made of: the network, a batch of the wanted size, the card of its files, a training set and
+    who judges forms on it."""
 
-    def __init__(self, model: nn.Module, batch: Tensor, card: Card, training: Any = None) -> None:
-        self.model, self.batch, self.card, self.training = model, batch, card, training
+    def __init__(
+        self, model: nn.Module, batch: Tensor, card: Card, *, training: Any = None, judge: Judge | None = None
+    ) -> None:
+        self.model, self.batch, self.card, self.training, self.judge = model, batch, card, training, judge
         self._changed: dict[str, Material | ConvscopeError] = {}
 
     def changed(self, name: str, make: Callable[[nn.Module, Tensor], nn.Module]) -> "Material":
@@ -46,7 +61,8 @@ class Material:
         """
         if name not in self._changed:
             try:
-                self._changed[name] = Material(make(self.model, self.batch), self.batch, self.card, self.training)
+                changed = make(self.model, self.batch)
+                self._changed[name] = Material(changed, self.batch, self.card, training=self.training, judge=self.judge)
             except ConvscopeError as error:
                 self._changed[name] = error
         found = self._changed[name]
@@ -136,7 +152,16 @@ def _compiled(m: Material) -> Made:
 
 def _onnx_runtime(m: Material) -> Made:
     need("onnx", "onnxscript", "onnxruntime", extra="export")
-    return Made(OnnxModel(m.onnx, source="model.onnx"), {"model.onnx": m.onnx})
+    return _opened_onnx(m.onnx)
+
+
+def _onnx_runtime_alone(m: Material) -> Made:
+    need("onnx", "onnxscript", "onnxruntime", extra="export")
+    return _opened_onnx(onnx_with(m.onnx, replace(m.card, threads=1)))
+
+
+def _opened_onnx(content: bytes) -> Made:
+    return Made(OnnxModel(content, source="model.onnx"), {"model.onnx": content})
 
 
 def _openvino(m: Material) -> Made:
@@ -154,7 +179,13 @@ def _openvino_int8(m: Material) -> Made:
     if m.training is None:
         raise DataError("there are no pictures to find the ranges on; give --data")
     at = torch.linspace(0, len(m.training) - 1, min(CALIBRATION, len(m.training))).long().unique()
-    return _opened(int8_bytes(m.onnx, m.card, [m.training.batch(i[None])[0] for i in at]))
+    pictures = [m.training.batch(i[None])[0] for i in at]
+    files = int8_bytes(m.onnx, m.card, pictures)
+    made = _opened(files)
+    if m.judge is None or m.judge.allows(made.module, m.model):
+        return made
+    nearer = int8_bytes(m.onnx, m.card, pictures, judge=m.judge)
+    return replace(_opened(nearer), note=f"{int8_layers(*files) - int8_layers(*nearer)} layers back in float32")
 
 
 def _opened(files: tuple[bytes, bytes]) -> Made:
@@ -186,6 +217,7 @@ STAGES: Mapping[str, tuple[Candidate, ...]] = {
         Candidate("fused convolutions", _fused),
         Candidate("torch.compile, frozen", _compiled),
         Candidate("ONNX Runtime", _onnx_runtime),
+        Candidate("ONNX Runtime, one thread", _onnx_runtime_alone),
         Candidate("OpenVINO", _openvino),
     ),
     NUMERIC: (

@@ -5,10 +5,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from convscope.clock import Timing, compare
-from convscope.engines import ENDINGS, named_outputs, output_names
+from convscope.engines import ENDINGS, Judge, named_outputs, output_names
 from convscope.errors import ConvscopeError, InputError
 from convscope.evaluate import EVALUATIONS, evaluating, held_out
 from convscope.files import writable_folder, write_whole
@@ -22,6 +23,7 @@ from convscope.runs.loaded import LoadedModel
 from convscope.tasks import score_of
 
 PICTURES = 64
+JUDGED = 500  # training pictures that say which layers stand eight bits
 FINALISTS = 4  # files that take turns in the last run
 
 
@@ -61,7 +63,8 @@ def optimize(  # noqa: PLR0913 - what a person may set
         batch = x.repeat(-(-batch_size // len(x)), 1, 1, 1)[:batch_size]
         training = held_out(loaded, data, part="train") if known else None
         bench = _Bench(loaded, x, images, max_drop / 100, clock, _teaching(loaded, training, retrain))
-        rows, made = bench.stages(Material(loaded.model, batch, card, training))
+        judge = Judge(_scoring(loaded.task, training), max_drop / 100) if known else None
+        rows, made = bench.stages(Material(loaded.model, batch, card, training=training, judge=judge))
     best = chosen(rows)
     files = _written(out, made[best.candidate].files or {}) if out and best else ()
     score = score_of(loaded.task) if known else ""
@@ -72,6 +75,13 @@ def _written(out: Path, files: Mapping[str, bytes]) -> tuple[Path, ...]:
     """The files; the first is the one to open, and is written last."""
     writable_folder(out)
     return tuple(write_whole(out / name, content) for name, content in reversed([*files.items()]))[::-1]
+
+
+def _scoring(task: str, training: Any) -> Callable[[nn.Module], float]:
+    """The task's score on some training pictures."""
+    at = torch.linspace(0, len(training) - 1, min(JUDGED, len(training))).long().unique()
+    some = training.subset(at)
+    return lambda module: float(getattr(EVALUATIONS[task](module, some), score_of(task)))
 
 
 def _teaching(loaded: LoadedModel, training: Any, minutes: float) -> Teaching | None:
