@@ -101,7 +101,7 @@ def made(model: nn.Module, x: Tensor, parts: list[str]) -> tuple[dict[str, nn.Mo
     """The sides that were asked for and can be had, and why the others cannot."""
     card = Card("classify", None, tuple(x.shape[1:]), (0.5,), (0.25,), output_names(model, x[:1]))
     noise = ImageSet(torch.rand(32, *x.shape[1:]), torch.zeros(32, dtype=torch.int64), ("noise",))
-    material, sides, notes = Material(model, x, card, noise), {STOCK: model}, []
+    material, sides, notes = Material(model, x, card, training=noise), {STOCK: model}, []
     for candidates in STAGES.values():
         for candidate in candidates:
             name = OURS if candidate.name in OURS else candidate.name
