@@ -2,8 +2,8 @@
 
 torch.fx traces the network. Normalisation is folded into the convolution before it; an activation, or the addition of
 another path and its ReLU, becomes part of the convolution; weights are laid out once, as oneDNN wants them. Where one
-of our own kernels (Winograd's, 1x1, depthwise) is faster on this machine, with the same things fused, it takes the
-place.
+of our own kernels (Winograd's, 1x1, depthwise, pooling) is faster on this machine, with the same things fused, it takes
+the place.
 """
 
 import copy
@@ -22,12 +22,14 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from convscope.clock import compare
 from convscope.engines import named_outputs
 from convscope.errors import ModelError
+from convscope.layers.fast.choose import fastest
 from convscope.layers.fast.compiled import After, Window
+from convscope.layers.fast.forms import AveragePool, MaxPool
 from convscope.layers.fast.operators import can, pack, there
 
 LAST = torch.channels_last
 CLOSE = 1e-4  # largest difference from the network, as a share of the largest value of an output
-ONEDNN = "oneDNN"
+ONEDNN, POOLING = "oneDNN", "own pooling"
 OWN: Mapping[str, str] = {"Winograd": "winograd", "own 1x1": "pointwise", "own depthwise": "grouped"}
 _GAIN = 0.97  # our own kernel takes at most so much of oneDNN's time: less is noise
 _ONEDNN = torch.ops.mkldnn
@@ -116,13 +118,13 @@ def fuse(model: nn.Module, example: Tensor) -> Fused:
     """The network in its fused form, for float32 on the CPU and without gradients; the model stays as it is.
 
     Shapes: example NxCxHxW, the size that weights are laid out for; other sizes are taken as well.
-    `counts` says how many normalisations were folded, and how many convolutions run on oneDNN and on each own kernel.
+    `counts` says how many normalisations were folded, and how many layers run on oneDNN and on each own kernel.
     Raises: ModelError if torch.fx cannot trace the network, or the result differs by more than 0.0001 of the largest
     output.
 
     >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU()).eval()
     >>> fuse(net, torch.zeros(1, 3, 8, 8)).counts
-    {'folded': 1, 'oneDNN': 1, 'Winograd': 0, 'own 1x1': 0, 'own depthwise': 0}
+    {'folded': 1, 'oneDNN': 1, 'Winograd': 0, 'own 1x1': 0, 'own depthwise': 0, 'own pooling': 0}
     """
     own = named_outputs(model.eval()(example))
     found = _fused(model, example, ways=OWN)
@@ -176,6 +178,7 @@ def _fused(model: nn.Module, example: Tensor, *, ways: Mapping[str, str]) -> Fus
             chosen[key] = _fastest(forms, shape, added=other is not None)
         counts[chosen[key]] += 1
         _put(graph, node, forms[chosen[key]], end, other)
+    counts[POOLING] = _pool(graph)
     graph.graph.eliminate_dead_code()
     graph.graph.lint()
     graph.recompile()
@@ -206,6 +209,20 @@ def _fold(graph: fx.GraphModule) -> int:
             node.replace_all_uses_with(before)
             graph.graph.erase_node(node)
             count += 1
+    return count
+
+
+def _pool(graph: fx.GraphModule) -> int:
+    """Every pooling in its fastest way; how many are not PyTorch's."""
+    count = 0
+    for node in graph.graph.nodes:
+        pool, given = _module(graph, node), node.args[0] if node.args else None
+        shape = _shape(given) if isinstance(given, fx.Node) else None
+        if isinstance(pool, nn.MaxPool2d | nn.AvgPool2d) and shape and len(shape) == 4:
+            form = fastest(pool, torch.randn(shape).contiguous(memory_format=LAST)).module
+            if isinstance(form, MaxPool | AveragePool):
+                graph.set_submodule(str(node.target), form)
+                count += 1
     return count
 
 
@@ -304,7 +321,7 @@ def _fastest(forms: Mapping[str, nn.Module], shape: tuple[int, ...], *, added: b
     x = torch.randn(shape).contiguous(memory_format=LAST)
     given = (x, forms[ONEDNN](x)) if added else (x,)
     runs = {name: lambda form=form: form(*given) for name, form in forms.items()}
-    times = compare(runs, rounds=9, at_least=1e-3)
+    times = compare(runs, rounds=25, at_least=1e-3)
     best = min(times, key=lambda name: times[name].over(times[ONEDNN]))
     return best if times[best].over(times[ONEDNN]) < _GAIN else ONEDNN
 

@@ -29,7 +29,6 @@ SOURCES = tuple(Path(__file__).with_name(name) for name in ("kernels.h", "window
 SWITCH = "CONVSCOPE_COMPILE"
 _FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-fno-math-errno", "-shared", "-fPIC")
 _TILES = 128  # whose transformed values are held while the gradient of the weights is summed
-_BLOCK_BYTES = 2**20  # of transformed tiles that a thread holds: about a second-level cache
 
 
 class _Shape(ctypes.Structure):
@@ -89,7 +88,7 @@ class Kernels:
         self._library.grouped.argtypes = [at, at, at, at, _Shape, _Window, number, _After]
         self._library.pointwise.argtypes = [at, at, at, at, number, number, number, _After]
         self._library.separable.argtypes = [at, at, at, at, at, _Shape, _Window]
-        self._library.winograd.argtypes = [at, at, at, at, _Shape, _Window, number, number, _After]
+        self._library.winograd.argtypes = [at, at, at, at, _Shape, _Window, number, _After]
         self._library.winograd_pack.argtypes = [at, at, _Strides, _Window, number, number, number]
         self._library.winograd_weights.argtypes = [at, at, at, at, _Shape, _Window, number, number]
         self._library.flattened.argtypes = [at, at, at, at, at, _Shape, _Window]
@@ -127,12 +126,10 @@ class Kernels:
 
     def winograd(self, x: Tensor, packed: Tensor, after: After, window: Window, groups: int) -> Tensor:
         """Convolution of stride 1 with 3 taps along one axis or both; packed as `winograd_pack` does."""
-        points, panels, _, panel = packed.shape
+        _, panels, _, panel = packed.shape
         y, *plan = _output(x, panels * panel, window)
-        per_tile = 4 * points * (x.shape[1] + panels * panel)
-        block = max(14, _BLOCK_BYTES // per_tile // 14 * 14)
         given = (_at(x), _at(packed), _at(after.bias), _at(y))
-        self._library.winograd(*given, *plan, groups, block, after.c())
+        self._library.winograd(*given, *plan, groups, after.c())
         return y
 
     def winograd_pack(self, weight: Tensor, groups: int) -> Tensor:

@@ -32,6 +32,10 @@ inline void from_points(const double u[6], double w[3]) {
     w[0] = u[0] / 4 - a / 6 + b / 24, w[1] = (u[2] - u[1]) / 6 + (u[3] - u[4]) / 12, w[2] = -a / 6 + b / 6 + u[5];
 }
 
+constexpr long HELD = 1 << 20;      // bytes of transformed tiles for a thread: about half of a second-level cache
+constexpr long STREAMED = 4 << 20;  // bytes of weights that stay in no second-level cache
+constexpr int SHARED = 128;         // tiles that threads work on together
+
 // Tiles of DOWN x ALONG outputs: 4 along an axis where the kernel has 3 taps, 1 where it has one.
 template <int DOWN, int ALONG> struct Winograd {
     static constexpr int IN_H = DOWN == 4 ? 6 : 1, IN_W = ALONG == 4 ? 6 : 1, POINTS = IN_H * IN_W;
@@ -121,13 +125,12 @@ template <int DOWN, int ALONG> struct Winograd {
     // The gradient of the weights at Winograd's points: points x C/groups x O, to which every tile adds.
     void weights(const float* grad, float* points, int groups, int block) const {
         int C = a.s.c, O = a.s.out_c, in = C / groups, out = O / groups, panels = O / PANEL;
-        int tiles = a.s.n * a.k.dh * a.k.dw * tiles_h * tiles_w;
         long v_plane = (long)block * C, m_plane = (long)block * O;
         Floats v = floats(POINTS * v_plane), m = floats(POINTS * m_plane);
         std::fill_n(points, (size_t)POINTS * in * O, 0.f);
 #pragma omp parallel
-        for (int first = 0; first < tiles; first += block) {
-            int count = std::min(block, tiles - first);
+        for (int first = 0; first < tiles(); first += block) {
+            int count = std::min(block, tiles() - first);
 #pragma omp for schedule(static)
             for (int t = 0; t < count; t++) {
                 transform(tile(first + t), v.get() + (long)t * C, v_plane);
@@ -142,25 +145,55 @@ template <int DOWN, int ALONG> struct Winograd {
         }
     }
 
-    // `block` tiles at a time, so that their transformed values stay in the second-level cache.
-    void run(float* y, int groups, int block) const {
-        int C = a.s.c, O = a.s.out_c, in = C / groups, out = O / groups;
-        int tiles = a.s.n * a.k.dh * a.k.dw * tiles_h * tiles_w, blocks = ceil_div(tiles, block);
+    int tiles() const { return a.s.n * a.k.dh * a.k.dw * tiles_h * tiles_w; }
+
+    void run(float* y, int groups) const {
+        long weights = (long)POINTS * a.s.out_c * (a.s.c / groups) * sizeof(float);
+        weights > STREAMED ? together(y, groups) : apart(y, groups);
+    }
+
+    // Every thread takes blocks of tiles from their pixels to their outputs; what is transformed stays in its cache.
+    void apart(float* y, int groups) const {
+        int C = a.s.c, O = a.s.out_c, threads = omp_get_max_threads();
+        int most = std::max<long>(ROWS, HELD / (POINTS * (C + O) * sizeof(float)) / ROWS * ROWS);
+        int blocks = ceil_div(ceil_div(tiles(), most), threads) * threads, block = ceil_div(tiles(), blocks);
 #pragma omp parallel
         {
             Floats v = floats((size_t)POINTS * block * C), m = floats((size_t)POINTS * block * O);
-            long v_plane = (long)block * C, m_plane = (long)block * O;
 #pragma omp for schedule(dynamic, 1)
             for (int b = 0; b < blocks; b++) {
-                int first = b * block, count = std::min(block, tiles - first);
-                for (int t = 0; t < count; t++) transform(tile(first + t), v.get() + (long)t * C, v_plane);
-                for (int p = 0; p < POINTS; p++)
-                    for (int o = 0; o < O; o += PANEL)
-                        Product{v.get() + p * v_plane + o / out * in, a.w + ((long)p * O + o) * in, nullptr,
-                                m.get() + p * m_plane + o, C, O, in}.all(count);
-                for (int t = 0; t < count; t++) outputs(tile(first + t), m.get() + (long)t * O, m_plane, y);
+                int first = b * block, count = std::min(block, tiles() - first);
+                for (int t = 0; t < count; t++) transform(tile(first + t), v.get() + (long)t * C, (long)block * C);
+                for (int i = 0; i < POINTS * O / PANEL; i++) product(i, v.get(), m.get(), groups, block, count);
+                for (int t = 0; t < count; t++)
+                    outputs(tile(first + t), m.get() + (long)t * O, (long)block * O, y);
             }
         }
+    }
+
+    // All threads work on one block of tiles, each with weights of its own: where those fill no cache, each is read once.
+    void together(float* y, int groups) const {
+        int C = a.s.c, O = a.s.out_c, block = std::min(tiles(), SHARED);
+        Floats v = floats((size_t)POINTS * block * C), m = floats((size_t)POINTS * block * O);
+#pragma omp parallel
+        for (int first = 0; first < tiles(); first += block) {
+            int count = std::min(block, tiles() - first);
+#pragma omp for schedule(static)
+            for (int t = 0; t < count; t++) transform(tile(first + t), v.get() + (long)t * C, (long)block * C);
+#pragma omp for schedule(static)
+            for (int i = 0; i < POINTS * O / PANEL; i++) product(i, v.get(), m.get(), groups, block, count);
+#pragma omp for schedule(static)
+            for (int t = 0; t < count; t++)
+                outputs(tile(first + t), m.get() + (long)t * O, (long)block * O, y);
+        }
+    }
+
+    // The products of one panel of weights at one point, for `count` of a block of tiles.
+    void product(int item, const float* v, float* m, int groups, int block, int count) const {
+        int C = a.s.c, O = a.s.out_c, in = C / groups, out = O / groups;
+        int p = item / (O / PANEL), o = item % (O / PANEL) * PANEL;
+        Product{v + (long)p * block * C + o / out * in, a.w + (long)item * PANEL * in, nullptr,
+                m + (long)p * block * O + o, C, O, in}.all(count);
     }
 };
 
@@ -237,8 +270,7 @@ void winograd_weights(const float* x, const float* grad, float* points, float* w
 }
 
 // Winograd along the axes that have 3 taps. w: points x panels x C/groups x PANEL.
-void winograd(const float* x, const float* w, const float* bias, float* y, Shape s, Window k, int groups, int block,
-              After after) {
-    with_winograd(Layer(x, w, bias, s, k), after, [&](const auto& it) { it.run(y, groups, block); });
+void winograd(const float* x, const float* w, const float* bias, float* y, Shape s, Window k, int groups, After after) {
+    with_winograd(Layer(x, w, bias, s, k), after, [&](const auto& it) { it.run(y, groups); });
 }
 }  // extern "C"
