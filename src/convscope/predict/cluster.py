@@ -79,9 +79,10 @@ def predict_on_cluster(
         workers = max(1, min(int(ray.cluster_resources().get("CPU", 1)), -(-len(files) // BATCH)))
         blocks = min(-(-len(files) // BATCH), max(4 * workers, -(-len(files) // (32 * BATCH))))
         places = [{"name": name, "path": _everywhere(name)} for name in files]
+        strategy = ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1)  # else the nearest has all
         told = ray.data.from_items(places, override_num_blocks=blocks).map_batches(
             _Worker, fn_constructor_args=(_everywhere(loaded.spec), wish),
-            batch_size=BATCH, num_cpus=1, compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2),
+            batch_size=BATCH, num_cpus=1, compute=strategy,
         )  # fmt: skip
         for batch in watch(told.iter_rows(), len(files)):
             parts.take(batch)
