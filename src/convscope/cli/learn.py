@@ -1,5 +1,7 @@
 """Verbs that train a network and use what was trained."""
 
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +20,7 @@ from convscope.cli.common import (
     target_file,
     warn_if_untrained,
 )
+from convscope.errors import InputError
 from convscope.table import Column, Table
 
 
@@ -99,20 +102,58 @@ def predict(
     top: Annotated[int, typer.Option(help="How many classes a picture.", min=1)] = 5,
     threshold: Annotated[float, typer.Option(help="Least score of an object.", min=0, max=1)] = 0.4,
     every: Annotated[int, typer.Option(help="Of a video, each so-many-th frame.", min=1)] = 1,
-    out: Annotated[Path | None, typer.Option(help="A folder for drawn pictures, JSON, CSV and COCO.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="A folder for drawn pictures, JSON, CSV and COCO, or a .parquet file.")
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="ray: very many pictures, on many cores or machines, into Parquet in --out.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """The classes of pictures, the objects in them, or the classes of their pixels, as the network has learnt."""
-    from convscope.predict import predict_files
+    from convscope.predict import Wish, predict_files
     from convscope.runs.loaded import load_model
 
     loaded = load_model(model)
     warn_if_untrained(loaded)
+    if engine is not None:
+        _on_cluster(loaded, images, wish=Wish(top, threshold, every), engine=engine, out=out, json=json)
+        return
     told, notes, written = predict_files(loaded, images, top=top, threshold=threshold, every=every, out=out)
     say(*notes)
     show(told.table(), data=told.data(), json=json)
     for path in written:
         say_written(path)
+
+
+def _on_cluster(loaded: Any, images: list[str], *, wish: Any, engine: str, out: Path | None, json: bool) -> None:
+    from convscope.predict import predict_on_cluster
+
+    if engine != "ray":
+        raise InputError(f"--engine {engine!r}: is none; use ray, or leave it out")
+    if out is None:
+        raise InputError("--engine ray: has nowhere to write; give a folder as --out")
+    try:
+        done = predict_on_cluster(loaded, images, out=out, wish=wish, watch=_watched)
+    except KeyboardInterrupt:
+        say(f"stopped; the files in {out} are whole, and lack what was still to come")
+        raise
+    show(done.table(), data=done.data(), json=json)
+
+
+def _watched(batches: Iterable[Any], files: int) -> Iterable[Any]:
+    """A bar on a terminal, and nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield from batches
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True)) as bars:
+        bar = bars.add_task("predicting", total=files)
+        for batch in batches:
+            yield batch
+            bars.advance(bar, batch["files"])
 
 
 def export(

@@ -1,7 +1,8 @@
-"""Moving pictures, frame by frame: GIF, APNG, WebP and AVIF by Pillow, videos by PyAV where it is installed."""
+"""Files of many pictures, one by one: GIF, APNG, WebP and AVIF by Pillow, videos by PyAV if it is installed, shards."""
 
 import warnings
 from collections.abc import Iterator
+from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from convscope.data.images import MAX_PIXELS, Picture
-from convscope.data.named import open_picture
-from convscope.errors import ImageError
+from convscope.data.formats.shards import shard_pictures
+from convscope.data.images import MAX_PIXELS, Picture, decode_image
+from convscope.data.named import ARCHIVES, open_picture
+from convscope.errors import DataError, ImageError
 
 MOVING = frozenset({".gif", ".png", ".apng", ".webp", ".avif"})
 FORMATS = ("GIF", "PNG", "WEBP", "AVIF")
@@ -19,14 +21,42 @@ VIDEOS = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"})
 
 
 def open_frames(name: str, *, every: int = 1) -> Iterator[tuple[str, Picture]]:
-    """The picture of that name, or every so-many-th frame of a moving one, each with what it is called.
+    """The picture of that name, every so-many-th frame of a moving one, or those of a shard, with what each is called.
 
-    A frame is called by its number, from 0: `clip.gif:12`. One is decoded at a time.
+    A frame is called by its number, from 0: `clip.gif:12`; a picture of a shard by its name: `a.tar/7.jpg`. One is
+    decoded at a time.
     Raises: ImageError as `open_picture` does, and for a video if it cannot be read or PyAV is not installed.
 
     >>> [called for called, _ in open_frames("digits:0")]
     ['digits:0']
     """
+    for called, picture in try_frames(name, every=every):
+        if isinstance(picture, ImageError):
+            raise picture
+        yield called, picture
+
+
+def try_frames(name: str, *, every: int = 1) -> Iterator[tuple[str, Picture | ImageError]]:
+    """As `open_frames`, with an error in the place of what cannot be read; the other pictures of a shard follow it."""
+    try:
+        if Path(name).suffix.lower() in ARCHIVES and Path(name).is_file():
+            yield from _of_shard(name)
+        else:
+            yield from _frames(name, every)
+    except (ImageError, DataError) as error:
+        yield name, ImageError(str(error))
+
+
+def _of_shard(name: str) -> Iterator[tuple[str, Picture | ImageError]]:
+    for member, content in shard_pictures(Path(name)):
+        called = f"{name}/{member}"
+        try:
+            yield called, decode_image(BytesIO(content), source=called)
+        except ImageError as error:
+            yield called, error
+
+
+def _frames(name: str, every: int) -> Iterator[tuple[str, Picture]]:
     path = Path(name)
     if path.suffix.lower() in VIDEOS and path.is_file():
         yield from _named(name, _of_video(name, path), every)

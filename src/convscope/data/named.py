@@ -14,6 +14,7 @@ from convscope.data.images import Picture, photograph, read_image
 from convscope.data.scenes import NUM_SCENES, scene
 from convscope.errors import ImageError
 
+ARCHIVES = frozenset({".tar"})
 PHOTOGRAPHS = ("china", "flower")
 SCIKIT_IMAGE = ("astronaut", "camera", "chelsea", "coffee", "coins", "rocket")  # in its wheel: no download
 
@@ -48,7 +49,7 @@ def _of_scikit_image(name: str) -> Picture:
 
 
 def expand(names: Iterable[str]) -> list[str]:
-    """Names of single pictures: a folder stands for the pictures in it, a pattern (`*`, `?`) for those it fits.
+    """Names of single files: a folder stands for its pictures, or its shards, a pattern (`*`, `?`) for those it fits.
 
     Raises: ImageError if a folder or a pattern holds no picture.
 
@@ -62,7 +63,8 @@ def expand(names: Iterable[str]) -> list[str]:
             found.append(name)
             continue
         inside = glob(name) if pattern else [str(p) for p in path.iterdir()]  # noqa: PTH207 - patterns may be absolute
-        pictures = sorted(p for p in inside if Path(p).suffix.lower() in SUFFIXES and Path(p).is_file())
+        files = sorted(p for p in inside if Path(p).suffix.lower() in SUFFIXES | ARCHIVES and Path(p).is_file())
+        pictures = [p for p in files if Path(p).suffix.lower() in SUFFIXES] or files
         if not pictures:
             raise ImageError(f"{name}: holds no pictures ({', '.join(sorted(SUFFIXES))}); check the path")
         found += pictures

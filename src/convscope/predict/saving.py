@@ -4,6 +4,8 @@ import csv
 import io
 import itertools
 from collections.abc import Mapping, Sequence, Set
+from dataclasses import fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +14,16 @@ from PIL import Image
 from torch import Tensor
 
 from convscope.data.images import Picture, to_channels
+from convscope.errors import InputError
 from convscope.explain.pictures import save_png
 from convscope.files import writable_folder, write_whole
-from convscope.predict.classification import Predictions
+from convscope.predict.classification import Prediction, Predictions
 from convscope.predict.joint import Together
-from convscope.predict.objects import Objects, Regions
+from convscope.predict.looking import Told
+from convscope.predict.objects import ClassShare, FoundObject, Objects
 from convscope.table import to_json
 
-Told = Predictions | Objects | Regions | Together
+ROWS = {"predictions": Prediction, "objects": FoundObject, "regions": ClassShare}
 
 
 def save_predictions(told: Told, *, out: Path, categories: Mapping[str, int]) -> list[Path]:
@@ -35,6 +39,41 @@ def save_predictions(told: Told, *, out: Path, categories: Mapping[str, int]) ->
     if isinstance(objects, Objects):
         written.append(write_whole(folder / "coco.json", to_json(objects.coco(categories))))
     return written
+
+
+def check_parquet(file: Path) -> Path:
+    """The file, if it can be written.
+
+    Raises: InputError if it is a folder, cannot be written, or pyarrow is not installed.
+    """
+    if find_spec("pyarrow") is None:
+        raise InputError(f"{file}: needs pyarrow, which is not installed; pip install pyarrow, or give a folder")
+    if file.is_dir():
+        raise InputError(f"{file}: is a folder, but a file is to be written; give another --out")
+    writable_folder(file.parent)
+    return file
+
+
+def save_as_parquet(told: Told, file: Path) -> list[Path]:
+    """Write the rows into a file, or, of several heads, into one each: `results-objects.parquet`."""
+    rows = told.data()
+    one = len(rows) == 1
+    return [save_parquet(name, rows[name], file if one else file.with_stem(f"{file.stem}-{name}")) for name in rows]
+
+
+def save_parquet(name: str, rows: Sequence[Mapping[str, Any]], file: Path) -> Path:
+    """Write rows of the table of that name, whole; the columns are the same where there is no row.
+
+    Raises: RunError if the disk refuses.
+    """
+    import pyarrow
+    from pyarrow import parquet
+
+    kinds = {str: pyarrow.string(), int: pyarrow.int64(), float: pyarrow.float64()}
+    columns = {f.name: f.type for f in fields(ROWS[name])} if name in ROWS else dict.fromkeys(("image", "error"), str)
+    schema = pyarrow.schema([(column, kinds[kind]) for column, kind in columns.items()])  # pyright: ignore
+    table = pyarrow.Table.from_pylist(list(rows), schema=schema)
+    return write_whole(file, lambda opened: parquet.write_table(table, opened))
 
 
 class Drawings:

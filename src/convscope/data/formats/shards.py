@@ -6,6 +6,7 @@ Source: Aizman et al. 2019, High performance I/O for large scale deep learning (
 
 import tarfile
 from collections.abc import Iterator
+from pathlib import Path
 
 from convscope.data.entries import Entry, Layout, in_parts
 from convscope.data.findings import Findings
@@ -45,6 +46,20 @@ def read_shards(tree: Tree, task: str, found: Findings) -> Layout:
         found.add("label", "classes.txt", f"lacks the class {name!r:.60} of a shard", "add a line with it")
     entries = [Entry(_picture(f), f[CLASS], labels=(place[name],)) for f, name in whole.values() if name in place]
     return Layout("WebDataset shards", task, classes, in_parts(entries))
+
+
+def shard_pictures(path: Path) -> Iterator[tuple[str, bytes]]:
+    """The pictures in one shard, in the order in which they lie, masks left out: (name, what the file holds).
+
+    Raises: DataError if it is no tar file, or cut short.
+    """
+    tree = Tree(path.parent, frozenset({path.name}))
+    with path.open("rb") as file:
+        for name, offset, size in _members(tree, path.name):
+            stem, _, ending = name.rpartition("/")[2].partition(".")
+            if stem and f".{ending.lower()}" in SUFFIXES:
+                file.seek(offset)
+                yield name, file.read(size)
 
 
 def _samples(tree: Tree, shard: str, found: Findings) -> dict[str, Files]:
