@@ -19,6 +19,7 @@ CHECK, SETS, SAMPLES = "data/test_check.py", "data/test_sets.py", "data/test_sam
 RUN, CONFIG, FILES, TRAIN = "runs/test_run_folder.py", "runs/test_config.py", "test_files.py", "test_train.py"
 FAULTS, OPTIONS, RESUME = "test_faults.py", "test_train_options.py", "test_resume.py"
 SAFETY, LOAD, NETWORK = "lab/test_safety.py", "lab/test_load.py", "lab/test_network.py"
+WORK = "lab/test_work.py"
 ENGINES = "engines/test_engines.py"
 
 CATALOGUE: dict[str, tuple[Bad, ...]] = {
@@ -186,6 +187,8 @@ CATALOGUE: dict[str, tuple[Bad, ...]] = {
             f"{SAFETY}::test_a_layer_that_is_none_is_refused"),
         Bad("200 clients at once, slow ones and half-open ones", "200, or 503 with Retry-After; memory is bounded, and "
             "a click still answers", f"{LOAD}::test_a_crowd_with_slow_and_half_open_clients"),
+        Bad("work for seconds, asked for by many at once", "a click is answered before it; beyond eight, “try again in "
+            "a second”", f"{WORK}::test_a_click_does_not_wait_for_what_takes_seconds"),
         Bad("300 half-open requests", "others are served; the silent are closed",
             f"{SAFETY}::test_half_open_requests_do_not_hold_up_others"),
         Bad("NaN and infinity in an answer", "null in JSON, counted on the page",
