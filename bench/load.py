@@ -35,7 +35,7 @@ CLICK = "/api/pictures/given/layers/0/units/0,0,3,4"
 
 @dataclass
 class Told:
-    """Statuses, 503s without a hint when to come again, waits of the one who clicks, clicks refused, the lab's memory."""
+    """Statuses, 503s without a hint when to come again, waits of who clicks, clicks refused, the lab's memory."""
 
     statuses: Counter[int] = field(default_factory=Counter)
     without_hint: int = 0
