@@ -35,12 +35,13 @@ CLICK = "/api/pictures/given/layers/0/units/0,0,3,4"
 
 @dataclass
 class Told:
-    """Statuses, 503s that do not say when to come again, waits of the one who clicks, and the lab's memory."""
+    """Statuses, 503s without a hint when to come again, waits of who clicks, clicks refused, the lab's memory."""
 
     statuses: Counter[int] = field(default_factory=Counter)
     without_hint: int = 0
     broken: Counter[str] = field(default_factory=Counter)
     clicks: list[float] = field(default_factory=list)
+    refused: int = 0
     memory: list[int] = field(default_factory=list)
 
 
@@ -135,6 +136,8 @@ async def clicking(lab: Lab, told: Told, *, until: float) -> None:
         start = time.monotonic()
         if await ask(lab, told, CLICK) == 200:
             told.clicks.append(time.monotonic() - start)
+        else:
+            told.refused += 1
         pages = int(Path(f"/proc/{lab.pid}/statm").read_text().split()[1])
         told.memory.append(pages * 4096)
         await asyncio.sleep(0.2)
@@ -181,9 +184,11 @@ def main() -> None:
     told = load(clients=wanted.clients, slows=wanted.slow, halves=wanted.half, seconds=wanted.seconds)
     waits = sorted(told.clicks)
     print(f"statuses: {dict(told.statuses)}; 503 without Retry-After: {told.without_hint}; broken: {dict(told.broken)}")
-    print(f"clicks: {len(waits)}, median {statistics.median(waits):.2f} s, longest {waits[-1]:.2f} s")
-    print(f"memory of the lab: {told.memory[0] / 2**20:.0f} MiB at first, {max(told.memory) / 2**20:.0f} MiB at most, "
-          f"{told.memory[-1] / 2**20:.0f} MiB in the end")  # fmt: skip
+    print(f"clicks: {len(waits)}, median {statistics.median(waits):.3f} s, 95 of 100 within "
+          f"{waits[int(0.95 * len(waits))]:.3f} s, longest {waits[-1]:.2f} s, refused {told.refused}")  # fmt: skip
+    quarters = [max(told.memory[i * len(told.memory) // 4 :][: -(-len(told.memory) // 4)]) // 2**20 for i in range(4)]
+    print(f"memory of the lab: {told.memory[0] // 2**20} MiB at first; at most {', '.join(map(str, quarters))} MiB in "
+          "the four quarters of the time")  # fmt: skip
 
 
 if __name__ == "__main__":

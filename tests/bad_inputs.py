@@ -19,6 +19,8 @@ CHECK, SETS, SAMPLES = "data/test_check.py", "data/test_sets.py", "data/test_sam
 RUN, CONFIG, FILES, TRAIN = "runs/test_run_folder.py", "runs/test_config.py", "test_files.py", "test_train.py"
 FAULTS, OPTIONS, RESUME = "test_faults.py", "test_train_options.py", "test_resume.py"
 SAFETY, LOAD, NETWORK = "lab/test_safety.py", "lab/test_load.py", "lab/test_network.py"
+DECODING = "data/test_decoding.py"
+WORK = "lab/test_work.py"
 ENGINES = "engines/test_engines.py"
 
 CATALOGUE: dict[str, tuple[Bad, ...]] = {
@@ -59,9 +61,9 @@ CATALOGUE: dict[str, tuple[Bad, ...]] = {
         Bad("NaN in a TIFF", "refused: “1 NaN or infinite”", f"{IMAGES}::test_nan_in_a_tiff_is_refused"),
         Bad("a grey picture for a network that takes RGB", "“the grey channel was repeated three times”",
             f"{CHANNELS}::test_grey_is_repeated_and_said"),
-        Bad("a picture that makes the decoder crash, hang or fill the memory", "in the lab, a process of its own ends; "
-            "“made the decoder crash”, and the next picture is decoded",
-            "data/test_decoding.py::test_a_crash_ends_one_process"),
+        Bad("a picture that makes the decoder crash, hang or fill the memory", "a process of its own ends, in the lab and "
+            "for data sets: “made the decoder crash”, and the next picture is decoded",
+            f"{DECODING}::test_a_crash_ends_one_process"),
         Bad("a missing file, a folder, a pipe, a loop of links, no permission", "each refused by name",
             f"{IMAGES}::test_missing_folder_and_pipe"),
     ),
@@ -159,8 +161,13 @@ CATALOGUE: dict[str, tuple[Bad, ...]] = {
         Bad("SIGINT, SIGTERM", "the step is finished and saved; exit 130, 143",
             f"{RESUME}::test_the_runs_were_really_stopped"),
         Bad("a second SIGINT", "stops at once", f"{TRAIN}::test_a_second_signal_stops_at_once"),
-        Bad("a data worker that the system kills", "there are none: pictures are decoded before the first step",
-            f"{FAULTS}::test_what_the_source_must_not_hold"),
+        Bad("a decoder of training pictures that the system kills", "“killed by the system, often because memory ran "
+            "out”, with the picture; there are no other data workers",
+            f"{DECODING}::test_a_decoder_that_the_system_kills_is_told_apart"),
+        Bad("a training picture on which the decoder crashes", "exit 2 with its name before the first step: “made the "
+            "decoder crash”", f"{DECODING}::test_a_picture_that_kills_its_decoder_is_named_by_the_run_that_meets_it"),
+        Bad("the same where a run is resumed", "checkpoints stay as they were",
+            f"{DECODING}::test_a_run_that_is_resumed_onto_such_a_picture_keeps_its_checkpoints"),
         Bad("memory that runs out", "“memory ran out with batch_size 256; use a smaller one”",
             f"{TRAIN}::test_memory_that_runs_out_is_told_with_the_batch_size"),
         Bad("an output folder that is read-only, a file, below a file, or too long", "refused before the data are "
@@ -186,6 +193,8 @@ CATALOGUE: dict[str, tuple[Bad, ...]] = {
             f"{SAFETY}::test_a_layer_that_is_none_is_refused"),
         Bad("200 clients at once, slow ones and half-open ones", "200, or 503 with Retry-After; memory is bounded, and "
             "a click still answers", f"{LOAD}::test_a_crowd_with_slow_and_half_open_clients"),
+        Bad("work for seconds, asked for by many at once", "a click is answered before it; beyond eight, “try again in "
+            "a second”", f"{WORK}::test_a_click_does_not_wait_for_what_takes_seconds"),
         Bad("300 half-open requests", "others are served; the silent are closed",
             f"{SAFETY}::test_half_open_requests_do_not_hold_up_others"),
         Bad("NaN and infinity in an answer", "null in JSON, counted on the page",

@@ -23,7 +23,7 @@ REASONS = {  # of files whose sentences stand in the row of the candidate that t
 MADE_ELSEWHERE = {  # made by a function whose own tests hold it to the rule, or ended by the caller
     "'\\n'.join(broken)",
     "head['error']",
-    "f'{source}: {_what_it_is(head)}'",
+    "f'{source}: {what_it_is(head, FORMATS)}'",
     "f'{who}: box {at} {wrong}'",
     "_sentence(error, recorder, model, example)",
     "_sentence(error, origin)",

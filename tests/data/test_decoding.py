@@ -4,15 +4,20 @@ import io
 import os
 import resource
 import signal
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from convscope.data.decoding import MEMORY, Decoder
-from convscope.data.images import decode_image
+from convscope.data import check
+from convscope.data.decoding import LARGEST, MEMORY, MOST, Decoder, aside
+from convscope.data.images import decode_image, decode_values
 from convscope.errors import ImageError
+from convscope.runs import TrainConfig
+from convscope.train import train
 
 
 @pytest.fixture
@@ -58,6 +63,108 @@ def test_a_crash_ends_one_process(decoder):
     ):
         decoder.decode(b"any", source="a.png")
     assert decoder.decode(_bytes(np.zeros((4, 6), np.uint8)), source="b.png").shape == (4, 6, 1)
+
+
+def test_a_decoder_that_the_system_kills_is_told_apart(decoder):
+    os.kill(decoder.start().pid, signal.SIGKILL)
+    with pytest.raises(
+        ImageError, match=r"^a\.png: its decoder was killed by the system, often because memory ran out; "
+    ):
+        decoder.decode(b"any", source="a.png")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.bool_])
+def test_values_are_those_that_are_read_here(decoder, dtype):
+    content = _bytes(np.arange(24).reshape(4, 6).astype(dtype))
+    here, there = decode_values(io.BytesIO(content), source="m.png"), decoder.values(content, source="m.png")
+    np.testing.assert_array_equal(there, here, strict=True)
+
+
+def test_a_file_that_is_too_large_is_refused_unread(decoder, tmp_path):
+    with (tmp_path / "a.png").open("wb") as file:
+        file.truncate(LARGEST + 1)
+    with pytest.raises(ImageError, match=r"a\.png: has 536,870,913 bytes; the limit is 536,870,912"):
+        decoder.read(tmp_path / "a.png")
+
+
+def test_pieces_of_work_come_back_in_their_order_and_leave_no_process():
+    before = _children()
+    content = _bytes(np.zeros((4, 6), np.uint8))
+    with closing(aside([partial(_named, content, str(i)) for i in range(40)])) as pictures:
+        assert [next(pictures).source for _ in range(30)] == [str(i) for i in range(30)]
+        assert 1 <= len(_children() - before) <= MOST
+    assert _children() == before
+
+
+def _named(content, source, decoder):
+    return decoder.decode(content, source=source)
+
+
+def _children():
+    return {int(p) for p in Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()} | {
+        int(p) for t in Path(f"/proc/{os.getpid()}/task").iterdir() for p in _text(t / "children").split()
+    }
+
+
+def _text(path):
+    try:
+        return path.read_text()
+    except OSError:  # the thread has just ended
+        return ""
+
+
+# A data set with a picture on which the decoder dies: the process that reads it and trains says so, and lives.
+
+DIES = """
+import os, signal
+from PIL import ImageFile
+whole = ImageFile.ImageFile.load
+def load(self):
+    if self.size == (13, 7):
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return whole(self)
+ImageFile.ImageFile.load = load
+"""
+
+
+@pytest.fixture
+def deadly(tmp_path, monkeypatch):
+    """A folder with such a picture, `cat/5.png`."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(DIES)
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join(filter(None, (str(tmp_path / "site"), os.environ.get("PYTHONPATH"))))
+    )
+    for name in ("cat", "dog"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for index in range(10):
+            size = (7, 13) if (name, index) == ("cat", 5) else (8, 8)
+            Image.fromarray(np.full(size, 20 * index, np.uint8)).save(tmp_path / "set" / name / f"{index}.png")
+    return tmp_path / "set"
+
+
+def test_a_picture_that_kills_its_decoder_is_named_by_the_run_that_meets_it(deadly, tmp_path):
+    with pytest.raises(ImageError, match=r"cat/5\.png: made the decoder crash \(SIGSEGV\); save it anew with another"):
+        train(TrainConfig(data=str(deadly), epochs=1, device="cpu"), out=tmp_path / "run", progress=False)
+    report = check(deadly)
+    assert [f.where for f in report.findings if f.stops] == ["cat/5.png"]
+    (deadly / "cat" / "5.png").unlink()
+    assert check(deadly).clean
+
+
+def test_a_run_that_is_resumed_onto_such_a_picture_keeps_its_checkpoints(deadly, tmp_path):
+    bad = deadly / "cat" / "5.png"
+    content = bad.read_bytes()
+    bad.write_bytes((deadly / "cat" / "4.png").read_bytes())
+    config = TrainConfig(data=str(deadly), epochs=2, batch_size=4, device="cpu", save_every_steps=1)
+    train(config, out=tmp_path / "run", progress=False)
+    before = {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()}
+    bad.write_bytes(content)
+    with pytest.raises(ImageError, match=r"cat/5\.png: made the decoder crash"):
+        train(config.model_copy(update={"epochs": 3}), out=tmp_path / "run", resume=True, override=True, progress=False)
+    after = {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir() if p.suffix == ".ckpt"}
+    assert after
+    assert after.items() <= before.items()
 
 
 def test_a_decoder_that_hangs_is_ended():

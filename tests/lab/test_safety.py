@@ -13,7 +13,6 @@ from convscope.errors import InputError, RunError
 from convscope.lab import Door, make_app, open_lab
 from convscope.lab.guard import HEADERS, MAX_BODY, PAGES, Guard
 from convscope.lab.server import open_socket
-from convscope.lab.work import BusyError, Pool
 
 
 def raw(lab, text, *, wait=5.0):
@@ -252,20 +251,6 @@ def test_a_page_that_is_none_is_refused(lab, query):
 
 
 # Load
-
-
-def test_a_full_queue_says_when_to_come_again():
-    async def two():
-        pool = Pool(workers=1, queue=1)
-        first = asyncio.ensure_future(pool.run(lambda: time.sleep(0.2)))
-        await asyncio.sleep(0.05)
-        with pytest.raises(BusyError):
-            await pool.run(lambda: None)
-        await first
-        assert await pool.run(lambda: 3) == 3
-        pool.close()
-
-    asyncio.run(two())
 
 
 def test_half_open_requests_do_not_hold_up_others(lab):

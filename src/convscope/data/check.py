@@ -3,6 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from convscope.data.findings import Findings, Report
 from convscope.data.formats import recognise
 from convscope.data.likeness import difference_hash, near_pairs
 from convscope.data.loading import check_layout
-from convscope.data.opened import Opened, open_entry
+from convscope.data.opened import Opened, held, open_entry
 from convscope.data.samples import IGNORE
 from convscope.data.tree import Tree, walk
 from convscope.errors import DataError
@@ -40,15 +41,12 @@ def check(
     if layout.format == "class folders":
         _check_split(layout, found)
     seen = _Seen(layout)
-    for part, entry in watch([(part, e) for part, entries in layout.parts.items() for e in entries]):
-        try:
-            content = tree.read(entry.file)
-        except DataError as error:
-            found.refuse(error)
-            continue
-        opened = open_entry(tree, entry, layout, found, content=content)
-        if opened is not None:
-            seen.take(part, entry, opened, content)
+    work = [(part, e) for part, entries in layout.parts.items() for e in entries]
+    with closing(held(tree, [entry for _, entry in work])) as files:
+        for (part, entry), file in zip(watch(work), files, strict=True):
+            opened = open_entry(entry, file, layout, found)
+            if opened is not None:
+                seen.take(part, entry, opened, file.content)
     seen.report(found)
     counts = {name: int(n) for name, n in zip(layout.classes, seen.classes, strict=True)}
     ordered = sorted(found.kept, key=lambda f: not f.stops)

@@ -1,6 +1,7 @@
 """Decoder: pictures that others send in, decoded in a process of their own.
 
 What makes a decoder crash, fill the memory or run for ever ends that process alone; the next picture gets a new one.
+The lab has one; data sets are read through one a core, ahead of what is done with the pictures.
 What comes back is JSON and numbers, never a pickle: a decoder that was taken over cannot run code here.
 """
 
@@ -10,17 +11,24 @@ import os
 import struct
 import subprocess
 import sys
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from signal import Signals
+from signal import SIGKILL, Signals
 from threading import Lock, Timer
-from typing import IO
+from typing import IO, Any, TypeVar
 
 import numpy as np
 
-from convscope.data.images import Picture, decode_image
+from convscope.data.images import Picture, decode_stored, decode_values, in_range, open_file
 from convscope.errors import ImageError
 
+T = TypeVar("T")
 SECONDS = 20.0
+LARGEST = 512 * 2**20  # bytes of a file
+MOST, FEW = 4, 8  # decoders at most; pictures for which one more is begun
+DTYPES = {name: np.dtype(name) for name in ("uint8", "uint16", "int64", "float32")}
 MEMORY = 4 * 2**30  # of addresses: four times what the largest PNG takes on its way
 
 # The package `convscope.data` would import torch: a second and 200 MB that decoding does not need.
@@ -53,6 +61,16 @@ class Decoder:
             )  # fmt: skip
         return self._process
 
+    def read(self, path: Path | str) -> Picture:
+        """The picture in a file, as `read_image` gives it.
+
+        Raises: ImageError as `read_image` and `decode` do.
+        """
+        with open_file(path) as file:
+            if (size := os.fstat(file.fileno()).st_size) > LARGEST:
+                raise ImageError(f"{path}: has {size:,} bytes; the limit is {LARGEST:,}, so make it smaller")
+            return self.decode(file.read(), source=str(path))
+
     def decode(self, content: bytes, *, source: str) -> Picture:
         """The picture, as `decode_image` gives it.
 
@@ -64,12 +82,24 @@ class Decoder:
         convscope.errors.ImageError: cat.jpg: is empty (0 bytes); get a whole copy
         >>> decoder.close()
         """
+        pixels, head = self._ask("picture", content, source)
+        return Picture(in_range(pixels), head["mode"], source, tuple(head["notes"]))
+
+    def values(self, content: bytes, *, source: str) -> np.ndarray:
+        """The numbers of a picture, as `decode_values` gives them.
+
+        Raises: ImageError as `decode` does.
+        """
+        return self._ask("values", content, source)[0]
+
+    def _ask(self, what: str, content: bytes, source: str) -> tuple[np.ndarray, dict[str, Any]]:
         with self._turn:
             process, late = self.start(), []
             timer = Timer(self._seconds, lambda: (late.append(True), process.kill()))
             timer.start()
             try:
-                head, pixels = _asked(process, content, source)
+                _write(process.stdin, what.encode(), source.encode(), content)
+                head, numbers = json.loads(_read(process.stdout)), _read(process.stdout)
             except (OSError, EOFError):
                 self.close()
                 raise ImageError(f"{source}: {_why(process.returncode, bool(late), self._seconds)}") from None
@@ -77,8 +107,7 @@ class Decoder:
                 timer.cancel()
         if "error" in head:
             raise ImageError(head["error"])
-        values = np.frombuffer(pixels, np.float32).reshape(head["shape"])
-        return Picture(values, head["mode"], source, tuple(head["notes"]))
+        return np.frombuffer(numbers, DTYPES[head["dtype"]]).reshape(head["shape"]), head
 
     def close(self) -> None:
         """End the process."""
@@ -88,6 +117,39 @@ class Decoder:
             process.communicate()
 
 
+def aside(work: Sequence[Callable[[Decoder], T]]) -> Generator[T]:
+    """What each piece of work makes of a decoder, in their order; some are done ahead, side by side.
+
+    Close the generator if it is not read to its end: `contextlib.closing`.
+    Raises: whatever the work raises, where it is its turn.
+    """
+    from convscope.machine import usable_cores  # not above: the process that decodes needs none
+
+    count = max(1, min(MOST, usable_cores(), len(work) // FEW))
+    made = [Decoder() for _ in range(count)]  # as many as threads, so that one is always idle
+    idle, ahead = made.copy(), deque[Future[T]]()
+
+    def one(job: Callable[[Decoder], T]) -> T:
+        decoder = idle.pop()
+        try:
+            return job(decoder)
+        finally:
+            idle.append(decoder)
+
+    threads = ThreadPoolExecutor(count, thread_name_prefix="decoding")
+    try:
+        for job in work:
+            ahead.append(threads.submit(one, job))
+            if len(ahead) > count:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+    finally:
+        threads.shutdown(cancel_futures=True)  # waits for what runs, which would begin a process anew
+        for decoder in made:
+            decoder.close()
+
+
 def work() -> None:
     """What the process does: decode whatever comes in, until nothing more can come."""
     _limit()
@@ -95,34 +157,36 @@ def work() -> None:
     os.dup2(2, 1)  # what a library prints is no answer
     while True:
         try:
-            source, content = _read(sys.stdin.buffer).decode(), _read(sys.stdin.buffer)
+            what, source, content = _read(sys.stdin.buffer), _read(sys.stdin.buffer).decode(), _read(sys.stdin.buffer)
         except EOFError:
             return
         try:
-            picture = decode_image(io.BytesIO(content), source=source)
+            numbers, head = _decoded(what.decode(), io.BytesIO(content), source)
         except ImageError as error:
             _write(out, json.dumps({"error": str(error)}).encode(), b"")
         else:
-            head = {"shape": picture.shape, "mode": picture.mode, "notes": picture.notes}
-            _write(out, json.dumps(head).encode(), np.ascontiguousarray(picture.pixels).data.cast("B"))
+            head |= {"shape": numbers.shape, "dtype": numbers.dtype.name}
+            _write(out, json.dumps(head).encode(), np.ascontiguousarray(numbers).data.cast("B"))
 
 
-def _asked(process: subprocess.Popen[bytes], content: bytes, source: str) -> tuple[dict, bytearray]:
-    assert process.stdin is not None
-    assert process.stdout is not None
-    _write(process.stdin, source.encode(), content)
-    return json.loads(_read(process.stdout)), _read(process.stdout)
+def _decoded(what: str, file: io.BytesIO, source: str) -> tuple[np.ndarray, dict[str, Any]]:
+    if what == "values":
+        return decode_values(file, source=source), {}
+    pixels, mode, notes = decode_stored(file, source=source)
+    return pixels, {"mode": mode, "notes": notes}
 
 
-def _write(file: IO[bytes], *parts: bytes | memoryview) -> None:
+def _write(file: IO[bytes] | None, *parts: bytes | memoryview) -> None:
+    assert file is not None
     for part in parts:
         file.write(struct.pack("<Q", len(part)))
         file.write(part)
     file.flush()
 
 
-def _read(file: IO[bytes]) -> bytearray:
+def _read(file: IO[bytes] | None) -> bytearray:
     """One part, whole. Raises: EOFError."""
+    assert file is not None
     head = file.read(8)
     if len(head) < 8:
         raise EOFError
@@ -143,5 +207,7 @@ def _limit() -> None:
 def _why(code: int, late: bool, seconds: float) -> str:
     if late:
         return f"takes longer than {seconds:g} s to decode; make it smaller first"
+    if code == -SIGKILL:
+        return "its decoder was killed by the system, often because memory ran out; free some, or make it smaller first"
     how = Signals(-code).name if code < 0 else f"exit code {code}"
     return f"made the decoder crash ({how}); save it anew with another program"

@@ -6,7 +6,10 @@ from elsewhere.
 
 import os
 from collections.abc import Sequence
+from contextlib import closing
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +18,9 @@ from torch import Tensor
 from convscope.data.digits import stratified
 from convscope.data.sets import ImageSet, Normalisation, Splits
 from convscope.errors import DataError
+
+if TYPE_CHECKING:
+    from convscope.data.images import Picture
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"})
 LITTER = frozenset({"thumbs.db", "desktop.ini", ".ds_store", "__macosx"})
@@ -40,7 +46,7 @@ def folder(path: Path | str, *, shape: tuple[int, ...], seed: int = 0) -> Splits
     for name, fraction in (("test", 0.2), ("val", 0.1)):
         if name not in parts:
             parts["train"], parts[name] = _split(parts["train"], fraction=fraction, seed=seed)
-    pixels = {name: torch.stack([_picture(file, shape) for file, _ in files]) for name, files in parts.items()}
+    pixels = {name: _pictures_of(files, shape) for name, files in parts.items()}
     normalisation = _normalisation(pixels["train"])
     sets = {
         name: ImageSet(pixels[name], torch.tensor([label for _, label in files]), classes, normalisation)
@@ -101,11 +107,17 @@ def _split(files: Files, *, fraction: float, seed: int) -> tuple[Files, Files]:
     return [files[i] for i in kept.tolist()], [files[i] for i in held.tolist()]
 
 
-def _picture(path: Path, shape: tuple[int, ...]) -> Tensor:
-    from convscope.data.images import read_image, to_channels
+def _pictures_of(files: Files, shape: tuple[int, ...]) -> Tensor:
+    """All of a part, uint8 [N, C, H, W], decoded in processes of their own."""
+    from convscope.data.decoding import Decoder, aside
+    from convscope.data.images import to_channels
 
-    pixels = to_channels(read_image(path), shape[0]).pixels
-    return resize(torch.from_numpy(pixels), size=shape[1:]).mul(255).round().to(torch.uint8)
+    def read(path: Path, decoder: Decoder) -> "Picture":
+        return to_channels(decoder.read(path), shape[0])
+
+    with closing(aside([partial(read, path) for path, _ in files])) as pictures:
+        sized = (resize(torch.from_numpy(p.pixels), size=shape[1:]) for p in pictures)
+        return torch.stack([x.mul(255).round().to(torch.uint8) for x in sized])
 
 
 def _normalisation(pixels_NCHW: Tensor) -> Normalisation:

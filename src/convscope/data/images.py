@@ -5,7 +5,6 @@ Nothing of Pillow's global state is changed, so that other readers in the proces
 
 import re
 import warnings
-from codecs import getincrementaldecoder
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO, Literal
 import numpy as np
 from PIL import Image
 
+from convscope.data.strangers import what_it_is
 from convscope.errors import ImageError, InputError
 
 if TYPE_CHECKING:
@@ -27,20 +27,6 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 MAX_PIXELS = 40_000_000
 WHITE = (1.0, 1.0, 1.0)
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's "L"
-
-# What a file that is no picture looks like: pattern at its beginning -> (what it is, what to do).
-LOOKS_LIKE: tuple[tuple[bytes, str, str], ...] = (
-    (rb"version https://git-lfs", "a Git LFS pointer", "run `git lfs pull` to fetch the picture itself"),
-    (rb"(?is)\s*<(?:!doctype\s+)?html", "a web page", "download the picture itself"),
-    (rb"(?is)\s*(?:<\?xml.*?)?(?:<!--.*?-->\s*|<!doctype svg.*?>\s*)*<svg", "an SVG drawing", "export it as PNG"),
-    (rb"(?:\xc5\xd0\xd3\xc6|%!PS)", "a PostScript drawing", "export it as PNG"),
-    (rb"%PDF", "a PDF document", "export the page as PNG"),
-    (rb"8BPS", "a Photoshop document", "export it as PNG"),
-    (rb"(?s)....ftyp(?:hei|hev|mif1|msf1)", "a HEIF photograph", "convert it to JPEG or PNG"),
-    (rb"(?s)....ftyp", "a video", "save one frame as PNG"),
-    (rb"\x93NUMPY", "a NumPy array", "save it as PNG"),
-    (rb"PK\x03\x04", "a ZIP archive", "unpack it and give one picture"),
-)
 
 _WARNINGS = Lock()  # Python keeps its warning filters per process, so threads take turns in changing them
 
@@ -89,6 +75,16 @@ def read_image(path: Path | str, *, allow_truncated: bool = False) -> Picture:
     Traceback (most recent call last):
     convscope.errors.ImageError: no/such/cat.png: does not exist; check the path
     """
+    with open_file(path) as file:
+        return decode_image(file, source=str(path), allow_truncated=allow_truncated)
+
+
+@contextmanager
+def open_file(path: Path | str) -> Iterator[BinaryIO]:
+    """A picture's file, open to be read.
+
+    Raises: ImageError if it is missing, no file, or may not be read.
+    """
     source = str(path)
     try:
         status = Path(path).stat()
@@ -97,7 +93,7 @@ def read_image(path: Path | str, *, allow_truncated: bool = False) -> Picture:
         if not S_ISREG(status.st_mode):
             raise ImageError(f"{source}: is a device or a pipe; give a picture file")
         with Path(path).open("rb") as file:
-            return decode_image(file, source=source, allow_truncated=allow_truncated)
+            yield file
     except ImageError:
         raise
     except (FileNotFoundError, NotADirectoryError):
@@ -120,6 +116,22 @@ def decode_image(file: BinaryIO, *, source: str, allow_truncated: bool = False) 
     Traceback (most recent call last):
     convscope.errors.ImageError: cat.jpg: is empty (0 bytes); get a whole copy
     """
+    pixels, mode, notes = decode_stored(file, source=source, allow_truncated=allow_truncated)
+    return Picture(in_range(pixels), mode, source, notes)
+
+
+def in_range(pixels: np.ndarray) -> np.ndarray:
+    """Float32 in 0..1 of what `decode_stored` gives: bytes are divided by 255."""
+    return pixels.astype(np.float32) / np.float32(255) if pixels.dtype == np.uint8 else pixels
+
+
+def decode_stored(
+    file: BinaryIO, *, source: str, allow_truncated: bool = False
+) -> tuple[np.ndarray, str, tuple[str, ...]]:
+    """As `decode_image`: pixels HxWxC, but uint8 where the file has 8 bits a channel; mode and notes.
+
+    Raises: ImageError as `decode_image` does.
+    """
     head = file.read(2048)
     if not head:
         raise ImageError(f"{source}: is empty (0 bytes); get a whole copy")
@@ -132,7 +144,7 @@ def decode_image(file: BinaryIO, *, source: str, allow_truncated: bool = False) 
         image = _upright(image, notes)
         pixels = _pixels(image, notes, source=source)
         notes += [f"Pillow warns: {w.message}" for w in heard]
-    return Picture(pixels, mode, source, tuple(notes))
+    return pixels, mode, tuple(notes)
 
 
 def decode_values(file: BinaryIO, *, source: str) -> np.ndarray:
@@ -217,7 +229,7 @@ def _plain_errors(source: str, head: bytes) -> Iterator[None]:
     except ImageError:
         raise
     except Image.UnidentifiedImageError:
-        raise ImageError(f"{source}: {_what_it_is(head)}") from None
+        raise ImageError(f"{source}: {what_it_is(head, FORMATS)}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large(source, str(error)) from None
     except Exception as error:
@@ -292,7 +304,7 @@ def _upright(image: Image.Image, notes: list[str]) -> Image.Image:
 
 
 def _pixels(image: Image.Image, notes: list[str], *, source: str) -> np.ndarray:
-    """HxWxC float32 in 0..1."""
+    """HxWxC: uint8, or float32 in 0..1."""
     if image.mode.startswith("I;16"):
         notes.append("16-bit grey was divided by 65535")
         return np.asarray(image).astype(np.float32)[..., None] / np.float32(65535)
@@ -302,7 +314,7 @@ def _pixels(image: Image.Image, notes: list[str], *, source: str) -> np.ndarray:
     if wanted != image.mode:
         notes.append(f"{_MODE_NAMES.get(image.mode, image.mode)} became {_MODE_NAMES[wanted]}")
         image = image.convert(wanted)
-    pixels = np.asarray(image, dtype=np.float32) / np.float32(255)
+    pixels = np.asarray(image)
     return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
@@ -361,22 +373,3 @@ def _too_large(source: str, size: str) -> ImageError:
     count = numbers[0] * numbers[1] if " x " in size else numbers[0]
     shown = f"{size} = {count:,} pixels" if " x " in size else f"{count:,} pixels"
     return ImageError(f"{source}: has {shown}; the limit is {MAX_PIXELS:,}, so make it smaller first")
-
-
-def _what_it_is(head: bytes) -> str:
-    for pattern, what, remedy in LOOKS_LIKE:
-        if re.match(pattern, head.removeprefix(b"\xef\xbb\xbf")):
-            return f"looks like {what}, not a picture; {remedy}"
-    known = "give a " + ", ".join(FORMATS[:-1]) + f" or {FORMATS[-1]} file"
-    if _is_text(head):
-        return f"looks like text, not a picture; {known}"
-    return f"is no picture of a known format, or its header is damaged; {known}"
-
-
-def _is_text(head: bytes) -> bool:
-    """UTF-8 without control characters; the last character may be cut by the end of `head`."""
-    try:
-        text = getincrementaldecoder("utf-8")().decode(head)
-    except UnicodeDecodeError:
-        return False
-    return all(c.isprintable() or c in "\t\r\n\f" for c in text)

@@ -1,10 +1,12 @@
-"""Folders in any known format as Splits: every picture decoded once, brought to the training size, and kept as uint8.
+"""Folders in any known format as Splits: every picture decoded once, in a process of its own,
+brought to the training size, and kept as uint8.
 
 Ten thousand pictures of 3x128x128 take 0.5 GB. Files and labels are checked first, then each picture as it is read, so
 that training stops before its first step.
 """
 
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import cast
 
@@ -15,7 +17,7 @@ from torch import Tensor
 from convscope.data.entries import PARTS, Entry, Layout, split
 from convscope.data.findings import Findings
 from convscope.data.formats import read
-from convscope.data.opened import open_entry, sample
+from convscope.data.opened import open_entries, sample
 from convscope.data.samples import Sample, SampleSet, TaskName
 from convscope.data.sets import ImageSet, Normalisation, Splits
 from convscope.data.tree import walk
@@ -37,8 +39,8 @@ def load_folder(root: Path | str, *, task: TaskName, shape: tuple[int, ...], see
     check_layout(layout, found)
     parts = {}
     for name, entries in split(layout.parts, seed=seed).items():
-        opened = (open_entry(tree, entry, layout, found) for entry in entries)
-        parts[name] = tuple(sample(o, shape) for o in opened if o is not None)
+        with closing(open_entries(tree, entries, layout, found)) as opened:
+            parts[name] = tuple(sample(o, shape) for o in opened if o is not None)
     normalisation = _normalisation(parts["train"])
     return Splits(*(_set(parts[name], layout, normalisation) for name in PARTS))
 
@@ -56,7 +58,7 @@ def load_some(
     order = np.random.Generator(np.random.Philox(key=seed)).permutation(len(entries)).tolist()
     labelled = [at for at in order if entries[at].labels]
     chosen = list(dict.fromkeys([*labelled[:1], *order]))[:count]
-    opened = [open_entry(tree, entries[at], layout, found) for at in chosen]
+    opened = list(open_entries(tree, [entries[at] for at in chosen], layout, found))
     samples = [sample(o, shape) for o in opened if o is not None]
     if not samples:
         raise DataError(f"{root}: not one sample can be shown; `convscope data check {root}` says why")

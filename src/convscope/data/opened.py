@@ -1,17 +1,19 @@
 """An entry's picture read, its boxes and mask checked against it, and made a Sample of the training size."""
 
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
+from convscope.data.decoding import Decoder, aside
 from convscope.data.entries import Box, Entry, Layout
 from convscope.data.findings import Findings
 from convscope.data.folder import resize
-from convscope.data.images import Picture, decode_image, decode_values, to_channels
+from convscope.data.images import Picture, to_channels
 from convscope.data.samples import IGNORE, Sample
 from convscope.data.tree import Tree
 from convscope.data.turning import orientation, turned_array, turned_box
@@ -31,24 +33,51 @@ class Opened:
     mask: np.ndarray | None = None
 
 
-def open_entry(
-    tree: Tree, entry: Entry, layout: Layout, found: Findings, *, content: bytes | None = None
-) -> Opened | None:
-    """The picture of an entry with its labels; None, and a finding, if it cannot be read or its labels do not fit it.
+@dataclass(frozen=True, slots=True, eq=False)
+class Held:
+    """What the files of an entry hold; `error` if one of them cannot be read."""
 
-    `content`: what the file holds, if that was read already.
-    """
+    content: bytes = b""
+    picture: Picture | None = None
+    values: np.ndarray | None = None
+    error: DataError | ImageError | None = None
+
+
+def held(tree: Tree, entries: Sequence[Entry]) -> Generator[Held]:
+    """What each entry's files hold, decoded in processes of their own, some ahead; to be closed as `aside` is."""
+    return aside([partial(_held, tree, entry) for entry in entries])
+
+
+def _held(tree: Tree, entry: Entry, decoder: Decoder) -> Held:
     try:
-        held = tree.read(entry.file) if content is None else content
-        picture = decode_image(io.BytesIO(held), source=entry.file)
-        boxes, labels = _boxes(entry, picture, found) if layout.task == "detect" else ((), entry.labels)
-        mask = _mask(tree, entry, picture, layout, found) if layout.task == "segment" else None
+        content = tree.read(entry.file)
+        picture, mask = decoder.decode(content, source=entry.file), entry.mask_file
+        return Held(content, picture, decoder.values(tree.read(mask), source=mask) if mask else None)
+    except (DataError, ImageError) as error:
+        return Held(error=error)
+
+
+def open_entries(tree: Tree, entries: Sequence[Entry], layout: Layout, found: Findings) -> Generator[Opened | None]:
+    """As `open_entry`, of several."""
+    with closing(held(tree, entries)) as files:
+        for entry, file in zip(entries, files, strict=True):
+            yield open_entry(entry, file, layout, found)
+
+
+def open_entry(entry: Entry, file: Held, layout: Layout, found: Findings) -> Opened | None:
+    """An entry's picture with its labels; None, and a finding, if it cannot be read or its labels do not fit it."""
+    try:
+        if file.picture is None:
+            assert file.error is not None
+            raise file.error
+        boxes, labels = _boxes(entry, file.picture, found) if layout.task == "detect" else ((), entry.labels)
+        mask = _mask(entry, file, layout, found) if layout.task == "segment" else None
     except (DataError, ImageError) as error:
         found.refuse(error, kind="picture")
         return None
     if layout.task == "segment" and mask is None:
         return None
-    return Opened(picture, boxes, labels, mask)
+    return Opened(file.picture, boxes, labels, mask)
 
 
 def sample(opened: Opened, shape: Sequence[int]) -> Sample:
@@ -129,13 +158,15 @@ def _clipped(box: Box, where: str, *, width: int, height: int, found: Findings) 
     return inner
 
 
-def _mask(tree: Tree, entry: Entry, picture: Picture, layout: Layout, found: Findings) -> np.ndarray | None:
+def _mask(entry: Entry, file: Held, layout: Layout, found: Findings) -> np.ndarray | None:
+    picture, values = file.picture, file.values
+    assert picture is not None
     how, (height, width, _) = orientation(picture), picture.shape
     if entry.mask is not None:
         how = _turn(entry, picture, found)
         wide, high = (width, height) if entry.size is None else entry.size
         return turned_array(entry.mask(high, wide), how)
-    values = decode_values(io.BytesIO(tree.read(entry.mask_file)), source=entry.mask_file)
+    assert values is not None
     if values.shape[:2] != (height, width):
         if how < 5 or values.shape[:2] != (width, height):
             raise DataError(f"{entry.mask_file}: is {values.shape[1]}x{values.shape[0]}, but its picture {entry.file} "

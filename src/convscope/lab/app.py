@@ -25,10 +25,19 @@ from convscope.lab.maps import maps_of
 from convscope.lab.reached import reached
 from convscope.lab.runs_known import RunsKnown
 from convscope.lab.session import MissingError, Session
-from convscope.lab.work import BusyError, Pool
+from convscope.lab.work import BusyError, Pool, Rank
 
 TYPES = {"css": "text/css", "js": "text/javascript", "html": "text/html", "svg": "image/svg+xml"}
 Work = Callable[[Request], Any]
+RANKS = {  # what answers from what is held; all else may run a network, for a picture that is new
+    "pictures/{picture}/layers/{layer}/units/{unit}": Rank.CLICK,
+    "session": Rank.PAGE,
+    "pictures/{picture}/pixels": Rank.PAGE,
+    "pictures/{picture}/layers": Rank.PAGE,
+    "pictures/{picture}/layers/{layer}/maps": Rank.PAGE,
+    "runs": Rank.PAGE,
+    "runs/{run}/metrics": Rank.PAGE,
+}
 
 
 def make_app(
@@ -47,7 +56,7 @@ def make_app(
         return found or PlainTextResponse("No such file.", 404)
 
     def api(path: str, work: Work, method: str = "GET") -> Route:
-        return Route(f"/api/{path}", _in_pool(pool, work), methods=[method])
+        return Route(f"/api/{path}", _in_pool(pool, work, RANKS.get(path, Rank.COSTLY)), methods=[method])
 
     routes = [
         *(Route(path, home) for path in PAGES),
@@ -213,17 +222,17 @@ def _upload(pool: Pool, session: Callable[[], Session], decoder: Decoder) -> Cal
             picture = decoder.decode(body, source=name)
             return Json(answers.picture_facts(session(), session().add(picture, name=name)))
 
-        return await _in_pool(pool, work)(request)
+        return await _in_pool(pool, work, Rank.COSTLY)(request)
 
     return upload
 
 
-def _in_pool(pool: Pool, work: Work) -> Callable[[Request], Awaitable[Response]]:
+def _in_pool(pool: Pool, work: Work, rank: Rank) -> Callable[[Request], Awaitable[Response]]:
     """The work in a thread."""
 
     async def answer(request: Request) -> Response:
         try:
-            return await pool.run(lambda: _said(lambda: work(request)))
+            return await pool.run(lambda: _said(lambda: work(request)), rank)
         except asyncio.CancelledError:  # the server ends, and waits no longer
             return Json({"error": "the lab is ending"}, 503)
         except BusyError:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from sys import setswitchinterval
 
 import uvicorn
 
@@ -23,6 +24,7 @@ from convscope.runs.folder import CONFIG
 from convscope.runs.loaded import LoadedModel, load_model
 
 PORT, TRIES = 8765, 100
+TURN = 0.0005  # s that a thread computes before another may: after each read and write, the server waits for its turn
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -116,6 +118,7 @@ def serve(sock: socket.socket, door: Door, opening: Opening) -> None:
     Raises: what the session could not be opened for.
     """
     server = server_of(opening, door, spec=opening.spec)
+    setswitchinterval(TURN)
 
     def end_if_failed(made: Future[Session]) -> None:
         server.should_exit = server.should_exit or made.exception() is not None

@@ -22,6 +22,7 @@ from convscope.runs.loaded import LoadedModel
 
 MEMORY = 768 * 2**20  # bytes of activations that are held
 MOST_PICTURES = 32
+MOST_LOOKS = 64  # a small one is more Python than tensors, which `MEMORY` does not count
 GIVEN = "given"
 
 
@@ -151,19 +152,28 @@ class Session:
             return predict(self.loaded.model, shown.x, classes=self.classes, names=[shown.name])
 
     def _remembered(self, key: tuple[Any, ...], shown: Shown, keep: Callable[[Op], bool]) -> Look:
+        if (found := self._found(key)) is not None:
+            return found
         with self._running:
-            with self._held:
-                if key in self._looks:
-                    self._looks.move_to_end(key)
-                    return self._looks[key]
+            if (found := self._found(key)) is not None:  # another thread made it meanwhile
+                return found
             recording = record(self.loaded.model, shown.x, keep=keep)
             look = self._look(recording)
             with self._held:
                 self._looks[key], self._sizes[key] = look, _kept_bytes(recording)
-                while len(self._looks) > 1 and sum(self._sizes.values()) > self._memory:
+                while len(self._looks) > 1 and (
+                    len(self._looks) > MOST_LOOKS or sum(self._sizes.values()) > self._memory
+                ):
                     oldest, _ = self._looks.popitem(last=False)
                     del self._sizes[oldest]
             return look
+
+    def _found(self, key: tuple[Any, ...]) -> Look | None:
+        """What is held of a picture; who asks for it waits for no network that runs."""
+        with self._held:
+            if key in self._looks:
+                self._looks.move_to_end(key)
+            return self._looks.get(key)
 
     def _look(self, recording: Recording) -> Look:
         layers = str(hash(tuple((op.target, op.module, *(v.shape for v in op.outputs)) for op in recording.ops)))
