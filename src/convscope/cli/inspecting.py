@@ -67,10 +67,10 @@ def _recorded(
 
 
 def advised(model: "nn.Module", recording: "Recording") -> tuple[str, ...]:
-    """Wasted work, and the least picture that the network takes, if it takes pictures."""
-    from convscope.inspect import advice, least_input
+    """Wasted work, channels that cannot matter, and the least picture that the network takes, if it takes pictures."""
+    from convscope.inspect import advice, dead_channels, least_input
 
-    sentences = advice(recording)
+    sentences = (*advice(recording), *map(str, dead_channels(recording, model)))
     if len(recording.inputs) == 1 and len(recording.inputs[0].shape) == 4:
         side = least_input(model, channels=recording.inputs[0].shape[1])
         sentences += (f"the least input is {side}x{side}",) if side else ()
@@ -84,8 +84,12 @@ def at_sizes(seen: Inspected, text: str) -> Any:
     sides = [parse_numbers(part, "x", option="--sizes") for part in text.split(",")]
     if any(len(side) > 2 or 0 in side for side in sides):
         raise InputError(f"--sizes: {text!r} has a size that is no height x width; use such as 224,256 or 224x320")
-    start = seen.shapes[0][:2]
-    return sizes(seen.model, [(*start, side[0], side[-1]) for side in sides])
+    start = seen.recording.inputs[0].shape
+    if len(start) < 4:
+        shape = "x".join(map(str, start))
+        raise InputError(f"--sizes: the input is {shape}, which has no height and width; leave --sizes out")
+    shapes = [(*start[:-2], side[0], side[-1]) for side in sides]
+    return sizes(seen.model, shapes, recording=seen.recording)
 
 
 def write_files(seen: Inspected, *, html: Path | None, graph: Path | None, depth: int | None) -> None:
