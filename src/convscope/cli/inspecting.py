@@ -51,11 +51,14 @@ def _recorded(
     """The network, its input shapes and its recording; one of a library is made without values where that will do."""
     import torch
 
+    from convscope import machine
     from convscope.graph import record
-    from convscope.runs.loaded import load_model
+
+    with machine.loading():
+        from convscope.runs.loaded import load_model
 
     def made(place: AbstractContextManager[Any]) -> tuple["LoadedModel", tuple[tuple[int, ...], ...], "Recording"]:
-        with place:
+        with place, machine.loading():  # torchvision is among what is loaded here
             loaded = load_model(spec, shape=given[0] if given else None)
         shapes = tuple((1, *shape) for shape in (loaded.shape, *given[1:]))
         return loaded, shapes, record(loaded.model, *_tensors(shapes))
