@@ -13,10 +13,12 @@ The tuned start is chosen once, before the first large allocation, for the sake 
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -49,6 +51,19 @@ class Settings:
 
 
 _chosen: Settings | None = None
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """While libraries are loaded, nothing is collected: what they make stays to the end, and is not looked at again."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+        gc.freeze()
+    finally:
+        if collects:
+            gc.enable()
 
 
 def tune(on: bool | None = None) -> Settings:

@@ -51,11 +51,14 @@ def _recorded(
     """The network, its input shapes and its recording; one of a library is made without values where that will do."""
     import torch
 
+    from convscope import machine
     from convscope.graph import record
-    from convscope.runs.loaded import load_model
+
+    with machine.loading():
+        from convscope.runs.loaded import load_model
 
     def made(place: AbstractContextManager[Any]) -> tuple["LoadedModel", tuple[tuple[int, ...], ...], "Recording"]:
-        with place:
+        with place, machine.loading():  # torchvision is among what is loaded here
             loaded = load_model(spec, shape=given[0] if given else None)
         shapes = tuple((1, *shape) for shape in (loaded.shape, *given[1:]))
         return loaded, shapes, record(loaded.model, *_tensors(shapes))
@@ -67,10 +70,10 @@ def _recorded(
 
 
 def advised(model: "nn.Module", recording: "Recording") -> tuple[str, ...]:
-    """Wasted work, and the least picture that the network takes, if it takes pictures."""
-    from convscope.inspect import advice, least_input
+    """Wasted work, channels that cannot matter, and the least picture that the network takes, if it takes pictures."""
+    from convscope.inspect import advice, dead_channels, least_input
 
-    sentences = advice(recording)
+    sentences = (*advice(recording), *map(str, dead_channels(recording, model)))
     if len(recording.inputs) == 1 and len(recording.inputs[0].shape) == 4:
         side = least_input(model, channels=recording.inputs[0].shape[1])
         sentences += (f"the least input is {side}x{side}",) if side else ()
@@ -84,8 +87,12 @@ def at_sizes(seen: Inspected, text: str) -> Any:
     sides = [parse_numbers(part, "x", option="--sizes") for part in text.split(",")]
     if any(len(side) > 2 or 0 in side for side in sides):
         raise InputError(f"--sizes: {text!r} has a size that is no height x width; use such as 224,256 or 224x320")
-    start = seen.shapes[0][:2]
-    return sizes(seen.model, [(*start, side[0], side[-1]) for side in sides])
+    start = seen.recording.inputs[0].shape
+    if len(start) < 4:
+        shape = "x".join(map(str, start))
+        raise InputError(f"--sizes: the input is {shape}, which has no height and width; leave --sizes out")
+    shapes = [(*start[:-2], side[0], side[-1]) for side in sides]
+    return sizes(seen.model, shapes, recording=seen.recording)
 
 
 def write_files(seen: Inspected, *, html: Path | None, graph: Path | None, depth: int | None) -> None:

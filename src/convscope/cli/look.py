@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from convscope import machine
 from convscope.cli import why
 from convscope.cli.common import (
     Image,
@@ -87,8 +88,10 @@ def inspect(
     check_target(html, "--html")
     check_target(graph, "--graph")
     from convscope.cli.inspecting import at_sizes, inspected, keep_to, write_files
-    from convscope.inspect import compare, rolled
-    from convscope.inspect.budget import Budget, amount
+
+    with machine.loading():
+        from convscope.inspect import compare, rolled
+        from convscope.inspect.budget import Budget, amount
 
     macs, params = amount(max_macs, option="--max-macs"), amount(max_params, option="--max-params")
     budget = Budget(macs, params, amount(max_memory, option="--max-memory"), min_receptive_field)

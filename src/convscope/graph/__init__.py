@@ -3,6 +3,7 @@
 from convscope.graph.recorder import CHANGED
 from convscope.graph.recording import record
 from convscope.graph.replaying import call_of, replay
+from convscope.graph.resized import NotDerived, resized
 from convscope.graph.rules import RULES, Box, OpRule, reads, rule_of
 from convscope.graph.traffic import is_in_place, is_view, moved_bytes, value_bytes
 from convscope.graph.values import Op, Recording, Role, Value
@@ -11,6 +12,7 @@ __all__ = [
     "CHANGED",
     "RULES",
     "Box",
+    "NotDerived",
     "Op",
     "OpRule",
     "Recording",
@@ -23,6 +25,7 @@ __all__ = [
     "reads",
     "record",
     "replay",
+    "resized",
     "rule_of",
     "value_bytes",
 ]

@@ -53,7 +53,7 @@ def conv_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box | None:
 def conv_windows(op: Op) -> tuple[Window, ...]:
     """The window of a convolution along each spatial axis."""
     sizes = op.args["weight"].shape[2:]
-    columns = (_per_axis(op.args[k], len(sizes)) for k in ("stride", "padding", "dilation"))
+    columns = (per_axis(op.args[k], len(sizes)) for k in ("stride", "padding", "dilation"))
     return tuple(Window(*w) for w in zip(sizes, *columns, strict=True))
 
 
@@ -67,16 +67,16 @@ def pool_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box:
 def pool_windows(op: Op) -> tuple[Window, ...]:
     """The window of a pooling along each spatial axis; without a stride it moves by its own size."""
     ndim = 3 if "3d" in op.target else 2 if "2d" in op.target else 1
-    sizes = _per_axis(op.args["kernel_size"], ndim)
-    strides = _per_axis(op.args["stride"] or sizes, ndim)
-    rest = (_per_axis(op.args["padding"], ndim), _per_axis(op.args.get("dilation", 1), ndim))
+    sizes = per_axis(op.args["kernel_size"], ndim)
+    strides = per_axis(op.args["stride"] or sizes, ndim)
+    rest = (per_axis(op.args["padding"], ndim), per_axis(op.args.get("dilation", 1), ndim))
     return tuple(Window(*w) for w in zip(sizes, strides, *rest, strict=True))
 
 
 def reduced_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box:
     """A reduction reads its axes whole and keeps its place along the others."""
     given = op.args.get("dim")
-    named = _tuple(given) if given is not None and given != () else range(len(value.shape))
+    named = as_tuple(given) if given is not None and given != () else range(len(value.shape))
     dims = {d % len(value.shape) for d in named}
     rest = iter(box)
     keep = op.args.get("keepdim", False)
@@ -258,7 +258,7 @@ def rolled_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box:
     if not op.args["dims"]:  # rolled as one long vector
         return whole(value)
     axes = list(box)
-    for shift, dim in zip(_tuple(op.args["shifts"]), _tuple(op.args["dims"]), strict=True):
+    for shift, dim in zip(as_tuple(op.args["shifts"]), as_tuple(op.args["dims"]), strict=True):
         axis, n = dim % len(box), value.shape[dim]
         lo, hi = (i - shift for i in axes[axis])
         axes[axis] = (lo % n, hi % n) if lo // n == hi // n else (0, n - 1)
@@ -301,12 +301,12 @@ def factors(op: Op) -> tuple[Value, Value]:
     return op.args[left], op.args[right]
 
 
-def _tuple(value: int | tuple[int, ...]) -> tuple[int, ...]:
+def as_tuple(value: int | tuple[int, ...]) -> tuple[int, ...]:
     return (value,) if isinstance(value, int) else tuple(value)
 
 
-def _per_axis(value: int | tuple[int, ...], ndim: int) -> tuple[int, ...]:
-    values = _tuple(value)
+def per_axis(value: int | tuple[int, ...], ndim: int) -> tuple[int, ...]:
+    values = as_tuple(value)
     return values * ndim if len(values) == 1 else values
 
 
@@ -320,18 +320,24 @@ def _place(flat: int, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def _kept_axes(out: tuple[int, ...], into: tuple[int, ...]) -> dict[int, int]:
     """Input axes that a reshape leaves as they are: input axis -> output axis."""
-    kept = {}
+    return {i.start: o.start for i, o in axis_groups(out, into) if len(i) == len(o) == 1}
+
+
+def axis_groups(out: tuple[int, ...], into: tuple[int, ...]) -> list[tuple[range, range]]:
+    """The runs of input axes and of output axes that hold the same elements in a reshape, as short as can be.
+
+    >>> axis_groups((2, 12, 5), (2, 3, 4, 5))
+    [(range(0, 1), range(0, 1)), (range(1, 3), range(1, 2)), (range(3, 4), range(2, 3))]
+    """
+    groups = []
     o = i = 0
     while o < len(out) and i < len(into):
-        if out[o] == into[i]:
-            kept[i] = o
-            o, i = o + 1, i + 1
-            continue
-        left, right = out[o], into[i]
+        begin, left, right = (i, o), out[o], into[i]
         o, i = o + 1, i + 1
         while left != right:
             if left < right:
                 left, o = left * out[o], o + 1
             else:
                 right, i = right * into[i], i + 1
-    return kept
+        groups.append((range(begin[0], i), range(begin[1], o)))
+    return groups

@@ -4,6 +4,7 @@ from convscope.inspect.advice import advice
 from convscope.inspect.alignment import Alignment, Misalignment, misaligned
 from convscope.inspect.budget import Budget
 from convscope.inspect.compare import Comparison, compare
+from convscope.inspect.dead import DeadChannels, dead_channels
 from convscope.inspect.drawing import draw
 from convscope.inspect.effective import EffectiveField, effective_field
 from convscope.inspect.flow import Flow, flow
@@ -19,6 +20,7 @@ __all__ = [
     "Alignment",
     "Budget",
     "Comparison",
+    "DeadChannels",
     "EffectiveField",
     "Field",
     "Flow",
@@ -33,6 +35,7 @@ __all__ = [
     "Total",
     "advice",
     "compare",
+    "dead_channels",
     "draw",
     "effective_field",
     "fields",
