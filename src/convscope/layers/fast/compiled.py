@@ -135,14 +135,22 @@ class Kernels:
         self._library.winograd(*given, *plan, groups, block, after.c())
         return y
 
-    def winograd_pack(self, weight: Tensor, groups: int) -> Tensor:
-        """The weights at Winograd's points, P x O/panel x C/groups x panel; P = 36 or 6. They may lie in any order."""
+    def winograd_pack(self, weight: Tensor, groups: int, *, turned: bool = False) -> Tensor:
+        """The weights at Winograd's points, P x O/panel x C/groups x panel; P = 36 or 6. They may lie in any order.
+
+        `turned`: as the gradient of the input reads them, back to front, inputs and outputs of a group exchanged.
+        """
         outs, ins, *size = weight.shape
-        out, (by_out, *rest) = outs // groups, weight.stride()
+        out, (by_out, by_in, *by_tap) = outs // groups, weight.stride()
+        at, group, first = [by_out, by_in, *by_tap], out * by_out, weight.data_ptr()
+        if turned:
+            first += weight.element_size() * sum((n - 1) * step for n, step in zip(size, by_tap, strict=True))
+            at = [by_in, by_out, *(-step for step in by_tap)]
+            outs, out, ins = groups * ins, ins, out
         points = 36 if size == [3, 3] else 6
         packed = torch.empty(points, outs // self.panel, ins, self.panel)
-        at, window = _Strides(out * by_out, by_out, *rest), _Window(*size, *(1, 1, 0, 0, 1, 1))
-        self._library.winograd_pack(_at(weight), _at(packed), at, window, groups, out, ins)
+        strides, window = _Strides(group, *at), _Window(*size, *(1, 1, 0, 0, 1, 1))
+        self._library.winograd_pack(first, _at(packed), strides, window, groups, out, ins)
         return packed
 
     def winograd_weights(self, x: Tensor, grad: Tensor, size: Sequence[int], window: Window, groups: int) -> Tensor:

@@ -129,7 +129,7 @@ template <int PER> RowOf sums_of(int channels, const Window& k) {
 
 // Rows that are worked on together: the more the kernel overlaps, the more, as long as all threads have work.
 int band_rows(const Shape& s, const Window& k) {
-    return std::max(1, std::min(2 * k.kh, ceil_div(s.n * s.out_h, 4 * omp_get_max_threads())));
+    return std::max(1, std::min(8 * k.kh, ceil_div(s.n * s.out_h, 4 * omp_get_max_threads())));
 }
 
 template <class Body> void in_bands(const Shape& s, const Window& k, Body body) {

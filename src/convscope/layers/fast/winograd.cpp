@@ -22,14 +22,14 @@ template <class V> void from_outputs(const V y[4], V m[6]) {
     V a = y[0] + y[2], b = y[1] + y[3], c = y[0] + 4.f * y[2], e = 2.f * y[1] + 8.f * y[3];
     m[0] = y[0], m[1] = a + b, m[2] = a - b, m[3] = c + e, m[4] = c - e, m[5] = y[3];
 }
-inline void to_points(const double w[3], double u[6]) {
-    double sum = w[0] + w[2], near = w[0] / 24 + w[2] / 6;
-    u[0] = w[0] / 4, u[1] = -(sum + w[1]) / 6, u[2] = -(sum - w[1]) / 6;
-    u[3] = near + w[1] / 12, u[4] = near - w[1] / 12, u[5] = w[2];
+template <class V> void to_points(const V w[3], V u[6]) {
+    V sum = w[0] + w[2], near = w[0] / 24. + w[2] / 6.;
+    u[0] = w[0] / 4., u[1] = -(sum + w[1]) / 6., u[2] = -(sum - w[1]) / 6.;
+    u[3] = near + w[1] / 12., u[4] = near - w[1] / 12., u[5] = w[2];
 }
-inline void from_points(const double u[6], double w[3]) {
-    double a = u[1] + u[2], b = u[3] + u[4];
-    w[0] = u[0] / 4 - a / 6 + b / 24, w[1] = (u[2] - u[1]) / 6 + (u[3] - u[4]) / 12, w[2] = -a / 6 + b / 6 + u[5];
+template <class V> void from_points(const V u[6], V w[3]) {
+    V a = u[1] + u[2], b = u[3] + u[4];
+    w[0] = u[0] / 4. - a / 6. + b / 24., w[1] = (u[2] - u[1]) / 6. + (u[3] - u[4]) / 12., w[2] = -a / 6. + b / 6. + u[5];
 }
 
 // Tiles of DOWN x ALONG outputs: 4 along an axis where the kernel has 3 taps, 1 where it has one.
@@ -180,9 +180,14 @@ template <class Body> void with_winograd(const Layer& a, After after, Body body)
     else call(one, four);
 }
 
-// The taps of one kernel become its points, or points taps: `change` goes along each axis that has more than one.
-template <class Change> void both_axes(double d[6][6], const Window& k, Change change) {
-    double from[6], to[6] = {};
+// Several kernels at a time, in double precision: rounding here would be in every output.
+constexpr int PART = LANES / 2;
+typedef double Doubles __attribute__((vector_size(PART * sizeof(double))));
+typedef float Singles __attribute__((vector_size(PART * sizeof(float)), aligned(sizeof(float)), may_alias));
+
+// The taps of such kernels become their points, or points taps: `change` goes along each axis that has more than one.
+template <class V, class Change> void both_axes(V d[6][6], const Window& k, Change change) {
+    V from[6], to[6] = {};
     for (int j = 0; j < 6 && k.kh > 1; j++) {
         for (int i = 0; i < 6; i++) from[i] = d[i][j];
         change(from, to);
@@ -206,15 +211,17 @@ void winograd_pack(const float* w, float* packed, Strides at, Window k, int grou
     int panels = groups * out / PANEL, h = k.kh > 1 ? 6 : 1, wide = k.kw > 1 ? 6 : 1;
 #pragma omp parallel for schedule(static)
     for (int item = 0; item < panels * in; item++)
-        for (int lane = 0; lane < PANEL; lane++) {
+        for (int lane = 0; lane < PANEL; lane += PART) {
             int o = item / in * PANEL + lane, i = item % in;
             const float* from = w + o / out * at.group + o % out * at.out + i * at.in;
-            double d[6][6] = {};
+            Doubles d[6][6] = {};
             for (int y = 0; y < k.kh; y++)
-                for (int x = 0; x < k.kw; x++) d[y][x] = from[y * at.h + x * at.w];
-            both_axes(d, k, to_points);
+                for (int x = 0; x < k.kw; x++)
+                    for (int l = 0; l < PART; l++) d[y][x][l] = from[l * at.out + y * at.h + x * at.w];
+            both_axes(d, k, to_points<Doubles>);
             for (int p = 0; p < h * wide; p++)
-                packed[((long)p * panels * in + item) * PANEL + lane] = (float)d[p / wide][p % wide];
+                *(Singles*)(packed + ((long)p * panels * in + item) * PANEL + lane) =
+                    __builtin_convertvector(d[p / wide][p % wide], Singles);
         }
 }
 
@@ -226,13 +233,16 @@ void winograd_weights(const float* x, const float* grad, float* points, float* w
     });
     int in = s.c / groups, h = k.kh > 1 ? 6 : 1, wide = k.kw > 1 ? 6 : 1;
 #pragma omp parallel for schedule(static)
-    for (int o = 0; o < s.out_c; o++)
+    for (int o = 0; o < s.out_c; o += PART)
         for (int i = 0; i < in; i++) {
-            double d[6][6] = {};
-            for (int p = 0; p < h * wide; p++) d[p / wide][p % wide] = points[((long)p * in + i) * s.out_c + o];
-            both_axes(d, k, from_points);
-            float* to = w + ((long)o * in + i) * k.kh * k.kw;
-            for (int t = 0; t < k.kh * k.kw; t++) to[t] = (float)d[t / k.kw][t % k.kw];
+            Doubles d[6][6] = {};
+            for (int p = 0; p < h * wide; p++)
+                d[p / wide][p % wide] =
+                    __builtin_convertvector(*(const Singles*)(points + ((long)p * in + i) * s.out_c + o), Doubles);
+            both_axes(d, k, from_points<Doubles>);
+            for (int l = 0; l < PART; l++)
+                for (int t = 0; t < k.kh * k.kw; t++)
+                    w[((long)(o + l) * in + i) * k.kh * k.kw + t] = (float)d[t / k.kw][t % k.kw][l];
         }
 }
 
