@@ -28,6 +28,7 @@ from convscope.files import write_whole
 SOURCES = tuple(Path(__file__).with_name(name) for name in ("kernels.h", "windows.cpp", "winograd.cpp"))
 SWITCH = "CONVSCOPE_COMPILE"
 _FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-fno-math-errno", "-shared", "-fPIC")
+_GAP = 16  # floats behind the values of a point, as the kernels have it
 _TILES = 128  # whose transformed values are held while the gradient of the weights is summed
 _BLOCK_BYTES = 2**20  # of transformed tiles that a thread holds: about a second-level cache
 
@@ -148,7 +149,9 @@ class Kernels:
             at = [by_in, by_out, *(-step for step in by_tap)]
             outs, out, ins = groups * ins, ins, out
         points = 36 if size == [3, 3] else 6
-        packed = torch.empty(points, outs // self.panel, ins, self.panel)
+        plane = outs * ins + _GAP
+        packed = torch.empty(points * plane)
+        packed = packed.as_strided((points, outs // self.panel, ins, self.panel), (plane, ins * self.panel, self.panel, 1))
         strides, window = _Strides(group, *at), _Window(*size, *(1, 1, 0, 0, 1, 1))
         self._library.winograd_pack(first, _at(packed), strides, window, groups, out, ins)
         return packed
@@ -156,7 +159,7 @@ class Kernels:
     def winograd_weights(self, x: Tensor, grad: Tensor, size: Sequence[int], window: Window, groups: int) -> Tensor:
         """The gradient of the weights, of that size, by Winograd's way."""
         _, *plan = _plan(tuple(x.shape), grad.shape[1], window)
-        points = torch.empty((36 if window.kh == window.kw else 6) * size[0] * size[1])
+        points = torch.empty((36 if window.kh == window.kw else 6) * (size[0] * size[1] + _GAP))
         weight = torch.empty(tuple(size))
         self._library.winograd_weights(_at(x), _at(grad), _at(points), _at(weight), *plan, groups, _TILES)
         return weight
