@@ -80,8 +80,13 @@ class _Packed:
             found = self._kept[weight] = (weight._version, how, pack(weight.detach()))
         return found[2]
 
+    def forget(self) -> None:
+        """Pack anew what is asked for next, as after a step of training, which changes all weights."""
+        self._kept.clear()
+
 
 _PACKED = _Packed()
+forget_packed = _PACKED.forget
 
 
 def _conv2d(  # noqa: PLR0913 - the arguments of the operator
