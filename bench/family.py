@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from convscope import layers, record, summarize
 from convscope.clock import Limits, Timing, compare, limits
 from convscope.layers.fast import fastest
+from convscope.layers.fast.operators import forget_packed
 from convscope.table import Column, Table, to_json
 
 CHANNELS = {16: 256, 56: 128, 112: 64}
@@ -117,7 +118,12 @@ def run(module: nn.Module, x: Tensor, like: Tensor, training: bool) -> Callable[
     layout = torch.channels_last if not x.is_contiguous() else torch.contiguous_format
     grad, x = torch.ones_like(like).contiguous(memory_format=layout), x.clone().requires_grad_()
     wanted = [x, *module.parameters()]
-    return lambda: torch.autograd.grad(module(x), wanted, grad)
+
+    def step() -> object:
+        forget_packed()
+        return torch.autograd.grad(module(x), wanted, grad)
+
+    return step
 
 
 def row(r: Result, dense: Result, here: Limits, training: bool) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def train():
 
 @pytest.fixture(scope="module")
 def material(train):
-    """What one channel of the first layer gives is large, and small for the layer behind it: the network is the same."""
+    """One channel of the first layer is large, and its reader has small weights for it: the network is the same."""
     model = network(train)
     model[0].weight[0] *= 1e5
     model[0].bias[0] *= 1e5

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from convscope.clock import Timing, cache, compare, limits, measure
 from convscope.layers.fast import compiled, forms
+from convscope.layers.fast.operators import forget_packed
 from convscope.layers.fast.ways import Way, stack, ways
 from convscope.table import Column, Table
 
@@ -87,8 +88,8 @@ def fastest(
     """The fastest exact way to run the layer on inputs like the example, on this machine, by measurement.
 
     Shapes: example NxCxHxW; each way gets it in the layout that suits it, as inside a network that keeps that layout.
-    `dtypes` with bfloat16 in it allows for that, in bfloat16's tolerance. `training` measures forward and backward, and
-    tries differentiable ways alone. `anew` measures again what was kept.
+    `dtypes` with bfloat16 in it allows for that, in bfloat16's tolerance. `training` measures forward and backward, on
+    weights that change from step to step, and tries differentiable ways alone. `anew` measures again what was kept.
     PyTorch's own ways are among those tried: no way that is slower, by this measurement, is chosen.
 
     >>> choice = fastest(nn.Conv2d(4, 4, 3, groups=4), torch.zeros(1, 4, 8, 8))
@@ -200,7 +201,12 @@ def _run(module: nn.Module, x: Tensor, like: Tensor, training: bool) -> Callable
     grad = torch.ones_like(like).contiguous(memory_format=_layout_of(x))
     x = x.requires_grad_()
     wanted = [x, *(p for p in module.parameters() if p.requires_grad)]
-    return torch.enable_grad()(lambda: torch.autograd.grad(module(x), wanted, grad))
+
+    def step() -> object:
+        forget_packed()
+        return torch.autograd.grad(module(x), wanted, grad)
+
+    return torch.enable_grad()(step)
 
 
 def _layout_of(x: Tensor) -> torch.memory_format:

@@ -28,6 +28,7 @@ from convscope.files import write_whole
 SOURCES = tuple(Path(__file__).with_name(name) for name in ("kernels.h", "windows.cpp", "winograd.cpp"))
 SWITCH = "CONVSCOPE_COMPILE"
 _FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-fno-math-errno", "-shared", "-fPIC")
+_GAP = 16  # floats behind the values of a point, as the kernels have it
 _TILES = 128  # whose transformed values are held while the gradient of the weights is summed
 
 
@@ -132,20 +133,30 @@ class Kernels:
         self._library.winograd(*given, *plan, groups, after.c())
         return y
 
-    def winograd_pack(self, weight: Tensor, groups: int) -> Tensor:
-        """The weights at Winograd's points, P x O/panel x C/groups x panel; P = 36 or 6. They may lie in any order."""
+    def winograd_pack(self, weight: Tensor, groups: int, *, turned: bool = False) -> Tensor:
+        """The weights at Winograd's points, P x O/panel x C/groups x panel; P = 36 or 6. They may lie in any order.
+
+        `turned`: as the gradient of the input reads them, back to front, inputs and outputs of a group exchanged.
+        """
         outs, ins, *size = weight.shape
-        out, (by_out, *rest) = outs // groups, weight.stride()
+        out, (by_out, by_in, *by_tap) = outs // groups, weight.stride()
+        at, group, first = [by_out, by_in, *by_tap], out * by_out, weight.data_ptr()
+        if turned:
+            first += weight.element_size() * sum((n - 1) * step for n, step in zip(size, by_tap, strict=True))
+            at = [by_in, by_out, *(-step for step in by_tap)]
+            outs, out, ins = groups * ins, ins, out
         points = 36 if size == [3, 3] else 6
-        packed = torch.empty(points, outs // self.panel, ins, self.panel)
-        at, window = _Strides(out * by_out, by_out, *rest), _Window(*size, *(1, 1, 0, 0, 1, 1))
-        self._library.winograd_pack(_at(weight), _at(packed), at, window, groups, out, ins)
+        plane = outs * ins + _GAP
+        packed = torch.empty(points * plane)
+        packed = packed.as_strided((points, outs // self.panel, ins, self.panel), (plane, ins * self.panel, self.panel, 1))
+        strides, window = _Strides(group, *at), _Window(*size, *(1, 1, 0, 0, 1, 1))
+        self._library.winograd_pack(first, _at(packed), strides, window, groups, out, ins)
         return packed
 
     def winograd_weights(self, x: Tensor, grad: Tensor, size: Sequence[int], window: Window, groups: int) -> Tensor:
         """The gradient of the weights, of that size, by Winograd's way."""
         _, *plan = _plan(tuple(x.shape), grad.shape[1], window)
-        points = torch.empty((36 if window.kh == window.kw else 6) * size[0] * size[1])
+        points = torch.empty((36 if window.kh == window.kw else 6) * (size[0] * size[1] + _GAP))
         weight = torch.empty(tuple(size))
         self._library.winograd_weights(_at(x), _at(grad), _at(points), _at(weight), *plan, groups, _TILES)
         return weight

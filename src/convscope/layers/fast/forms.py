@@ -1,18 +1,17 @@
 """Exact ways to run a layer: each is a module that holds the layer and gives what the layer gives, in another order.
 
 A form takes inputs in any layout, is quickest on channels last, and leaves to the layer what it is not made for (other
-dtypes or devices, pictures without a batch). All but `Prepacked` are differentiable.
+dtypes or devices, pictures without a batch). `Prepacked`, `Separable` and `Flattened` have no gradients: where those
+are recorded, the layer runs.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from convscope.layers.family import channel_shuffle
 from convscope.layers.fast.operators import LAST, conv2d, flattened2d, max_pool2d, separable2d
 
 _ONEDNN = torch.ops.mkldnn
@@ -108,9 +107,11 @@ class Compiled(Form):
 
 @final
 class Separable(Form):
-    """Depthwise and 1x1 in one pass: what lies between them never leaves the cache."""
+    """Depthwise and 1x1 in one pass: what lies between them never leaves the cache; no gradients."""
 
     def run(self, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            return self.plain(x)
         depth, point = self.plain
         window = (depth.stride, depth.padding, depth.dilation)
         return separable2d(x, depth.weight, point.weight, point.bias, *window)
@@ -160,56 +161,12 @@ class MergedDepthwise(_Merged):
 
 @final
 class Flattened(_Merged):
-    """1x1 and the two depthwise convolutions behind it in one pass, the two as one."""
+    """1x1 and the two depthwise convolutions behind it in one pass, the two as one; no gradients."""
 
     def run(self, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            return self.plain(x)
         return flattened2d(x, self.plain[0].weight, self.weight(), self.plain[-1].bias, *self.window())
-
-
-@final
-class Phases(Form):
-    """A transposed convolution as one small convolution for each place between the inputs, interleaved."""
-
-    def run(self, x: Tensor) -> Tensor:
-        p = self.plain
-        axes = zip(x.shape[2:], p.kernel_size, p.stride, p.padding, p.output_padding, strict=True)
-        out = [(n - 1) * s - 2 * q + k + o for n, k, s, q, o in axes]
-        down, along = ([_Phase.of(p, axis, place, out[axis], x) for place in range(p.stride[axis])] for axis in (0, 1))
-        weight = p.weight.unflatten(0, (p.groups, -1)).transpose(1, 2).flatten(0, 1)
-        bias = 0 if p.bias is None else p.bias[:, None, None]
-        y = x.new_empty((len(x), p.out_channels, *out)).contiguous(memory_format=LAST)
-        for i, rows in enumerate(down):
-            for j, columns in enumerate(along):
-                places = y[:, :, i :: p.stride[0], j :: p.stride[1]]
-                taps = weight[:, :, rows.taps][:, :, :, columns.taps].contiguous(memory_format=LAST)
-                if taps.numel():
-                    places.copy_(F.conv2d(F.pad(x, (*columns.pad, *rows.pad)), taps, p.bias, groups=p.groups))
-                else:  # a stride longer than the kernel leaves places that no input reaches
-                    places.copy_(torch.as_tensor(bias).expand_as(places))
-        return y
-
-
-@dataclass(frozen=True, slots=True)
-class _Phase:
-    """The outputs `place` behind a multiple of the stride: which taps reach them, how far the input is padded."""
-
-    taps: list[int]
-    pad: tuple[int, int]
-
-    @classmethod
-    def of(cls, p: Any, axis: int, place: int, out: int, x: Tensor) -> "_Phase":
-        stride, shift, count = p.stride[axis], place + p.padding[axis], len(range(place, out, p.stride[axis]))
-        taps = list(range(shift % stride, p.kernel_size[axis], stride))[::-1]
-        first = shift // stride
-        return cls(taps, (len(taps) - 1 - first, count + first - x.shape[2 + axis]))
-
-
-@final
-class Shuffled(Form):
-    """A channel shuffle as one transposition of the innermost axis."""
-
-    def run(self, x: Tensor) -> Tensor:
-        return channel_shuffle(x, groups=self.plain.groups)
 
 
 @final

@@ -1,12 +1,14 @@
 """The compiled kernels as operators of PyTorch, so that autograd, recording and `torch.compile` know them.
 
 `convscope::conv2d` is a convolution done in one of two ways, `convscope::separable2d` a depthwise one with a 1x1 behind
-it, `convscope::flattened2d` the two the other way round, `convscope::max_pool2d` a pooling. Gradients of inputs are
-convolutions again, and go the same way where the stride is 1; Winograd's has a way for those of weights as well.
+it, `convscope::flattened2d` the two the other way round (both without gradients), `convscope::max_pool2d` a pooling.
+Gradients of inputs are convolutions again, and go the same way where the stride is 1; those of weights have Winograd's
+way, and large depthwise kernels Fourier's.
 The functions of these names call the operators, or, where nobody listens (inference mode), what is behind them.
 """
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -19,11 +21,13 @@ from convscope.layers.fast.compiled import After, Kernels, Window, kernels
 from convscope.layers.fast.packing import pack_grouped, pack_panels
 
 LAST = torch.channels_last
+LARGE = 9  # taps along an axis of a depthwise kernel, from which on its gradient goes by Fourier transforms
 _LIBRARY = torch.library.Library("convscope", "DEF")
 _WINDOW = "int[] stride, int[] padding, int[] dilation"
 _LIBRARY.define(f"conv2d(Tensor x, Tensor weight, Tensor? bias, {_WINDOW}, int groups, str way) -> Tensor")
 _LIBRARY.define(f"separable2d(Tensor x, Tensor depth, Tensor point, Tensor? bias, {_WINDOW}) -> Tensor")
 _LIBRARY.define(f"flattened2d(Tensor x, Tensor across, Tensor depth, Tensor? bias, {_WINDOW}) -> Tensor")
+_LIBRARY.define(f"winograd_inputs(Tensor grad, Tensor weight, {_WINDOW}, int groups) -> Tensor")
 _LIBRARY.define(f"winograd_weights(Tensor x, Tensor grad, int[] size, {_WINDOW}, int groups) -> Tensor")
 _LIBRARY.define(f"max_pool2d_backward(Tensor x, Tensor grad, int[] size, {_WINDOW}) -> Tensor")
 _LIBRARY.define(f"max_pool2d(Tensor x, int[] size, {_WINDOW}) -> Tensor")
@@ -76,8 +80,13 @@ class _Packed:
             found = self._kept[weight] = (weight._version, how, pack(weight.detach()))
         return found[2]
 
+    def forget(self) -> None:
+        """Pack anew what is asked for next, as after a step of training, which changes all weights."""
+        self._kept.clear()
+
 
 _PACKED = _Packed()
+forget_packed = _PACKED.forget
 
 
 def _conv2d(  # noqa: PLR0913 - the arguments of the operator
@@ -142,6 +151,19 @@ def _flattened2d_shape(x: Tensor, across: Tensor, depth: Tensor, bias: Any, *win
     return _empty(x, len(across), _of(depth.shape[2:], *window))
 
 
+def _winograd_inputs(  # noqa: PLR0913 - the arguments of the operator
+    grad: Tensor, weight: Tensor, stride: list[int], padding: list[int], dilation: list[int], groups: int
+) -> Tensor:
+    packed = there().winograd_pack(weight, groups, turned=True)
+    window = _of(weight.shape[2:], stride, padding, dilation)
+    return there().winograd(grad.contiguous(memory_format=LAST), packed, After(), window, groups)
+
+
+def _winograd_inputs_shape(grad: Tensor, weight: Tensor, *window: Any) -> Tensor:
+    *window, groups = window
+    return _empty(grad, groups * weight.shape[1], _of(weight.shape[2:], *window))
+
+
 def _winograd_weights(  # noqa: PLR0913 - the arguments of the operator
     x: Tensor,
     grad: Tensor,
@@ -186,16 +208,15 @@ def _keep_conv2d(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _conv2d_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    """Gradients of gradients are PyTorch's own: the ways here have none but those of inputs."""
+    """Gradients of gradients are PyTorch's own."""
     x, weight = ctx.saved_tensors
     grad, wanted = grad.contiguous(memory_format=LAST), list(ctx.needs_input_grad[:3])
     found: list[Tensor | None] = [None, None, None]
-    if wanted[0]:
-        found[0] = _grad_of_input(ctx, grad, weight)
-    if ctx.way == "winograd" and not torch.is_grad_enabled():
-        window = (ctx.stride, ctx.padding, ctx.dilation)
+    if not torch.is_grad_enabled():
+        if wanted[0]:
+            found[0] = _grad_of_input(ctx, grad, weight)
         if wanted[1]:
-            found[1] = torch.ops.convscope.winograd_weights(x, grad, weight.shape, *window, ctx.groups)
+            found[1] = _grad_of_weight(ctx, grad, x, weight)
         if wanted[2]:
             found[2] = grad.permute(0, 2, 3, 1).flatten(0, 2).sum(0)
     left = [want and done is None for want, done in zip(wanted, found, strict=True)]
@@ -212,30 +233,47 @@ def _grad_of_input(ctx: Any, grad: Tensor, weight: Tensor) -> Tensor | None:
     by_group = weight.unflatten(0, (ctx.groups, -1)).transpose(1, 2).flatten(0, 1)
     if set(ctx.stride) != {1} or min(padding) < 0 or not can(ctx.way, by_group, stride=(1,), groups=ctx.groups):
         return None
+    if ctx.way == "winograd":
+        return torch.ops.convscope.winograd_inputs(grad, weight, [1, 1], padding, ctx.dilation, ctx.groups)
     turned = by_group.flip(2, 3)
     return torch.ops.convscope.conv2d(grad, turned, None, [1, 1], padding, ctx.dilation, ctx.groups, ctx.way)
 
 
-def _keep_stack(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    *tensors, stride, padding, dilation = inputs
-    ctx.window = (stride, padding, dilation)
-    ctx.save_for_backward(*tensors)
+def _grad_of_weight(ctx: Any, grad: Tensor, x: Tensor, weight: Tensor) -> Tensor | None:
+    if ctx.way == "winograd":
+        window = (ctx.stride, ctx.padding, ctx.dilation)
+        return torch.ops.convscope.winograd_weights(x, grad, weight.shape, *window, ctx.groups)
+    plain = set(ctx.stride) == set(ctx.dilation) == {1} and ctx.groups == len(weight)
+    return correlated(x, grad, weight, ctx.padding) if plain and min(weight.shape[2:]) >= LARGE else None
 
 
-def _separable2d_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    def again(x: Tensor, depth: Tensor, point: Tensor, bias: Tensor | None) -> Tensor:
-        between = torch.ops.convscope.conv2d(x, depth, None, *ctx.window, len(depth), "grouped")
-        return F.conv2d(between, point, bias)
+def correlated(x: Tensor, grad: Tensor, weight: Tensor, padding: Sequence[int]) -> Tensor:
+    """The gradient of a depthwise kernel, of stride 1, by Fourier transforms: every shift of the gradient over the
+    padded input at once. Source: the convolution theorem.
+    """
+    padded = (x.shape[2] + 2 * padding[0], x.shape[3] + 2 * padding[1])
+    size = [next(_good_sizes(n)) for n in padded]
+    total = torch.zeros(len(weight), size[0], size[1] // 2 + 1, dtype=torch.complex64)
+    for picture, slope in zip(x, grad, strict=True):  # one at a time, so that the transforms stay in cache
+        total.addcmul_(_spectrum(picture, size), _spectrum(slope, size).conj())
+    # an input's place counts from behind the padding: tap t is at t - padding, around the end where that is negative
+    shifts = torch.fft.irfft2(total, s=size).roll(tuple(padding), (1, 2))
+    return shifts[:, None, : weight.shape[2], : weight.shape[3]].contiguous()
 
-    return (*_grads(again, ctx, grad), None, None, None)
+
+def _spectrum(maps: Tensor, size: Sequence[int]) -> Tensor:
+    return torch.fft.rfft2(maps.contiguous(), s=size)
 
 
-def _flattened2d_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    def again(x: Tensor, across: Tensor, depth: Tensor, bias: Tensor | None) -> Tensor:
-        between = F.conv2d(x, across)
-        return torch.ops.convscope.conv2d(between, depth, bias, *ctx.window, len(depth), "grouped")
-
-    return (*_grads(again, ctx, grad), None, None, None)
+def _good_sizes(least: int) -> Iterator[int]:
+    """Lengths, not below `least`, of which Fourier transforms are quick: with no factors but 2, 3 and 5."""
+    for n in itertools.count(least):
+        rest = n
+        for factor in (2, 3, 5):
+            while rest % factor == 0:
+                rest //= factor
+        if rest == 1:
+            yield n
 
 
 def _keep_max_pool2d(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -246,19 +284,10 @@ def _keep_max_pool2d(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _max_pool2d_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     (x,) = ctx.saved_tensors
     if torch.is_grad_enabled():
-        return (*_grads(lambda x: F.max_pool2d(x, *ctx.window), ctx, grad), None, None, None, None)
+        with torch.enable_grad():
+            again = x.detach().requires_grad_()
+            return torch.autograd.grad(F.max_pool2d(again, *ctx.window), again, grad)[0], None, None, None, None
     return torch.ops.convscope.max_pool2d_backward(x, grad, *ctx.window), None, None, None, None
-
-
-def _grads(again: Callable[..., Tensor], ctx: Any, grad: Tensor) -> list[Tensor | None]:
-    """The gradients of what was computed, by computing it once more with what PyTorch can differentiate."""
-    needs = ctx.needs_input_grad
-    given = [t if t is None else t.detach().requires_grad_(n) for t, n in zip(ctx.saved_tensors, needs, strict=False)]
-    with torch.enable_grad():
-        y = again(*given)
-    wanted = [t for t in given if t is not None and t.requires_grad]
-    found = iter(torch.autograd.grad(y, wanted, grad))
-    return [next(found) if t is not None and t.requires_grad else None for t in given]
 
 
 def _of(size: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]) -> Window:
@@ -275,6 +304,7 @@ for _name, _run, _shape in (
     ("separable2d", _separable2d, _separable2d_shape),
     ("flattened2d", _flattened2d, _flattened2d_shape),
     ("max_pool2d", _max_pool2d, _max_pool2d_shape),
+    ("winograd_inputs", _winograd_inputs, _winograd_inputs_shape),
     ("winograd_weights", _winograd_weights, _winograd_weights_shape),
     ("max_pool2d_backward", _max_pool2d_backward, _max_pool2d_backward_shape),
 ):
@@ -282,8 +312,6 @@ for _name, _run, _shape in (
     torch.library.register_fake(f"convscope::{_name}", _shape, lib=_LIBRARY)
 for _name, _gradient, _setup in (
     ("conv2d", _conv2d_backward, _keep_conv2d),
-    ("separable2d", _separable2d_backward, _keep_stack),
-    ("flattened2d", _flattened2d_backward, _keep_stack),
     ("max_pool2d", _max_pool2d_gradient, _keep_max_pool2d),
 ):
     torch.library.register_autograd(f"convscope::{_name}", _gradient, setup_context=_setup, lib=_LIBRARY)

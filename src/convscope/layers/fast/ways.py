@@ -31,16 +31,12 @@ def ways(layer: nn.Module, example: Tensor, *, training: bool) -> Iterator[Way]:
     """The exact ways, beside PyTorch's own, to run the layer on float32 pictures on the CPU; its tensors are copied."""
     if isinstance(layer, nn.Conv2d):
         yield from _of_conv(layer, example, training)
-    elif isinstance(layer, nn.ConvTranspose2d) and set(layer.dilation) == {1} and layer.padding_mode == "zeros":
-        yield Way("one convolution a phase", lambda: forms.Phases(copy.deepcopy(layer)))
     elif isinstance(layer, nn.MaxPool2d):
         plain = not (layer.return_indices or layer.ceil_mode)
         if plain and kernels() and example.shape[1] % 4 == 0:
             yield Way("own kernel", lambda: forms.MaxPool(copy.deepcopy(layer)))
     elif isinstance(layer, nn.AvgPool2d):
         yield from _of_average(layer, example.shape[1])
-    elif isinstance(layer, nn.ChannelShuffle):
-        yield Way("innermost axis turned", lambda: forms.Shuffled(copy.deepcopy(layer)))
     elif isinstance(layer, nn.Sequential):
         yield from _of_stack(layer, example, training)
 
@@ -78,10 +74,10 @@ def _of_average(layer: nn.AvgPool2d, channels: int) -> Iterator[Way]:
 def _of_stack(layer: nn.Sequential, example: Tensor, training: bool) -> Iterator[Way]:
     first, second = (layer[0], layer[-1]) if len(layer) == 2 else (None, None)
     convs = [part for part in layer if isinstance(part, nn.Conv2d)]
-    if len(layer) == len(convs) == 3 and _is_flattened(*convs):
+    if not training and len(layer) == len(convs) == 3 and _is_flattened(*convs):
         yield Way("own kernel, all in one pass", lambda: forms.Flattened(copy.deepcopy(layer)))
     if isinstance(first, nn.Conv2d) and isinstance(second, nn.Conv2d):
-        if _is_depthwise_then_pointwise(first, second):
+        if not training and _is_depthwise_then_pointwise(first, second):
             yield Way("own kernel, both in one pass", lambda: forms.Separable(copy.deepcopy(layer)))
         if _are_depthwise_along_two_axes(first, second):
             if can("grouped", first.weight, stride=first.stride, groups=first.groups):

@@ -37,61 +37,57 @@ template <int L, int PER, template <int> class Act, bool OVERLAP> struct Row {
         return __builtin_shuffle(v, lane);
     }
 
-    // Borders first and last, one by one; the inside in runs of R, the last of which may do outputs again.
+    // Runs of R, the last of which may do outputs again; those that meet a border look where they read.
     void all(float* y) const {
-        int c = 0, width = a.s.out_w, last = a.in.last - R;
-        for (int end = last >= a.in.first ? a.in.first : width; c < end; c++) one(c, y + c * a.y_apart);
-        for (; c < a.in.last; c += R) c = std::min(c, last), run(c, y + c * a.y_apart);
-        for (; c < width; c++) one(c, y + c * a.y_apart);
+        int count = std::min(R, a.s.out_w), most = a.s.out_w - count;
+        for (int c = 0; c < a.s.out_w; c += R) {
+            int column = std::min(c, most);
+            float* to = y + column * a.y_apart;
+            bool inside = column >= a.in.first && column + R <= a.in.last;
+            inside ? run<false>(column, R, to) : run<true>(column, count, to);
+        }
     }
 
     V start(int channel) const { return a.bias ? load<L>(a.bias + channel) : V{} + a.initial; }
 
-    void one(int column, float* y) const {
-        int left = column * a.k.sw - a.k.pw;
-        Taps along(left, a.s.w, a.k.kw, a.k.dw);
-        for (int channel = 0; channel < a.s.c; channel += L) {
-            V sum = start(channel);
-            for (int i = 0; i < rows; i++)
-                for (int k = along.first; k < along.last; k++)
-                    for (int g = 0; g < PER; g++)
-                        Act<L>::add(sum, spread(load<L>(x + channel + i * x_row + (left + k * a.k.dw) * a.x_apart), g),
-                                    w + channel * w_channel + i * w_row + (k * PER + g) * L);
-            store<L>(y + channel, a.after.apply<L>(sum, 0));
-        }
+    // Of a row of inputs, the one in a column; outside, what changes nothing.
+    template <bool EDGE> V input(const float* row, int column) const {
+        bool outside = EDGE && (unsigned)column >= (unsigned)a.s.w;
+        return outside ? V{} + a.initial : load<L>(row + column * a.x_apart);
     }
 
-    void run(int column, float* y) const {
+    template <bool EDGE> void run(int column, int count, float* y) const {
+        int left = column * a.k.sw - a.k.pw;
         for (int channel = 0; channel < a.s.c; channel += L) {
-            const float* from = x + channel + (column * a.k.sw - a.k.pw) * a.x_apart;
-            const float* weights = w + channel * w_channel;
+            const float *from = x + channel, *weights = w + channel * w_channel;
             V sum[R], first = start(channel);
 #pragma GCC unroll 16
             for (int r = 0; r < R; r++) sum[r] = first;
             for (int i = 0; i < rows; i++, from += x_row, weights += w_row)
-                OVERLAP ? overlapping(sum, from, weights) : apart(sum, from, weights);
+                OVERLAP ? overlapping<EDGE>(sum, from, left, weights) : apart<EDGE>(sum, from, left, weights);
 #pragma GCC unroll 16
-            for (int r = 0; r < R; r++) store<L>(y + channel + r * a.y_apart, a.after.apply<L>(sum[r], 0));
+            for (int r = 0; r < R; r++)
+                if (!EDGE || r < count) store<L>(y + channel + r * a.y_apart, a.after.apply<L>(sum[r], 0));
         }
     }
 
     // Any window: a weight is read once and serves R outputs.
-    void apart(V* sum, const float* from, const float* w) const {
-        long step = a.k.sw * a.x_apart;
-        for (int k = 0; k < a.k.kw; k++, from += a.k.dw * a.x_apart, w += PER * L) {
+    template <bool EDGE> void apart(V* sum, const float* from, int left, const float* w) const {
+        for (int k = 0; k < a.k.kw; k++, left += a.k.dw, w += PER * L) {
 #pragma GCC unroll 8
             for (int g = 0; g < PER; g++) {
 #pragma GCC unroll 16
-                for (int r = 0; r < R; r++) Act<L>::add(sum[r], spread(load<L>(from + r * step), g), w + g * L);
+                for (int r = 0; r < R; r++)
+                    Act<L>::add(sum[r], spread(input<EDGE>(from, left + r * a.k.sw), g), w + g * L);
             }
         }
     }
 
     // An input is read, and spread, once and serves every window that holds it. Sums take turns, so that none waits.
-    void overlapping(V* sum, const float* from, const float* w) const {
+    template <bool EDGE> void overlapping(V* sum, const float* from, int left, const float* w) const {
         V v[R + 2], own[R + 2];
 #pragma GCC unroll 16
-        for (int j = 0; j < R + 2; j++) v[j] = load<L>(from + j * a.x_apart);
+        for (int j = 0; j < R + 2; j++) v[j] = input<EDGE>(from, left + j);
 #pragma GCC unroll 8
         for (int g = 0; g < PER; g++) {
 #pragma GCC unroll 16
@@ -133,7 +129,7 @@ template <int PER> RowOf sums_of(int channels, const Window& k) {
 
 // Rows that are worked on together: the more the kernel overlaps, the more, as long as all threads have work.
 int band_rows(const Shape& s, const Window& k) {
-    return std::max(1, std::min(2 * k.kh, ceil_div(s.n * s.out_h, 4 * omp_get_max_threads())));
+    return std::max(1, std::min(8 * k.kh, ceil_div(s.n * s.out_h, 4 * omp_get_max_threads())));
 }
 
 template <class Body> void in_bands(const Shape& s, const Window& k, Body body) {

@@ -22,19 +22,25 @@ template <class V> void from_outputs(const V y[4], V m[6]) {
     V a = y[0] + y[2], b = y[1] + y[3], c = y[0] + 4.f * y[2], e = 2.f * y[1] + 8.f * y[3];
     m[0] = y[0], m[1] = a + b, m[2] = a - b, m[3] = c + e, m[4] = c - e, m[5] = y[3];
 }
-inline void to_points(const double w[3], double u[6]) {
-    double sum = w[0] + w[2], near = w[0] / 24 + w[2] / 6;
-    u[0] = w[0] / 4, u[1] = -(sum + w[1]) / 6, u[2] = -(sum - w[1]) / 6;
-    u[3] = near + w[1] / 12, u[4] = near - w[1] / 12, u[5] = w[2];
+constexpr double TWELFTH = 1. / 12, SIXTH = 1. / 6, TWENTY_FOURTH = 1. / 24;  // dividing would take most of the time
+template <class V> void to_points(const V w[3], V u[6]) {
+    V sum = (w[0] + w[2]) * SIXTH, middle = w[1] * SIXTH, near = w[0] * TWENTY_FOURTH + w[2] * SIXTH, far = w[1] * TWELFTH;
+    u[0] = w[0] * .25, u[1] = -sum - middle, u[2] = middle - sum;
+    u[3] = near + far, u[4] = near - far, u[5] = w[2];
 }
-inline void from_points(const double u[6], double w[3]) {
-    double a = u[1] + u[2], b = u[3] + u[4];
-    w[0] = u[0] / 4 - a / 6 + b / 24, w[1] = (u[2] - u[1]) / 6 + (u[3] - u[4]) / 12, w[2] = -a / 6 + b / 6 + u[5];
+template <class V> void from_points(const V u[6], V w[3]) {
+    V a = (u[1] + u[2]) * SIXTH, b = u[3] + u[4];
+    w[0] = u[0] * .25 - a + b * TWENTY_FOURTH, w[1] = (u[2] - u[1]) * SIXTH + (u[3] - u[4]) * TWELFTH;
+    w[2] = b * SIXTH - a + u[5];
 }
 
 constexpr long HELD = 1 << 20;      // bytes of transformed tiles for a thread: about half of a second-level cache
 constexpr long STREAMED = 4 << 20;  // bytes of weights that stay in no second-level cache
 constexpr int SHARED = 128;         // tiles that threads work on together
+
+// Floats between the end of one point's values and the next one's: with powers of two all would meet in the same lines
+// of the cache.
+constexpr long GAP = 16;
 
 // Tiles of DOWN x ALONG outputs: 4 along an axis where the kernel has 3 taps, 1 where it has one.
 template <int DOWN, int ALONG> struct Winograd {
@@ -122,12 +128,12 @@ template <int DOWN, int ALONG> struct Winograd {
         }
     }
 
-    // The gradient of the weights at Winograd's points: points x C/groups x O, to which every tile adds.
+    // The gradient of the weights at Winograd's points x (C/groups x O, GAP), to which every tile adds.
     void weights(const float* grad, float* points, int groups, int block) const {
         int C = a.s.c, O = a.s.out_c, in = C / groups, out = O / groups, panels = O / PANEL;
-        long v_plane = (long)block * C, m_plane = (long)block * O;
+        long v_plane = (long)block * C + GAP, m_plane = (long)block * O + GAP, plane = (long)in * O + GAP;
         Floats v = floats(POINTS * v_plane), m = floats(POINTS * m_plane);
-        std::fill_n(points, (size_t)POINTS * in * O, 0.f);
+        std::fill_n(points, POINTS * plane, 0.f);
 #pragma omp parallel
         for (int first = 0; first < tiles(); first += block) {
             int count = std::min(block, tiles() - first);
@@ -140,7 +146,7 @@ template <int DOWN, int ALONG> struct Winograd {
             for (int item = 0; item < POINTS * panels; item++) {
                 int p = item / panels, o = item % panels * PANEL;
                 Outer{v.get() + p * v_plane + o / out * in, m.get() + p * m_plane + o,
-                      points + (long)p * in * O + o, C, O, count}.all(in);
+                      points + p * plane + o, C, O, count}.all(in);
             }
         }
     }
@@ -159,14 +165,14 @@ template <int DOWN, int ALONG> struct Winograd {
         int blocks = ceil_div(ceil_div(tiles(), most), threads) * threads, block = ceil_div(tiles(), blocks);
 #pragma omp parallel
         {
-            Floats v = floats((size_t)POINTS * block * C), m = floats((size_t)POINTS * block * O);
+            long v_plane = (long)block * C + GAP, m_plane = (long)block * O + GAP;
+            Floats v = floats(POINTS * v_plane), m = floats(POINTS * m_plane);
 #pragma omp for schedule(dynamic, 1)
             for (int b = 0; b < blocks; b++) {
                 int first = b * block, count = std::min(block, tiles() - first);
-                for (int t = 0; t < count; t++) transform(tile(first + t), v.get() + (long)t * C, (long)block * C);
+                for (int t = 0; t < count; t++) transform(tile(first + t), v.get() + (long)t * C, v_plane);
                 for (int i = 0; i < POINTS * O / PANEL; i++) product(i, v.get(), m.get(), groups, block, count);
-                for (int t = 0; t < count; t++)
-                    outputs(tile(first + t), m.get() + (long)t * O, (long)block * O, y);
+                for (int t = 0; t < count; t++) outputs(tile(first + t), m.get() + (long)t * O, m_plane, y);
             }
         }
     }
@@ -174,26 +180,26 @@ template <int DOWN, int ALONG> struct Winograd {
     // All threads work on one block of tiles, each with weights of its own: where those fill no cache, each is read once.
     void together(float* y, int groups) const {
         int C = a.s.c, O = a.s.out_c, block = std::min(tiles(), SHARED);
-        Floats v = floats((size_t)POINTS * block * C), m = floats((size_t)POINTS * block * O);
+        long v_plane = (long)block * C + GAP, m_plane = (long)block * O + GAP;
+        Floats v = floats(POINTS * v_plane), m = floats(POINTS * m_plane);
 #pragma omp parallel
         for (int first = 0; first < tiles(); first += block) {
             int count = std::min(block, tiles() - first);
 #pragma omp for schedule(static)
-            for (int t = 0; t < count; t++) transform(tile(first + t), v.get() + (long)t * C, (long)block * C);
+            for (int t = 0; t < count; t++) transform(tile(first + t), v.get() + (long)t * C, v_plane);
 #pragma omp for schedule(static)
             for (int i = 0; i < POINTS * O / PANEL; i++) product(i, v.get(), m.get(), groups, block, count);
 #pragma omp for schedule(static)
-            for (int t = 0; t < count; t++)
-                outputs(tile(first + t), m.get() + (long)t * O, (long)block * O, y);
+            for (int t = 0; t < count; t++) outputs(tile(first + t), m.get() + (long)t * O, m_plane, y);
         }
     }
 
-    // The products of one panel of weights at one point, for `count` of a block of tiles.
+    // The products of one panel of weights at one point, for `count` tiles of a block.
     void product(int item, const float* v, float* m, int groups, int block, int count) const {
         int C = a.s.c, O = a.s.out_c, in = C / groups, out = O / groups;
         int p = item / (O / PANEL), o = item % (O / PANEL) * PANEL;
-        Product{v + (long)p * block * C + o / out * in, a.w + (long)item * PANEL * in, nullptr,
-                m + (long)p * block * O + o, C, O, in}.all(count);
+        Product{v + p * ((long)block * C + GAP) + o / out * in, a.w + p * ((long)in * O + GAP) + (long)o * in, nullptr,
+                m + p * ((long)block * O + GAP) + o, C, O, in}.all(count);
     }
 };
 
@@ -213,9 +219,14 @@ template <class Body> void with_winograd(const Layer& a, After after, Body body)
     else call(one, four);
 }
 
-// The taps of one kernel become its points, or points taps: `change` goes along each axis that has more than one.
-template <class Change> void both_axes(double d[6][6], const Window& k, Change change) {
-    double from[6], to[6] = {};
+// Several kernels at a time, in double precision: rounding here would be in every output.
+constexpr int PART = LANES / 2;
+typedef double Doubles __attribute__((vector_size(PART * sizeof(double))));
+typedef float Singles __attribute__((vector_size(PART * sizeof(float)), aligned(sizeof(float)), may_alias));
+
+// The taps of such kernels become their points, or points taps: `change` goes along each axis that has more than one.
+template <class V, class Change> void both_axes(V d[6][6], const Window& k, Change change) {
+    V from[6], to[6] = {};
     for (int j = 0; j < 6 && k.kh > 1; j++) {
         for (int i = 0; i < 6; i++) from[i] = d[i][j];
         change(from, to);
@@ -234,42 +245,59 @@ struct Strides { long group, out, in, h, w; };
 
 extern "C" {
 
-// Weights at Winograd's points, in panels: points x panels x C/groups x PANEL.
+// Weights at Winograd's points, in panels: points x (panels x C/groups x PANEL, GAP). As many at a time as lie nearest.
 void winograd_pack(const float* w, float* packed, Strides at, Window k, int groups, int out, int in) {
-    int panels = groups * out / PANEL, h = k.kh > 1 ? 6 : 1, wide = k.kw > 1 ? 6 : 1;
+    int panels = groups * out / PANEL, h = k.kh > 1 ? 6 : 1, wide = k.kw > 1 ? 6 : 1, blocks = ceil_div(in, PART);
+    long plane = (long)panels * in * PANEL + GAP;
+    auto points = [&](const float* from, long apart, int count, auto put) {
+        Doubles d[6][6] = {};
+        for (int y = 0; y < k.kh; y++)
+            for (int x = 0; x < k.kw; x++)
+                for (int l = 0; l < count; l++) d[y][x][l] = from[l * apart + y * at.h + x * at.w];
+        both_axes(d, k, to_points<Doubles>);
+        for (int p = 0; p < h * wide; p++) put(p, __builtin_convertvector(d[p / wide][p % wide], Singles));
+    };
 #pragma omp parallel for schedule(static)
-    for (int item = 0; item < panels * in; item++)
-        for (int lane = 0; lane < PANEL; lane++) {
-            int o = item / in * PANEL + lane, i = item % in;
-            const float* from = w + o / out * at.group + o % out * at.out + i * at.in;
-            double d[6][6] = {};
-            for (int y = 0; y < k.kh; y++)
-                for (int x = 0; x < k.kw; x++) d[y][x] = from[y * at.h + x * at.w];
-            both_axes(d, k, to_points);
-            for (int p = 0; p < h * wide; p++)
-                packed[((long)p * panels * in + item) * PANEL + lane] = (float)d[p / wide][p % wide];
-        }
+    for (int item = 0; item < panels * blocks; item++) {
+        int o = item / blocks * PANEL, i = item % blocks * PART, count = std::min(PART, in - i);
+        const float* from = w + o / out * at.group + o % out * at.out + i * at.in;
+        float* to = packed + (long)o * in + (long)i * PANEL;
+        for (int lane = 0; lane < PANEL && at.in <= at.out; lane++)
+            points(from + lane * at.out, at.in, count, [&](int p, Singles u) {
+                for (int l = 0; l < count; l++) to[p * plane + l * PANEL + lane] = u[l];
+            });
+        for (int l = 0; l < count && at.in > at.out; l++)
+            for (int lane = 0; lane < PANEL; lane += PART)
+                points(from + l * at.in + lane * at.out, at.out, PART, [&](int p, Singles u) {
+                    *(Singles*)(to + p * plane + l * PANEL + lane) = u;
+                });
+    }
 }
 
-// The gradient of the weights, O x C/groups x kh x kw. points: memory for points x C/groups x O.
+// The gradient of the weights, O x C/groups x kh x kw. points: memory for points x (C/groups x O, GAP).
 void winograd_weights(const float* x, const float* grad, float* points, float* w, Shape s, Window k, int groups,
                       int block) {
     with_winograd(Layer(x, nullptr, nullptr, s, k), NOTHING, [&](const auto& it) {
         it.weights(grad, points, groups, block);
     });
     int in = s.c / groups, h = k.kh > 1 ? 6 : 1, wide = k.kw > 1 ? 6 : 1;
+    long plane = (long)in * s.out_c + GAP;
 #pragma omp parallel for schedule(static)
-    for (int o = 0; o < s.out_c; o++)
-        for (int i = 0; i < in; i++) {
-            double d[6][6] = {};
-            for (int p = 0; p < h * wide; p++) d[p / wide][p % wide] = points[((long)p * in + i) * s.out_c + o];
-            both_axes(d, k, from_points);
-            float* to = w + ((long)o * in + i) * k.kh * k.kw;
-            for (int t = 0; t < k.kh * k.kw; t++) to[t] = (float)d[t / k.kw][t % k.kw];
-        }
+    for (int first = 0; first < in; first += PART)
+        for (int o = 0; o < s.out_c; o += PART)
+            for (int i = first; i < std::min(first + PART, in); i++) {
+                Doubles d[6][6] = {};
+                for (int p = 0; p < h * wide; p++)
+                    d[p / wide][p % wide] =
+                        __builtin_convertvector(*(const Singles*)(points + p * plane + (long)i * s.out_c + o), Doubles);
+                both_axes(d, k, from_points<Doubles>);
+                for (int l = 0; l < PART; l++)
+                    for (int t = 0; t < k.kh * k.kw; t++)
+                        w[((long)(o + l) * in + i) * k.kh * k.kw + t] = (float)d[t / k.kw][t % k.kw][l];
+            }
 }
 
-// Winograd along the axes that have 3 taps. w: points x panels x C/groups x PANEL.
+// Winograd along the axes that have 3 taps. w: as `winograd_pack` makes it.
 void winograd(const float* x, const float* w, const float* bias, float* y, Shape s, Window k, int groups, After after) {
     with_winograd(Layer(x, w, bias, s, k), after, [&](const auto& it) { it.run(y, groups); });
 }
