@@ -190,7 +190,7 @@ def test_bad_input_is_one_sentence_and_exit_2(name, call, tmp_path, monkeypatch)
     ("name", "shapes"), {"r3d_18": [[1, 3, 16, 112, 112]], "raft_small": [[1, 3, 512, 512]] * 2}.items()
 )
 def test_clips_and_pairs_of_pictures_are_chosen_by_themselves(name, shapes, call):
-    data = json.loads(call(f"torchvision:{name}", "--depth", 1, "--json")[1])
+    data = json.loads(call(f"torchvision:{name}", "--json")[1])
     assert data["input_shapes"] == shapes
 
 
