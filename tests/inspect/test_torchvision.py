@@ -28,8 +28,8 @@ def published(name):
     return next(iter(models.get_model_weights(name)))
 
 
-def summary_of(name, x, **options):
-    return summarize(record(models.get_model(name, weights=None, **options).eval(), x))
+def summary_of(name, *inputs, **options):
+    return summarize(record(models.get_model(name, weights=None, **options).eval(), *inputs))
 
 
 def agrees(summary, name):
