@@ -40,7 +40,9 @@ def main(pairs: int = 9) -> None:
     for name in SIDES:
         print(f"{name:10} median {statistics.median(r[name] for r in rounds):.2f} s")
     ratios = sorted(r["convscope"] / r["torchinfo"] for r in rounds)
-    print(f"convscope's time / torchinfo's: median {statistics.median(ratios):.3f}, {ratios[0]:.2f} to {ratios[-1]:.2f}")
+    print(
+        f"convscope's time / torchinfo's: median {statistics.median(ratios):.3f}, {ratios[0]:.2f} to {ratios[-1]:.2f}"
+    )
 
 
 if __name__ == "__main__":

@@ -102,6 +102,8 @@ CASES = {
     "aten.cat": (lambda x, y: torch.cat([x, y], 1), (IMAGE, IMAGE), 0),
     "aten.stack": (lambda x, y: torch.stack([x, y], 2), (IMAGE, IMAGE), 0),
     "aten.split": (lambda x: x.split(2, 1)[1], (IMAGE,), 0),
+    "aten.unsafe_split": (lambda x: torch.ops.aten.unsafe_split(x, 2, 1)[1], (IMAGE,), 0),
+    "aten.flip": (lambda x: x.flip(1, -1), (IMAGE,), 0),
     "aten.split_with_sizes": (lambda x: x.split([1, 2, 3], 2)[2], (IMAGE,), 0),
     "aten.unbind": (lambda x: x.unbind(3)[5], (IMAGE,), 0),
     "aten.slice": (lambda x: torch.ops.aten.slice(x, 3, -7, 7, 2), (IMAGE,), 0),

@@ -184,3 +184,37 @@ def test_bad_input_is_one_sentence_and_exit_2(name, call, tmp_path, monkeypatch)
     assert expected in err
     assert "Traceback" not in err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes"), {"r3d_18": [[1, 3, 16, 112, 112]], "raft_small": [[1, 3, 512, 512]] * 2}.items()
+)
+def test_clips_and_pairs_of_pictures_are_chosen_by_themselves(name, shapes, call):
+    data = json.loads(call(f"torchvision:{name}", "--json")[1])
+    assert data["input_shapes"] == shapes
+
+
+def test_sizes_say_how_they_are_known(call):
+    told = json.loads(call("torchvision:alexnet", "--sizes", "224,161x203", "--json")[1])
+    assert [row["how"] for row in told["sizes"]] == ["recorded", "derived"]
+    assert told["notes"][0].startswith("derived: from the recording at 1x3x224x224")
+    code, out, _ = call("torchvision:lraspp_mobilenet_v3_large", "--sizes", "520,192")
+    assert (code, "recorded anew: upsample_bilinear2d" in out) == (0, True)
+    code, _, err = call(f"{__name__}:Two", "--input", "3x8x8", "--input", "5", "--sizes", "5")
+    assert (code, err) == (0, "")
+    assert call(f"{__name__}:Unknown", "--input", "5", "--sizes", "5")[2] == (
+        "convscope: --sizes: the input is 1x5, which has no height and width; leave --sizes out\n"
+    )
+
+
+def test_advice_names_channels_that_cannot_matter(call):
+    assert (
+        "0: 1 of 4 channels can never matter (1 constant: 2); they hold 10 parameters"
+        in call(f"{__name__}:half_dead", "--input", "1x8x8", "--advice")[1]
+    )
+
+
+def half_dead():
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 1, 1))
+    model[0].weight.data[2] = 0
+    return model.eval()

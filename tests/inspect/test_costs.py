@@ -79,7 +79,7 @@ def test_an_amount_that_is_none_is_refused(wrong):
         amount(wrong, option="--max-macs")
 
 
-def test_sizes_are_recorded_anew():
+def test_sizes_are_what_is_recorded_there():
     told = sizes(RESNET, [(1, 3, 64, 64), (1, 3, 96, 64)])
     assert [s.total.macs for s in told.summaries] == [summary_of(RESNET, 3, h, 64).total.macs for h in (64, 96)]
     assert [row["input_shape"] for row in told.table().rows] == [(1, 3, 64, 64), (1, 3, 96, 64)]

@@ -28,8 +28,8 @@ def published(name):
     return next(iter(models.get_model_weights(name)))
 
 
-def summary_of(name, x, **options):
-    return summarize(record(models.get_model(name, weights=None, **options).eval(), x))
+def summary_of(name, *inputs, **options):
+    return summarize(record(models.get_model(name, weights=None, **options).eval(), *inputs))
 
 
 def agrees(summary, name):
@@ -69,3 +69,22 @@ def test_detection_takes_a_list_of_images_on_real_tensors(name):
     summary = summary_of(name, [torch.rand(DETECTORS[name])], weights_backbone=None)
     agrees(summary, name)
     assert any("recorded on real tensors" in note for note in summary.notes)
+
+
+# of one stage, too: published on squares, with the scales and shifts of the backbone's norms frozen (no parameters)
+FROZEN = 53_120  # scales and shifts of ResNet-50
+ON_SQUARES = ["retinanet_resnet50_fpn", "fcos_resnet50_fpn"]
+
+
+@pytest.mark.parametrize("name", ON_SQUARES)
+def test_detectors_bring_a_square_to_800x800(name):
+    summary = summary_of(name, [torch.rand(3, 64, 64)], weights_backbone=None)
+    facts = published(name).meta
+    assert summary.total.params - FROZEN == facts["num_params"]
+    assert summary.total.macs / 1e9 == pytest.approx(facts["_ops"], rel=0.001)
+
+
+@pytest.mark.parametrize("name", sorted(models.list_models(module=models.optical_flow)))
+def test_optical_flow_is_published_on_two_pictures_of_512x512(name):
+    picture = torch.zeros(1, 3, 512, 512)
+    agrees(summary_of(name, picture, picture), name)

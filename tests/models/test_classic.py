@@ -83,3 +83,17 @@ def test_models_come_from_torchvision_timm_and_functions():
     assert input_shape(build("timm:resnet10t"), "timm:resnet10t") == (3, 176, 176)
     assert isinstance(build("torch.nn:Identity"), nn.Identity)
     assert input_shape(nn.Identity()) is None
+
+
+SHAPES = {
+    "inception_v3": (3, 299, 299), "vit_b_16": (3, 224, 224), "lraspp_mobilenet_v3_large": (3, 520, 520),
+    "ssdlite320_mobilenet_v3_large": (3, 320, 320), "fasterrcnn_mobilenet_v3_large_fpn": (3, 800, 800),
+    "r3d_18": (3, 16, 112, 112), "s3d": (3, 16, 224, 224), "raft_small": (3, 512, 512),
+    "efficientnet_b1": (3, 240, 240),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_network_of_torchvision_takes_what_its_weights_were_published_on(name):
+    with torch.device("meta"):
+        assert input_shape(build(f"torchvision:{name}"), f"torchvision:{name}") == SHAPES[name]

@@ -55,12 +55,14 @@ def _recorded(
     from convscope.graph import record
 
     with machine.loading():
+        from convscope.models import num_inputs
         from convscope.runs.loaded import load_model
 
     def made(place: AbstractContextManager[Any]) -> tuple["LoadedModel", tuple[tuple[int, ...], ...], "Recording"]:
         with place, machine.loading():  # torchvision is among what is loaded here
             loaded = load_model(spec, shape=given[0] if given else None)
-        shapes = tuple((1, *shape) for shape in (loaded.shape, *given[1:]))
+        wanted = given or [loaded.shape] * num_inputs(spec)
+        shapes = tuple((1, *shape) for shape in wanted)
         return loaded, shapes, record(loaded.model, *_tensors(shapes))
 
     if spec.startswith(("torchvision:", "timm:")) and not spec.startswith("torchvision:quantized_"):

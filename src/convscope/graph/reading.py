@@ -265,6 +265,13 @@ def rolled_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box:
     return tuple(axes)
 
 
+def flipped_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box:
+    """The mirrored place along the axes that are turned round."""
+    dims = {d % len(box) for d in as_tuple(op.args["dims"])}
+    axes = enumerate(zip(box, value.shape, strict=True))
+    return tuple((n - 1 - hi, n - 1 - lo) if axis in dims else (lo, hi) for axis, ((lo, hi), n) in axes)
+
+
 def restride_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box:
     """A change of memory layout alone keeps every place; anything else may read everything."""
     return box if op.outputs[k].shape == value.shape else whole(value)

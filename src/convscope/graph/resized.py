@@ -310,6 +310,7 @@ SHAPES: Mapping[Callable[..., Any], Follow] = {
     reading.trailing_reads: _layer_norm,
     reading.along_dim_reads: _as_it_is,
     reading.rolled_reads: _as_it_is,
+    reading.flipped_reads: _as_it_is,
     reading.permuted_reads: _permuted,
     reading.reshape_reads: _view,
     reading.cat_reads: _cat,

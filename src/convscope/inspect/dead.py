@@ -38,10 +38,8 @@ class DeadChannels:
             why.append(f"{len(self.constant)} constant: {_numbers(self.constant)}")
         if self.unread:
             why.append(f"{len(self.unread)} read with weights of zero: {_numbers(self.unread)}")
-        return (
-            f"{self.module or self.op}: {len(self.dead)} of {self.channels} channels can never matter ({'; '.join(why)}); "
-            f"they hold {self.params:,} parameters"
-        )
+        count = f"{len(self.dead)} of {self.channels} channels can never matter"
+        return f"{self.module or self.op}: {count} ({'; '.join(why)}); they hold {self.params:,} parameters"
 
 
 def dead_channels(recording: Recording, model: nn.Module) -> tuple[DeadChannels, ...]:

@@ -24,7 +24,7 @@ body.costs{margin:0 auto;max-width:1180px;padding:28px 20px}
 .costs .totals span,.costs .note,.costs .op,.costs .head{color:var(--soft)}
 .costs .picture{overflow:auto;max-height:560px;border:1px solid var(--edge);border-radius:8px;
 margin:0 0 22px;text-align:center}
-.costs .line{display:grid;grid-template-columns:minmax(220px,1fr) 120px 92px 78px 74px 76px 76px 118px;gap:10px;
+.costs .line{display:grid;grid-template-columns:minmax(180px,1fr) 120px 92px 78px 74px 76px 76px 190px;gap:10px;
 padding:3px 8px;align-items:center;border-bottom:1px solid var(--edge)}
 .costs .line>*{text-align:right;white-space:nowrap;overflow:hidden;text-overflow:ellipsis}
 .costs .line>:first-child{text-align:left}

@@ -6,7 +6,7 @@ from convscope.models import imagenet
 from convscope.models.backbone import BACKBONES, Backbone, SmallBackbone, backbone
 from convscope.models.classic import ConvNet3, LeNet5
 from convscope.models.heads import HEADS, Candidates, HeadedNetwork, OneHead, classes_of_heads
-from convscope.models.specs import MODELS, build, input_shape
+from convscope.models.specs import MODELS, build, input_shape, num_inputs
 
 __all__ = [
     "BACKBONES",
@@ -25,6 +25,7 @@ __all__ = [
     "imagenet",
     "input_shape",
     "network",
+    "num_inputs",
 ]
 
 

@@ -67,8 +67,36 @@ def input_shape(model: nn.Module, spec: str = "") -> tuple[int, ...] | None:
     if shape is None and spec.startswith("imagenet:"):
         shape = imagenet.SIZE
     if shape is None and spec.startswith("torchvision:"):
-        shape = (3, 299, 299) if spec.endswith("inception_v3") else (3, 224, 224)
+        shape = _published_shape(model, spec.removeprefix("torchvision:"))
     return tuple(shape) if shape else None
+
+
+def num_inputs(spec: str) -> int:
+    """How many pictures of that shape the network takes: two, where it finds the flow between them.
+
+    >>> num_inputs("torchvision:raft_small"), num_inputs("LeNet5")
+    (2, 1)
+    """
+    return 2 if spec.startswith("torchvision:raft_") else 1
+
+
+def _published_shape(model: nn.Module, name: str) -> tuple[int, ...]:
+    """The shape on which torchvision publishes the costs of its weights; a fixed one where the network has it."""
+    from torchvision import models
+    from torchvision.models.optical_flow import RAFT
+
+    inside = getattr(model, "transform", None)  # of a detector: what it brings any picture to
+    if inside is not None:
+        least = inside.min_size[0]
+        return (3, *(inside.fixed_size or (least, least)))
+    if isinstance(model, RAFT):
+        return 3, 512, 512
+    if isinstance(fixed := getattr(model, "image_size", None), int):
+        return 3, fixed, fixed
+    preset: Any = next(iter(models.get_model_weights(name))).transforms()
+    size = list(getattr(preset, "crop_size", None) or preset.resize_size)
+    frames = [16] if name in models.list_models(module=models.video) else []
+    return 3, *frames, *(size * 2)[:2]
 
 
 def _make(spec: str, make: Callable[..., Any], options: dict[str, Any]) -> Any:
