@@ -14,7 +14,9 @@ def test_a_wheel_has_every_file_of_the_package(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     wheel = zipfile.ZipFile(tmp_path / build.build_wheel(str(tmp_path)))
     package = ROOT / "src" / "convscope"
-    files = {str(p.relative_to(ROOT / "src")) for p in package.rglob("*") if p.is_file() and "__pycache__" not in p.parts}
+    files = {
+        str(p.relative_to(ROOT / "src")) for p in package.rglob("*") if p.is_file() and "__pycache__" not in p.parts
+    }
     assert {Path(f).suffix for f in files} >= {".py", ".cpp", ".h", ".js", ".html", ".css", ".typed"}
     packed = {name for name in wheel.namelist() if ".dist-info/" not in name}
     assert packed == files

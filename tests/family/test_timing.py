@@ -17,7 +17,9 @@ MACHINE = Limits("a processor", 2, "2.0", {"float32": 1e9}, ((1024, 1e9),), 1e-6
 
 
 def with_times(told: Family, seconds: dict[str, float]) -> Family:
-    times = {name: Times(Timing((s,)), Timing((3 * s,)), Timing((s**0.5,)), "a way", s / 2) for name, s in seconds.items()}
+    times = {
+        name: Times(Timing((s,)), Timing((3 * s,)), Timing((s**0.5,)), "a way", s / 2) for name, s in seconds.items()
+    }
     return replace(told, members=tuple(replace(m, times=times[m.name]) for m in told.members), notes=("by hand",))
 
 

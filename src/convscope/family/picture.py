@@ -58,6 +58,8 @@ def _style(axes: Axes, told: Family) -> None:
     axes.set_axisbelow(True)
     axes.tick_params(length=0, labelcolor=_INK)
     axes.spines[:].set_visible(False)
-    axes.set_title("What each saves against the dense convolution as PyTorch runs it", loc="left", fontsize=12, color=_INK)
+    axes.set_title(
+        "What each saves against the dense convolution as PyTorch runs it", loc="left", fontsize=12, color=_INK
+    )
     axes.legend(loc="lower right", frameon=False, labelcolor=_INK)
     axes.set_xlabel("\n".join([told.table().title, *told.notes]), fontsize=8.5, color=_FAINT, loc="left")

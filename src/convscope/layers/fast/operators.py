@@ -151,7 +151,7 @@ def _flattened2d_shape(x: Tensor, across: Tensor, depth: Tensor, bias: Any, *win
     return _empty(x, len(across), _of(depth.shape[2:], *window))
 
 
-def _winograd_inputs(  # noqa: PLR0913 - the arguments of the operator
+def _winograd_inputs(
     grad: Tensor, weight: Tensor, stride: list[int], padding: list[int], dilation: list[int], groups: int
 ) -> Tensor:
     packed = there().winograd_pack(weight, groups, turned=True)
