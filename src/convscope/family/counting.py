@@ -20,8 +20,8 @@ _MOVES_NOTHING = frozenset({"view", "_unsafe_view", "permute", "transpose", "uns
 class Times:
     """What a member takes on this machine, in seconds.
 
-    `forward` and with the backward pass (`training`) as PyTorch runs it; forward the `fastest` way that was found, whose
-    words are `way`; and the least that the machine's limits allow for the forward pass (`limit`).
+    `forward` and with the backward pass (`training`) as PyTorch runs it; forward the `fastest` way that was found,
+    whose words are `way`; and the least that the machine's limits allow for the forward pass (`limit`).
     """
 
     forward: Timing
