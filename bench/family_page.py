@@ -67,7 +67,7 @@ def table(runs: Runs, cell: Callable[[dict[str, Any]], str], *, means: bool = Tr
     lines = ["| member | " + " | ".join(f"{s}x{s}, batch {b}" for s, b in runs) + " |", "|---" * (len(runs) + 1) + "|"]
     rows = {s: {r["member"]: r for r in run["rows"]} for s, run in runs.items()}
     for name in names:
-        cells = [cell(by[name]) for by in rows.values()]
+        cells = [cell(by[name]) if name in by else "-" for by in rows.values()]
         if any(cells):
             lines.append(f"| {name} | " + " | ".join(cells) + " |")
     for key, words in (("over_best", "best"), ("over_default", "default")) if means else ():
@@ -103,7 +103,8 @@ def unkept(r: dict[str, Any]) -> bool:
 def missed(runs: Runs, falls_short: Callable[[dict[str, Any]], bool]) -> list[str]:
     rows = [r for run in runs.values() for r in run["rows"]]
     count = Counter(r["member"] for r in rows if falls_short(r))
-    return [f"{name} ({times} of {len(runs)})" for name, times in count.items()]
+    measured = Counter(r["member"] for r in rows)
+    return [f"{name} ({times} of {measured[name]})" for name, times in count.items()]
 
 
 if __name__ == "__main__":

@@ -160,8 +160,8 @@ def _winograd_inputs(
 
 
 def _winograd_inputs_shape(grad: Tensor, weight: Tensor, *window: Any) -> Tensor:
-    *window, groups = window
-    return _empty(grad, groups * weight.shape[1], _of(weight.shape[2:], *window))
+    *steps, groups = window
+    return _empty(grad, groups * weight.shape[1], _of(weight.shape[2:], *steps))
 
 
 def _winograd_weights(  # noqa: PLR0913 - the arguments of the operator
