@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from convscope.files import write_whole
-from family import KEPT, SAME, SAVING, SHARE
+from family import SAVING, SHARE, slower, unkept
 
 BEGIN, END = "<!-- measured: bench/family_page.py writes what follows -->\n", "<!-- measured until here -->"
 SETTINGS = [(size, batch) for size in (16, 56, 112) for batch in (1, 8)]
@@ -90,14 +90,6 @@ def short(forward: Runs, training: Runs) -> list[str]:
         f"below {SAVING} of the promised saving, forward and backward": missed(training, unkept),
     }
     return [f"{goal}: {', '.join(places) or 'none'}" for goal, places in goals.items()]
-
-
-def slower(r: dict[str, Any]) -> bool:
-    return r["over_best"] < SAME and not r["way"].startswith("PyTorch")  # PyTorch's own beside itself is noise
-
-
-def unkept(r: dict[str, Any]) -> bool:
-    return r["member"] in KEPT and r["direct"] < SAVING * r["promised"]
 
 
 def missed(runs: Runs, falls_short: Callable[[dict[str, Any]], bool]) -> list[str]:
