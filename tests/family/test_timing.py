@@ -10,14 +10,16 @@ from PIL import Image
 from convscope.clock import Limits, Timing
 from convscope.errors import InputError
 from convscope.family import MEMBERS, Family, Setting, Times, clocked, family
-from convscope.family.picture import DELIVERED, PROMISED, draw
+from convscope.family.picture import AT_BEST, DELIVERED, PROMISED, draw
 from convscope.files import write_figure
 
 MACHINE = Limits("a processor", 2, "2.0", {"float32": 1e9}, ((1024, 1e9),), 1e-6)
 
 
 def with_times(told: Family, seconds: dict[str, float]) -> Family:
-    times = {name: Times(Timing((s,)), Timing((3 * s,)), s / 2) for name, s in seconds.items()}
+    times = {
+        name: Times(Timing((s,)), Timing((3 * s,)), Timing((s**0.5,)), "a way", s / 2) for name, s in seconds.items()
+    }
     return replace(told, members=tuple(replace(m, times=times[m.name]) for m in told.members), notes=("by hand",))
 
 
@@ -29,11 +31,15 @@ def test_every_member_is_timed_with_its_backward_pass(ndim):
     for m in told.members:
         assert m.times is not None
         assert len(m.times.forward.seconds) == len(m.times.training.seconds) == 3
-        assert min(m.times.forward.seconds) > 0
+        assert min(m.times.forward.seconds + m.times.fastest.seconds) > 0
+        if ndim != 2:
+            assert m.times.way == "PyTorch"
     layout = "channels_last" if ndim == 2 else "contiguous"
     assert told.notes == (f"medians of 3 rounds, 2 threads, {layout}, PyTorch eager",)
     assert "forward (ms)" in str(told)
-    assert told.data()["members"][0]["forward"]["repeats"] == 3
+    for member in told.data()["members"]:
+        assert member["forward"]["repeats"] == member["fastest"]["repeats"] == 3
+        assert member["way"] in str(told)
 
 
 def test_the_limit_is_the_sum_over_the_operators_in_turn():
@@ -52,6 +58,9 @@ def test_delivered_is_how_many_times_faster():
     assert [told.delivered(m) for m in told.members] == [1 / (1 + i) for i in range(len(MEMBERS))]
     row = told.data()["members"][1]
     assert (row["forward_ms"], row["training_ms"], row["limit_ms"], row["delivered"]) == (2000, 6000, 1000, 0.5)
+    assert row["way"] == "a way"
+    assert row["fastest_ms"] == pytest.approx(1000 * 2**0.5)
+    assert row["delivered_at_best"] == pytest.approx(2**-0.5)  # the dense one takes a second
 
 
 def test_maps_that_do_not_fit_into_memory_are_not_timed():
@@ -79,6 +88,7 @@ def test_the_bars_are_the_numbers_of_the_table():
     assert bars(timed) == {
         PROMISED: pytest.approx(promised),
         DELIVERED: pytest.approx([timed.delivered(m) for m in timed.members]),
+        AT_BEST: pytest.approx([timed.delivered_at_best(m) for m in timed.members]),
     }
 
 

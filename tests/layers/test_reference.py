@@ -8,7 +8,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from convscope.errors import InputError
-from convscope.layers.reference import conv_reference
+from convscope.layers import channel_shuffle
+from convscope.layers.reference import conv_reference, max_pool_reference, transposed_reference
 
 TORCH = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
@@ -52,3 +53,40 @@ def test_channels_that_do_not_fit_are_refused():
         conv_reference(np.zeros((1, 3, 4)), np.zeros((2, 2, 1)))
     with pytest.raises(InputError, match="differ in axes; give both"):
         conv_reference(np.zeros((1, 3, 4)), np.zeros((2, 3, 1, 1)))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"dilation": 0}, "dilation is 0; use 1 or more"),
+        ({"stride": (1, 0)}, "stride is (1, 0); use 1 or more"),
+        ({"padding": -1}, "padding is -1; use 0 or more"),
+        ({"stride": (1, 1, 1)}, "stride is (1, 1, 1); give one number, or one for each of 2 axes"),
+    ],
+)
+def test_numbers_that_do_not_fit_are_refused_by_every_definition(given, message):
+    x, w = np.zeros((1, 2, 4, 4)), np.zeros((2, 2, 3, 3))
+    runs = {
+        "conv_reference": lambda: conv_reference(x, w, **given),
+        "transposed_reference": lambda: transposed_reference(x, w, **given),
+        "max_pool_reference": lambda: max_pool_reference(x, 3, **given),
+    }
+    for name, run in runs.items():
+        with pytest.raises(InputError) as caught:
+            run()
+        assert str(caught.value) == f"{name}: {message}"
+
+
+def test_a_window_larger_than_the_input_is_refused():
+    with pytest.raises(InputError) as caught:
+        conv_reference(np.zeros((1, 1, 4)), np.zeros((1, 1, 3)), dilation=2)
+    assert str(caught.value) == (
+        "conv_reference: kernel_size is 3, which spans 5 with dilation 2, but the padded axis has 4; "
+        "use a smaller one, or more padding"
+    )
+
+
+def test_a_shuffle_needs_an_axis_of_channels():
+    with pytest.raises(InputError) as caught:
+        channel_shuffle(torch.zeros(4), groups=2)
+    assert str(caught.value) == "channel_shuffle: x has shape (4,); give NxCxD..., with an axis of channels"

@@ -38,6 +38,7 @@ ALL: dict[str, Callable[[int], nn.Module]] = {
     "pool-and-back": lambda ndim: PoolAndBack(nn.Conv2d(8, 8, 1) if ndim == 2 else None, ndim=ndim),
 }
 every = pytest.mark.parametrize("name", ALL)
+every_ndim = pytest.mark.parametrize("ndim", [1, 2, 3])
 
 BLOCK_KEYS = ["weight", "bias", "running_mean", "running_var", "num_batches_tracked"]
 
@@ -81,13 +82,22 @@ def made(name: str, ndim: int = 2) -> tuple[nn.Module, torch.Tensor, torch.Tenso
 
 
 @every
-def test_the_keys_of_the_state_are_a_promise(name):
-    assert list(ALL[name](2).state_dict()) == KEYS[name]
+@every_ndim
+def test_the_keys_of_the_state_are_a_promise(name, ndim):
+    keys = KEYS[name]
+    if name == "spatial":
+        keys = [*(f"axis{i}.weight" for i in range(ndim)), f"axis{ndim - 1}.bias"]
+    if name == "flattened":
+        axes = ["down", "along", "through"][:ndim]
+        keys = ["across.weight", *(f"{axis}.weight" for axis in axes), f"{axes[-1]}.bias"]
+    if name != "pool-and-back" or ndim == 2:
+        assert list(ALL[name](ndim).state_dict()) == keys
 
 
 @every
-def test_compiled_and_exported(name):
-    layer, x, expected = made(name)
+@every_ndim
+def test_compiled_and_exported(name, ndim):
+    layer, x, expected = made(name, ndim)
     with torch.no_grad():
         torch.testing.assert_close(torch.export.export(layer, (x,)).module()(x), expected)
         torch.testing.assert_close(torch.compile(layer, backend="aot_eager", fullgraph=True)(x), expected)
@@ -104,8 +114,9 @@ def test_compiled_by_inductor():
 
 
 @every
-def test_onnx_gives_the_same(name):
-    layer, x, expected = made(name)
+@every_ndim
+def test_onnx_gives_the_same(name, ndim):
+    layer, x, expected = made(name, ndim)
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own
@@ -117,12 +128,14 @@ def test_onnx_gives_the_same(name):
 
 
 @every
-def test_channels_last_stays_and_bf16_is_near(name):
-    layer, x, expected = made(name)
+@every_ndim
+def test_channels_last_stays_and_bf16_is_near(name, ndim):
+    layer, x, expected = made(name, ndim)
+    layout = {2: torch.channels_last, 3: torch.channels_last_3d}.get(ndim, torch.contiguous_format)
     with torch.no_grad():
-        last = copy.deepcopy(layer).to(memory_format=torch.channels_last)(x.to(memory_format=torch.channels_last))
+        last = copy.deepcopy(layer).to(memory_format=layout)(x.to(memory_format=layout))
         low = copy.deepcopy(layer).bfloat16()(x.bfloat16())
-    assert last.is_contiguous(memory_format=torch.channels_last)
+    assert last.is_contiguous(memory_format=layout)
     torch.testing.assert_close(last, expected)
     assert low.dtype == torch.bfloat16
     if name != "pool-and-back":  # rounding chooses another maximum among near ones, and so another place
@@ -130,7 +143,7 @@ def test_channels_last_stays_and_bf16_is_near(name):
 
 
 @every
-@pytest.mark.parametrize("ndim", [1, 2, 3])
+@every_ndim
 def test_gradients_of_the_input_and_of_all_weights(name, ndim):
     torch.manual_seed(0)
     layer = ALL[name](ndim).double().eval()

@@ -38,12 +38,14 @@ def channel_shuffle(x_NCD: Tensor, *, groups: int) -> Tensor:
     """Channels interleaved: those of a `groups` x C/groups table, read column by column, in the layout of the input.
 
     Shapes: x NxCxD... -> NxCxD..., any number of spatial axes.
-    Raises: InputError if C is no multiple of groups.
+    Raises: InputError if C is no multiple of groups, or there is no axis of channels.
     Source: Zhang et al. 2017, ShuffleNet (arXiv:1707.01083), fig. 1.
 
     >>> channel_shuffle(torch.arange(6).reshape(1, 6), groups=2)
     tensor([[0, 3, 1, 4, 2, 5]])
     """
+    if x_NCD.dim() < 2:
+        raise InputError(f"channel_shuffle: x has shape {tuple(x_NCD.shape)}; give NxCxD..., with an axis of channels")
     channels = x_NCD.shape[1]
     if groups < 1 or channels % groups:
         raise InputError(f"channel_shuffle: groups is {groups}; {channels} channels divide into {divisors(channels)}")

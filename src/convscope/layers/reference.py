@@ -27,7 +27,7 @@ def conv_reference(  # noqa: PLR0913 - the arguments of torch's convolution
     y[n, o, place] = bias[o] + sum over i, k of x[n, first(o) + i, place*stride - padding + dilation*k] * w[o, i, k],
     where first(o) is the first channel of the group that kernel o belongs to, and x is 0 outside its axes.
     Shapes: x NxCxD..., w OxIxK..., bias O -> NxOxD'... .
-    Raises: InputError if the channels do not fit: C = I * groups, and O a multiple of groups.
+    Raises: InputError if the channels do not fit (C = I * groups, and O a multiple of groups), or a number does not.
     Source: Dumoulin & Visin 2016 (arXiv:1603.07285).
 
     >>> conv_reference(np.arange(5.0).reshape(1, 1, 5), np.array([[[-1.0, 0.0, 1.0]]])).tolist()
@@ -36,11 +36,10 @@ def conv_reference(  # noqa: PLR0913 - the arguments of torch's convolution
     _check_channels(x_NCD, w_OIK, groups)
     extent = w_OIK.shape[2:]
     ndim = len(extent)
-    strides, pads, dilations = (_per_axis(v, ndim) for v in (stride, padding, dilation))
-    starts = [
-        range(-p, n + p - d * (k - 1), s)
-        for n, k, s, p, d in zip(x_NCD.shape[2:], extent, strides, pads, dilations, strict=True)
-    ]
+    who = "conv_reference"
+    strides, dilations = _per_axis(who, ndim, stride=stride, dilation=dilation)
+    (pads,) = _per_axis(who, ndim, least=0, padding=padding)
+    starts = _starts(who, x_NCD.shape[2:], extent, (strides, pads, dilations))
     kernels = w_OIK.shape[0]
     y = np.zeros((len(x_NCD), kernels, *(len(s) for s in starts)))
     for n, o, place in product(range(len(x_NCD)), range(kernels), np.ndindex(y.shape[2:])):
@@ -81,12 +80,12 @@ def transposed_reference(  # noqa: PLR0913 - the arguments of torch's transposed
     _check_transposed(x_NCD, w_COK, groups)
     extent = w_COK.shape[2:]
     ndim = len(extent)
-    strides, pads, extra, dilations = (_per_axis(v, ndim) for v in (stride, padding, output_padding, dilation))
+    who = "transposed_reference"
+    strides, dilations = _per_axis(who, ndim, stride=stride, dilation=dilation)
+    pads, extra = _per_axis(who, ndim, least=0, padding=padding, output_padding=output_padding)
     for e, s, d in zip(extra, strides, dilations, strict=True):
-        if not 0 <= e < max(s, d):
-            raise InputError(
-                f"transposed_reference: output_padding is {e}; use 0 to {max(s, d) - 1}, less than stride or dilation"
-            )
+        if e >= max(s, d):
+            raise InputError(f"{who}: output_padding is {e}; use 0 to {max(s, d) - 1}, less than stride or dilation")
     size = [
         (n - 1) * s - 2 * p + d * (k - 1) + e + 1
         for n, k, s, p, e, d in zip(x_NCD.shape[2:], extent, strides, pads, extra, dilations, strict=True)
@@ -117,24 +116,21 @@ def max_pool_reference(
     The first of equals wins. Without a stride, windows move by their own size. A dilated window that meets padding
     alone gives -inf, and -1 for its place.
     Shapes: x NxCxD... -> NxCxD'... twice: values, and int64 numbers in a map of D... .
-    Raises: InputError if padding is more than half of the kernel.
+    Raises: InputError if padding is more than half of the kernel, or another number does not fit.
     Source: Zeiler et al. 2011, Adaptive deconvolutional networks (pooling with switches).
 
     >>> values, places = max_pool_reference(np.array([[[1.0, 5.0, 2.0, 4.0]]]), 2)
     >>> values.tolist(), places.tolist()
     ([[[5.0, 4.0]]], [[[1, 3]]])
     """
-    size = x_NCD.shape[2:]
-    extent = _per_axis(kernel_size, len(size))
-    strides, pads, dilations = (
-        _per_axis(v, len(size)) for v in (extent if stride is None else stride, padding, dilation)
-    )
+    size, who = x_NCD.shape[2:], "max_pool_reference"
+    moved = kernel_size if stride is None else stride
+    extent, strides, dilations = _per_axis(who, len(size), kernel_size=kernel_size, stride=moved, dilation=dilation)
+    (pads,) = _per_axis(who, len(size), least=0, padding=padding)
     for p, k in zip(pads, extent, strict=True):
         if p > k // 2:
-            raise InputError(f"max_pool_reference: padding is {p}; use {k // 2} or less, half of the kernel's {k}")
-    starts = [
-        range(-p, n + p - d * (k - 1), s) for n, k, s, p, d in zip(size, extent, strides, pads, dilations, strict=True)
-    ]
+            raise InputError(f"{who}: padding is {p}; use {k // 2} or less, half of the kernel's {k}")
+    starts = _starts(who, size, extent, (strides, pads, dilations))
     y = np.full((*x_NCD.shape[:2], *(len(s) for s in starts)), -np.inf)
     where = np.full(y.shape, -1, dtype=np.int64)
     for n, c, place in product(range(y.shape[0]), range(y.shape[1]), np.ndindex(y.shape[2:])):
@@ -175,8 +171,30 @@ def _taps(
         yield tap, tuple(s + d * k for s, d, k in zip(start, dilations, tap, strict=True))
 
 
-def _per_axis(value: int | Sequence[int], ndim: int) -> tuple[int, ...]:
-    return (value,) * ndim if isinstance(value, int) else tuple(value)
+def _per_axis(who: str, ndim: int, *, least: int = 1, **given: int | Sequence[int]) -> list[tuple[int, ...]]:
+    """Each parameter as one number an axis, none below `least`."""
+    found = []
+    for name, value in given.items():
+        values = (value,) * ndim if isinstance(value, int) else tuple(value)
+        if len(values) != ndim:
+            raise InputError(f"{who}: {name} is {values}; give one number, or one for each of {ndim} axes")
+        if min(values) < least:
+            raise InputError(f"{who}: {name} is {value}; use {least} or more")
+        found.append(values)
+    return found
+
+
+def _starts(who: str, size: Sequence[int], extent: Sequence[int], moved: Sequence[Sequence[int]]) -> list[range]:
+    """Along each axis, where the windows begin; `moved` is their strides, paddings and dilations."""
+    found = []
+    for n, k, s, p, d in zip(size, extent, *moved, strict=True):
+        found.append(range(-p, n + p - d * (k - 1), s))
+        if not found[-1]:
+            raise InputError(
+                f"{who}: kernel_size is {k}, which spans {d * (k - 1) + 1} with dilation {d}, but the padded axis has "
+                f"{n + 2 * p}; use a smaller one, or more padding"
+            )
+    return found
 
 
 def _check_channels(x_NCD: np.ndarray, w_OIK: np.ndarray, groups: int) -> None:

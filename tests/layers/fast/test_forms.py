@@ -11,42 +11,13 @@ from torch import nn
 from convscope.graph import record
 from convscope.inspect import summarize
 from convscope.layers import DepthwiseSeparableConv, FlattenedConv, ShuffledGroupConv, SpatiallySeparableConv
-from convscope.layers.fast import TOLERANCE, forms
+from convscope.layers.fast import forms
 from convscope.layers.fast.compiled import kernels
 from convscope.layers.fast.ways import stack, ways
+from sameness import close, same
 
 FEW = settings(max_examples=15)
 SIZES = st.tuples(st.integers(1, 3), st.integers(7, 20), st.integers(7, 20))
-
-
-def close(found: torch.Tensor, wanted: torch.Tensor, dtype: torch.dtype = torch.float32) -> None:
-    assert found.shape == wanted.shape
-    assert (found - wanted).abs().max() <= TOLERANCE[dtype] * wanted.abs().max().clamp_min(1e-6)
-
-
-def grads(module: nn.Module, x: torch.Tensor, like: torch.Tensor) -> list[torch.Tensor]:
-    x = x.clone().requires_grad_()
-    return list(torch.autograd.grad(module(x), [x, *module.parameters()], like))
-
-
-def same(layer: nn.Module, x: torch.Tensor) -> set[str]:
-    """Every way of the layer is held against it in float64; the words of the ways."""
-    exact = copy.deepcopy(layer).double()
-    wanted = exact(x.double())
-    like = torch.randn_like(wanted)
-    words = set()
-    for training in (False, True):
-        for way in ways(layer, x, training=training):
-            form = way.make()
-            for layout in (torch.contiguous_format, torch.channels_last):
-                with torch.inference_mode():
-                    close(form(x.contiguous(memory_format=layout)), wanted.float())
-            close(form(x).detach(), wanted.float())
-            if training:
-                for found, exactly in zip(grads(form, x, like.float()), grads(exact, x.double(), like), strict=True):
-                    close(found, exactly.float())
-            words.add(way.words)
-    return words
 
 
 def pairs(low: int, high: int):

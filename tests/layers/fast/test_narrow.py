@@ -9,7 +9,7 @@ from torch import nn
 
 from convscope.layers import DepthwiseSeparableConv, FlattenedConv
 from convscope.layers.fast import compiled, operators
-from tests.layers.fast.test_forms import same
+from sameness import same
 
 NARROWER = {"AVX2": ("-mno-avx512f", 16), "SSE": ("-mno-avx", 8)}  # what the compiler is told, the floats of a panel
 CASES = (

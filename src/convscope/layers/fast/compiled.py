@@ -148,7 +148,9 @@ class Kernels:
         points = 36 if size == [3, 3] else 6
         plane = outs * ins + _GAP
         packed = torch.empty(points * plane)
-        packed = packed.as_strided((points, outs // self.panel, ins, self.panel), (plane, ins * self.panel, self.panel, 1))
+        packed = packed.as_strided(
+            (points, outs // self.panel, ins, self.panel), (plane, ins * self.panel, self.panel, 1)
+        )
         strides, window = _Strides(group, *at), _Window(*size, *(1, 1, 0, 0, 1, 1))
         self._library.winograd_pack(first, _at(packed), strides, window, groups, out, ins)
         return packed

@@ -151,7 +151,7 @@ def _flattened2d_shape(x: Tensor, across: Tensor, depth: Tensor, bias: Any, *win
     return _empty(x, len(across), _of(depth.shape[2:], *window))
 
 
-def _winograd_inputs(  # noqa: PLR0913 - the arguments of the operator
+def _winograd_inputs(
     grad: Tensor, weight: Tensor, stride: list[int], padding: list[int], dilation: list[int], groups: int
 ) -> Tensor:
     packed = there().winograd_pack(weight, groups, turned=True)
@@ -160,8 +160,8 @@ def _winograd_inputs(  # noqa: PLR0913 - the arguments of the operator
 
 
 def _winograd_inputs_shape(grad: Tensor, weight: Tensor, *window: Any) -> Tensor:
-    *window, groups = window
-    return _empty(grad, groups * weight.shape[1], _of(weight.shape[2:], *window))
+    *steps, groups = window
+    return _empty(grad, groups * weight.shape[1], _of(weight.shape[2:], *steps))
 
 
 def _winograd_weights(  # noqa: PLR0913 - the arguments of the operator
