@@ -54,8 +54,7 @@ fuzz: $(VENV)/.installed-dev
 audit: $(VENV)/.installed-dev
 	@mkdir -p dist
 	@$(BIN)/python -m pip freeze --exclude-editable >dist/installed.txt
-	@$(BIN)/pip-audit --progress-spinner off --strict --no-deps --disable-pip -r dist/installed.txt || \
-	{ echo "holes were found, or the database could not be asked about everything"; exit 1; }
+	@$(BIN)/python tests/audit.py dist/installed.txt
 
 sbom: $(VENV)/.installed-dev
 	@mkdir -p dist
