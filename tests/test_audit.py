@@ -29,7 +29,9 @@ def test_none_is_said_only_where_all_were_asked():
 
 def test_a_database_that_cannot_be_reached_is_one_sentence(tmp_path: Path):
     (tmp_path / "installed.txt").write_text("pillow==12.1.1\n")
-    nowhere = dict.fromkeys(("HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy", "ALL_PROXY"), "http://127.0.0.1:9")
+    nowhere = dict.fromkeys(
+        ("HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy", "ALL_PROXY"), "http://127.0.0.1:9"
+    )
     environment = os.environ | nowhere | {"NO_PROXY": "", "no_proxy": ""}
     command = [sys.executable, Path(__file__).with_name("audit.py"), tmp_path / "installed.txt"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)

@@ -47,7 +47,9 @@ def folder(path: Path | str, *, shape: tuple[int, ...], seed: int = 0, allow_emp
     for name, fraction in (("test", 0.2), ("val", 0.1)):
         if name not in parts:
             parts["train"], parts[name] = _split(parts["train"], fraction=fraction, seed=seed)
-    pixels = {name: _pictures_of(files, shape) for name, files in parts.items()}
+    sizes = [len(files) for files in parts.values()]
+    whole = _pictures_of([file for files in parts.values() for file in files], shape)
+    pixels = dict(zip(parts, whole.split(sizes), strict=True))
     normalisation = _normalisation(pixels["train"])
     sets = {
         name: ImageSet(pixels[name], torch.tensor([label for _, label in files]), classes, normalisation)
@@ -110,7 +112,7 @@ def _split(files: Files, *, fraction: float, seed: int) -> tuple[Files, Files]:
 
 
 def _pictures_of(files: Files, shape: tuple[int, ...]) -> Tensor:
-    """All of a part, uint8 [N, C, H, W], decoded in processes of their own."""
+    """All of them, uint8 [N, C, H, W], decoded in processes of their own."""
     from convscope.data.decoding import Decoder, aside
     from convscope.data.images import to_channels
 
