@@ -28,12 +28,14 @@ def fuzz(name: str, options: list[str]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("targets", nargs="*", choices=[*TARGETS, []], default=TARGETS)
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help=", ".join(TARGETS))
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     wanted = parser.parse_args()
+    if strange := [name for name in wanted.targets if name not in TARGETS]:
+        parser.error(f"no such target: {', '.join(strange)}; there are {', '.join(TARGETS)}")
     broken = []
-    for name in wanted.targets:
+    for name in wanted.targets or TARGETS:
         folder = Path(".fuzz", name)
         (folder / "corpus").mkdir(parents=True, exist_ok=True)
         options = [str(folder / "corpus"), f"-max_total_time={wanted.seconds}", f"-artifact_prefix={folder}/",
