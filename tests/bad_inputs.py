@@ -29,9 +29,10 @@ CATALOGUE: dict[str, tuple[Bad, ...]] = {
             f"{IMAGES}::test_what_is_no_picture_is_called_by_its_name"),
         Bad("a Git LFS pointer, a web page, an SVG or a PDF that is called .png", "refused by its true name: “looks "
             "like a Git LFS pointer”, with what to do", f"{IMAGES}::test_what_is_no_picture_is_called_by_its_name"),
-        Bad("a JPEG, PNG or any other picture cut in half", "refused: “is cut short or damaged”; in Python "
-            "`read_image(..., allow_truncated=True)` shows what is left",
-            f"{IMAGES}::test_a_file_cut_in_half_is_refused"),
+        Bad("a JPEG, PNG or any other picture cut in half", "refused: “is cut short or damaged”; the remedy is "
+            "“--allow-truncated”", f"{IMAGES}::test_a_file_cut_in_half_is_refused"),
+        Bad("the same with `--allow-truncated`", "“what could be decoded is shown”",
+            "test_cli.py::test_a_cut_picture_is_shown_where_that_is_allowed"),
         Bad("a PNG with one flipped byte", "refused, whichever byte it is: “cut short or damaged”",
             f"{IMAGES}::test_one_flipped_byte_in_a_png_is_never_read_in_silence"),
         Bad("16-bit grey", "read with all its levels: “16-bit grey was divided by 65535”",
@@ -61,8 +62,8 @@ CATALOGUE: dict[str, tuple[Bad, ...]] = {
         Bad("NaN in a TIFF", "refused: “1 NaN or infinite”", f"{IMAGES}::test_nan_in_a_tiff_is_refused"),
         Bad("a grey picture for a network that takes RGB", "“the grey channel was repeated three times”",
             f"{CHANNELS}::test_grey_is_repeated_and_said"),
-        Bad("a picture that makes the decoder crash, hang or fill the memory", "a process of its own ends, in the lab and "
-            "for data sets: “made the decoder crash”, and the next picture is decoded",
+        Bad("a picture that makes the decoder crash, hang or fill the memory", "a process of its own ends, in the lab "
+            "and for data sets: “made the decoder crash”, and the next picture is decoded",
             f"{DECODING}::test_a_crash_ends_one_process"),
         Bad("a missing file, a folder, a pipe, a loop of links, no permission", "each refused by name",
             f"{IMAGES}::test_missing_folder_and_pipe"),
@@ -70,6 +71,8 @@ CATALOGUE: dict[str, tuple[Bad, ...]] = {
     "Data sets": (
         Bad("empty class folders", "all listed at once: “no pictures in the classes bee, eel”",
             f"{CHECK}::test_all_empty_classes_are_listed_at_once"),
+        Bad("the same with `--allow-empty`", "are classes like others, of which nothing is learnt",
+            f"{FAULTS}::test_empty_classes_are_kept_where_that_is_allowed"),
         Bad("a link to a folder above it, or a second link to a picture", "not followed; each file counts once",
             f"{CHECK}::test_links_are_not_followed_and_each_file_counts_once"),
         Bad("a link to /etc/passwd, or `../secret.png` in an annotation", "never opened: “lies outside the folder”",
@@ -139,6 +142,9 @@ CATALOGUE: dict[str, tuple[Bad, ...]] = {
             "which are not read”", f"{ENGINES}::test_weights_in_other_files_are_not_read"),
         Bad("an exported file that is empty, noise or cut", "refused by its name",
             f"{ENGINES}::test_a_cut_file_is_refused"),
+        Bad("a tar of pictures (WebDataset) with `../`, absolute names, links, devices", "read where it lies, nothing "
+            "is unpacked; links and devices are passed over",
+            "data/test_shards.py::test_nothing_of_a_hostile_shard_leaves_it"),
         Bad("TOML with a key twice, an unknown key, a wrong type", "“is not TOML”, “did you mean 'epochs'”",
             f"{CONFIG}::test_a_bad_file_is_named"),
         Bad("a model of `package.module:function` in a request to the lab", "no request names a model",
@@ -154,6 +160,8 @@ CATALOGUE: dict[str, tuple[Bad, ...]] = {
             f"{TRAIN}::test_weights_that_are_not_finite_are_never_saved"),
         Bad("a full disk while a checkpoint is saved", "exit 1, “No space left on device”; both old checkpoints are "
             "kept, nothing half-written stays", f"{FAULTS}::test_a_really_full_disk_keeps_both_checkpoints"),
+        Bad("a disk without room for the checkpoints of a run", "refused before the first step: “MiB left on its disk”",
+            f"{FAULTS}::test_a_disk_without_room_is_refused_before_the_first_step"),
         Bad("SIGKILL while a file is written", "the old file or the new one",
             f"{FILES}::test_a_killed_writer_leaves_a_whole_file"),
         Bad("SIGKILL at any moment of training and saving", "resumes; the weights are those of the undisturbed run, "
@@ -168,7 +176,7 @@ CATALOGUE: dict[str, tuple[Bad, ...]] = {
             "decoder crash”", f"{DECODING}::test_a_picture_that_kills_its_decoder_is_named_by_the_run_that_meets_it"),
         Bad("the same where a run is resumed", "checkpoints stay as they were",
             f"{DECODING}::test_a_run_that_is_resumed_onto_such_a_picture_keeps_its_checkpoints"),
-        Bad("memory that runs out", "“memory ran out with batch_size 256; use a smaller one”",
+        Bad("memory that runs out", "“memory ran out with batch_size 256”, with the most that was in use",
             f"{TRAIN}::test_memory_that_runs_out_is_told_with_the_batch_size"),
         Bad("an output folder that is read-only, a file, below a file, or too long", "refused before the data are "
             "read: “give another --out”", f"{FILES}::test_a_read_only_folder_is_refused"),

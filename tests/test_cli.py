@@ -91,6 +91,36 @@ def test_an_empty_or_cut_picture_leaves_no_file_behind(call, tmp_path, monkeypat
     assert not Path("result.png").exists()
 
 
+@pytest.mark.parametrize(
+    "words", [["convolve"], ["features", "LeNet5"], ["attribute", "LeNet5"], ["field", "LeNet5", "--layer", "C1"]]
+)
+def test_a_cut_picture_is_shown_where_that_is_allowed(words, call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = cut_png(tmp_path).name
+    words += ["--image", name] if "--layer" in words else [name]
+    words += ["--out", "result.png"]
+    code, _, err = call(*words)
+    assert (code, "is cut short or damaged" in err, "--allow-truncated" in err) == (2, True, True)
+    assert not Path("result.png").is_file()
+    code, _, err = call(*words, "--allow-truncated")
+    assert code == 0, err
+    assert Path("result.png").exists()
+    assert words[0] == "convolve" or "what could be decoded is shown" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [(["family", "--time", "--plot", "f/a.png"], "--plot"), (["profile", "LeNet5", "--flame", "f/a.png"], "--flame"),
+     (["lab", "--export", "f/a.html"], "--export"), (["convolve", "--out", "f/a.png"], "--out")],
+)  # fmt: skip
+def test_a_place_that_cannot_be_written_is_told_with_its_own_option(words, option, call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("f").write_text("a file")
+    code, out, err = call(*words)
+    assert (code, out) == (2, "")
+    assert err.strip().endswith(f"give another {option}")
+
+
 @pytest.mark.parametrize("words", [["convolve"], ["features", "LeNet5", "digits:0"], ["train", "classify"], ["demo"]])
 def test_a_folder_that_cannot_be_written_is_refused_before_work_begins(words, call, tmp_path):
     (tmp_path / "file").write_text("here")

@@ -6,6 +6,7 @@ import os
 import pickle
 import struct
 import subprocess
+import sys
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -14,10 +15,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from benches import bench
-from convscope import data, models
+from convscope import data, files, models
+from convscope.cli import main
 from convscope.data.tree import walk
 from convscope.errors import CheckpointError, DataError, InputError, ModelError, RunError
 from convscope.runs import TrainConfig, open_run
@@ -62,6 +65,23 @@ def test_a_really_full_disk_keeps_both_checkpoints(tmp_path: Path) -> None:
         assert found is not None
         assert found["step"] == 2
         runs.save_checkpoint(tmp_path, state(4))  # and it goes on once there is room
+
+
+def test_a_disk_without_room_is_refused_before_the_first_step(tmp_path: Path) -> None:
+    with small_disk(tmp_path):
+        with pytest.raises(
+            InputError, match=r"has \d\.\d MiB left on its disk, but its checkpoints need about 2\.4 MiB"
+        ):
+            train(TrainConfig(epochs=1, device="cpu"), out=tmp_path, progress=False)
+        assert {p.name for p in tmp_path.iterdir()} <= {"run.lock"}
+
+
+def test_a_file_without_room_is_refused_before_it_is_written(tmp_path: Path) -> None:
+    with small_disk(tmp_path):
+        (tmp_path / "a").write_bytes(bytes(600_000))
+        with pytest.raises(RunError, match="No space left on device"):
+            files.write_whole(tmp_path / "a", bytes(700_000))
+        assert (tmp_path / "a").stat().st_size == 600_000
 
 
 # Files that are more than data
@@ -133,6 +153,47 @@ def test_an_archive_is_not_unpacked(tmp_path: Path) -> None:
         with pytest.raises(DataError, match="is a file, but a folder is needed; unpack an archive and give its folder"):
             read(tmp_path / "set.zip")
     assert [p.name for p in tmp_path.iterdir()] == ["set.zip"]
+
+
+def test_empty_classes_are_kept_where_that_is_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("ant", "bee", "cat"):
+        Path("set", name).mkdir(parents=True)
+        for index in range(12 if name != "bee" else 0):
+            Image.new("L", (32, 32), 9 * index).save(f"set/{name}/{index}.png")
+    words = [
+        "train",
+        "classify",
+        "--data",
+        "set",
+        "--epochs",
+        "1",
+        "--batch-size",
+        "4",
+        "--device",
+        "cpu",
+        "--out",
+        "run",
+    ]
+    assert _exit(monkeypatch, *words) == 2
+    assert (
+        "no pictures in the classes bee; add some, remove the folders, or keep them as classes with --allow-empty"
+        in (capsys.readouterr().err)
+    )
+    assert _exit(monkeypatch, "data", "check", "set") == 2
+    assert _exit(monkeypatch, "data", "check", "set", "--allow-empty") == 0
+    assert _exit(monkeypatch, *words, "--allow-empty", "--set", "class_weights=balanced") == 0
+    assert open_run("run").classes == ("ant", "bee", "cat")
+    assert _exit(monkeypatch, "evaluate", "run") == 0
+
+
+def _exit(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["convscope", *words])
+    try:
+        main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
 
 
 # Training

@@ -1,6 +1,8 @@
 """Files that appear whole or not at all, and folders that are checked before work begins."""
 
+import errno
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -41,7 +43,7 @@ def write_whole(path: Path | str, write: bytes | str | Callable[[BinaryIO], obje
     return path
 
 
-def writable_folder(path: Path | str) -> Path:
+def writable_folder(path: Path | str, *, option: str = "--out") -> Path:
     """The folder, made if it is missing, once it is known that files can be written in it.
 
     Raises: InputError if it is a file, or cannot be made or written.
@@ -55,12 +57,25 @@ def writable_folder(path: Path | str) -> Path:
         with tempfile.TemporaryFile(dir=path):
             pass
     except FileExistsError:
-        raise InputError(f"{path}: is a file, but a folder is needed; give another --out") from None
+        raise InputError(f"{path}: is a file, but a folder is needed; give another {option}") from None
     except NotADirectoryError:
-        raise InputError(f"{path}: lies below a file, so it cannot be a folder; give another --out") from None
+        raise InputError(f"{path}: lies below a file, so it cannot be a folder; give another {option}") from None
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); give another --out") from error
+        raise InputError(f"{path}: cannot be written ({error.strerror}); give another {option}") from error
     return path
+
+
+def check_room(folder: Path, needed: int, *, what: str) -> None:
+    """That the folder's disk has so many bytes left for `what`.
+
+    Raises: InputError if it has not.
+
+    >>> check_room(Path(tempfile.gettempdir()), 1, what="a letter needs")
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise InputError(f"{folder}: has {free / 2**20:,.1f} MiB left on its disk, but {what} {needed / 2**20:,.1f} "
+                         "MiB; free some, or give another --out")  # fmt: skip
 
 
 def known_ending(path: Path | str, endings: Sequence[str], *, what: str, option: str = "--out") -> str:
@@ -102,6 +117,8 @@ def write_figure(figure: Any, path: Path | str) -> Path:
 
 
 def _replace(path: Path, write: bytes | str | Callable[[BinaryIO], object]) -> None:
+    if not callable(write) and shutil.disk_usage(path.parent).free < len(write):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # before anything is written
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".part", dir=path.parent)
     part = Path(name)
     try:

@@ -270,7 +270,7 @@ def test_a_file_cut_in_half_is_refused(tmp_path, extension):
     path.write_bytes(content[: len(content) // 2])
     refused(path, "")
     if extension in ("jpg", "png"):
-        refused(path, "is cut short or damaged", "allow_truncated=True")
+        refused(path, "is cut short or damaged", "--allow-truncated")
 
 
 @pytest.mark.parametrize("extension", ["jpg", "png"])

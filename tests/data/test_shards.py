@@ -117,3 +117,26 @@ def test_links_in_a_shard_are_passed_over(tmp_path: Path) -> None:
             member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
             made.addfile(member)
     assert len(data.load(str(tmp_path), shape=(3, 20, 24)).train) == 6
+
+
+def test_nothing_of_a_hostile_shard_leaves_it(tmp_path: Path) -> None:
+    """Names that lead out are names and nothing else; devices and hard links are passed over; a bomb is cut short."""
+    root = tmp_path / "set"
+    root.mkdir()
+    _shards(root)
+    png = _png(_pictures(1)[0])
+    _pack(root / "train-002.tar", {"../../out.png": png, "../../out.cls": b"cat", "/abs.png": png, "/abs.cls": b"dog"})
+    with tarfile.open(root / "train-002.tar", "a") as made:
+        for name, kind in (("d.png", tarfile.CHRTYPE), ("d.cls", tarfile.FIFOTYPE), ("h.png", tarfile.LNKTYPE)):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, "/etc/passwd"
+            made.addfile(member)
+    before = sorted(tmp_path.rglob("*"))
+    assert len(data.load(str(root), shape=(3, 20, 24)).train) == 6 + 2
+    assert data.check(root).clean
+    assert sorted(tmp_path.rglob("*")) == before
+    bomb = tarfile.TarInfo("bomb.png")
+    bomb.size = 2**40
+    (root / "train-003.tar").write_bytes(bomb.tobuf() + bytes(1024))
+    with pytest.raises(DataError, match=r"train-003\.tar: is cut short in 'bomb.png'"):
+        data.load(str(root), shape=(3, 20, 24))

@@ -13,12 +13,15 @@ Model = Annotated[str, typer.Argument(help="Which network.", metavar="MODEL")]
 Image = Annotated[str, typer.Argument(help="Which picture.", metavar="IMAGE")]
 Json = Annotated[bool, typer.Option("--json", help="Print data as JSON on stdout.")]
 Input = Annotated[str | None, typer.Option("--input", help="Input shape, where the network does not say: 3x224x224.")]
+Truncated = Annotated[bool, typer.Option("--allow-truncated", help="Show what is left of a cut or damaged file.")]
 Out = Annotated[Path, typer.Option(help="Where to write.")]
 
 MOST = 2**31 - 1  # of any size, stride or index on the command line
 
 
-def recorded(model: str, image: str, layers: Iterable[str] | None, input: str | None) -> Any:
+def recorded(
+    model: str, image: str, layers: Iterable[str] | None, input: str | None, *, allow_truncated: bool = False
+) -> Any:
     """The model's recording on a picture, with the tensors of the layers (all, if None) kept."""
     from convscope.data.named import open_picture
     from convscope.graph import record
@@ -26,7 +29,7 @@ def recorded(model: str, image: str, layers: Iterable[str] | None, input: str | 
 
     loaded = load_model(model, shape=parse_shape(input))
     warn_if_untrained(loaded)
-    x, notes = loaded.prepare(open_picture(image))
+    x, notes = loaded.prepare(open_picture(image, allow_truncated=allow_truncated))
     say(*notes)
     if layers is None:
         return record(loaded.model, x, keep=lambda op: True)
@@ -40,7 +43,9 @@ def recorded(model: str, image: str, layers: Iterable[str] | None, input: str | 
     return recording
 
 
-def pictured(model: str, image: str | None, input: str | None) -> tuple[Any, Any, Any]:
+def pictured(
+    model: str, image: str | None, input: str | None, *, allow_truncated: bool = False
+) -> tuple[Any, Any, Any]:
     """The network, its input, and the pixels behind it, HxWx3 from 0 to 1; zeros and None if no picture is given."""
     import torch
 
@@ -52,7 +57,7 @@ def pictured(model: str, image: str | None, input: str | None) -> tuple[Any, Any
     loaded = load_model(model, shape=parse_shape(input))
     if image is None:
         return loaded.model, torch.zeros(1, *loaded.shape), None
-    picture = open_picture(image)
+    picture = open_picture(image, allow_truncated=allow_truncated)
     x, notes = loaded.prepare(picture)
     say(*notes)
     pixels = torch.from_numpy(to_channels(picture, 3).pixels)
@@ -79,7 +84,7 @@ def say_written(path: Path) -> None:
 
 def target_file(path: Path, option: str = "--out") -> Path:
     check_target(path, option)
-    make_folder(path.parent)
+    make_folder(path.parent, option)
     return path
 
 
@@ -89,13 +94,13 @@ def check_target(path: Path | None, option: str = "--out") -> None:
         return
     if path.is_dir():
         raise InputError(f"{path}: is a folder, but a file is to be written; give another {option}")
-    make_folder(next(p for p in path.absolute().parents if p.exists()))
+    make_folder(next(p for p in path.absolute().parents if p.exists()), option)
 
 
-def make_folder(path: Path) -> Path:
+def make_folder(path: Path, option: str = "--out") -> Path:
     from convscope.files import writable_folder
 
-    return writable_folder(path)
+    return writable_folder(path, option=option)
 
 
 def parse_shape(text: str | None) -> tuple[int, ...] | None:

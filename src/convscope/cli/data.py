@@ -18,12 +18,15 @@ data = typer.Typer(name="data", no_args_is_help=True, help="Check a data set, an
 def check(
     folder: Annotated[Path, typer.Argument(help="A folder of pictures and labels.", metavar="DIR")],
     task: Task = None,
+    allow_empty: Annotated[
+        bool, typer.Option("--allow-empty", help="Class folders without pictures are right.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """List all that is wrong with a folder, where, and how to mend it; exit code 2 if training would stop at it."""
     from convscope.data import check
 
-    report = check(folder, task=task, watch=_watched)
+    report = check(folder, task=task, allow_empty=allow_empty, watch=_watched)
     show(report.table(), data=report.data(), json=json)
     if not report.clean:
         raise typer.Exit(2)

@@ -30,6 +30,7 @@ def train(
         typer.Argument(help="What is learnt: classify, detect, segment, or several: detect,segment.", metavar="TASK"),
     ],
     data: Annotated[str | None, typer.Option(help="digits or scenes, or a folder (see docs/data.md).")] = None,
+    allow_empty: Annotated[bool, typer.Option("--allow-empty", help="Keep class folders without pictures.")] = False,
     model: Annotated[str | None, typer.Option(help="Which network (LeNet5) or backbone (small).")] = None,
     weights: Annotated[str | None, typer.Option(help="A file of weights to begin with.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training pictures.")] = None,
@@ -53,7 +54,7 @@ def train(
 
     out = out or Path("runs", in_order(task).replace(",", "-"))
     flags = {"task": task, "data": data, "model": model, "weights": weights, "epochs": epochs, "minutes": minutes}
-    flags |= {"batch_size": batch_size, "lr": lr, "seed": seed, "device": device}
+    flags |= {"batch_size": batch_size, "lr": lr, "seed": seed, "device": device, "allow_empty": allow_empty or None}
     leads = machine.rank() == 0  # of several processes, only this one needs the folder
     defaults = open_run(out).config.model_dump() if resume and leads else machine.training_defaults()
     settings = resolve(flags, set or (), file=config, defaults=defaults)

@@ -13,6 +13,7 @@ from convscope.cli.common import (
     Json,
     Model,
     Out,
+    Truncated,
     check_target,
     make_folder,
     parse_numbers,
@@ -43,6 +44,7 @@ def convolve(
     padding: Annotated[str, typer.Option(help="1, or 2x1.")] = "0",
     dilation: Annotated[str, typer.Option(help="2, or 2x1.")] = "1",
     seed: Annotated[int, typer.Option(help="Of random kernels.", min=0)] = 0,
+    allow_truncated: Truncated = False,
     out: Out = Path("convolved.png"),
     json: Json = False,
 ) -> None:
@@ -61,7 +63,7 @@ def convolve(
     layers = [ConvSpec(kernel=by_hand, channels=channels, **shared)] if by_hand is not None else []  # pyright: ignore[reportArgumentType]
     layers += [ConvSpec(out_channels=n, kernel_size=size, **shared) for n in out_channels or ()]
     target = target_file(out)
-    done = convolve(open_picture(image), layers, seed=seed)
+    done = convolve(open_picture(image, allow_truncated=allow_truncated), layers, seed=seed)
     say_written(save_png(grid(done.output[0].numpy(), title=f"{image}: {done.steps[-1].name}"), target))
     table = done.table()
     show(table, data={"layers": table.rows, "picture": str(out)}, json=json)
@@ -159,6 +161,7 @@ def field(
     unit: Annotated[str | None, typer.Option(help="Which place in it: row,column (the middle).")] = None,
     effective: Annotated[bool, typer.Option("--effective", help="Measure how much each pixel counts.")] = False,
     image: Annotated[str | None, typer.Option(help="On this picture, instead of a plain canvas and noise.")] = None,
+    allow_truncated: Truncated = False,
     input: Input = None,
     out: Annotated[Path | None, typer.Option(help="Draw it into this PNG file.")] = None,
     json: Json = False,
@@ -167,7 +170,7 @@ def field(
     from convscope.explain.pictures import save_png
     from convscope.field import field
 
-    net, x, pixels = pictured(model, image, input)
+    net, x, pixels = pictured(model, image, input, allow_truncated=allow_truncated)
     place = parse_numbers(unit, ",", option="--unit") if unit else None
     samples = (None if image else 16) if effective else 0
     found = field(net, x, layer=layer, place=place, samples=samples)
@@ -184,6 +187,7 @@ def features(
     statistics: Annotated[bool, typer.Option("--statistics", help="Count over a data set instead.")] = False,
     data: why.Data = None,
     part: why.Part = "test",
+    allow_truncated: Truncated = False,
     input: Input = None,
     out: Out = Path("features"),
     json: Json = False,
@@ -200,7 +204,7 @@ def features(
     if kernels or image is None:
         why.draw_kernels(model, layer, input, folder, json=json)
         return
-    maps = feature_maps(recorded(model, image, layer, input))
+    maps = feature_maps(recorded(model, image, layer, input, allow_truncated=allow_truncated))
     files = save_maps(maps, folder)
     rows = tuple({"layer": m.name, "shape": m.maps.shape, "file": str(f)} for m, f in zip(maps, files, strict=False))
     table = Table((Column("layer", "layer"), Column("shape", "maps"), Column("file", "picture")), rows)
@@ -217,6 +221,7 @@ def value(
     ] = None,
     breadth: Annotated[int, typer.Option(help="How many terms of each value --depth follows.", min=1)] = 3,
     first_nan: Annotated[bool, typer.Option("--first-nan", help="Find the operator that made the first NaN.")] = False,
+    allow_truncated: Truncated = False,
     input: Input = None,
     out: Annotated[Path | None, typer.Option(help="Draw it (.png, .svg, .html), or keep its numbers (.npz).")] = None,
     json: Json = False,
@@ -233,11 +238,11 @@ def value(
         check_file(out)
         target_file(out)
     if first_nan:
-        _print_first_nan(recorded(model, image, None, input), json=json)
+        _print_first_nan(recorded(model, image, None, input, allow_truncated=allow_truncated), json=json)
         return
     if layer is None or unit is None:
         raise InputError("explain: which value is not said; give --layer and --unit, or --first-nan")
-    recording = recorded(model, image, None if depth else [layer], input)
+    recording = recorded(model, image, None if depth else [layer], input, allow_truncated=allow_truncated)
     at = parse_numbers(unit, ",", option="--unit")
     if depth:
         told: Any = trace(recording, layer, unit=at, depth=depth, breadth=breadth)

@@ -40,7 +40,7 @@ def profile(
     from convscope.runs.loaded import load_model
 
     wanted = {"roofline": roofline, "flame": flame}
-    pictures = [(target_file(figure_path(file)), draw) for draw, file in wanted.items() if file]
+    pictures = [(target_file(figure_path(file), f"--{draw}"), draw) for draw, file in wanted.items() if file]
     loaded = load_model(model, shape=parse_shape(input))
     x = torch.randn(batch_size, *loaded.shape)
     say("timing: the machine should have nothing else to do")

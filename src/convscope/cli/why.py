@@ -13,6 +13,7 @@ from convscope.cli.common import (
     Json,
     Model,
     Out,
+    Truncated,
     make_folder,
     parse_numbers,
     parse_shape,
@@ -41,6 +42,7 @@ def attribute(
     pixel: Annotated[str | None, typer.Option(help="Which pixel of a segmenter: row,column; all if none.")] = None,
     layer: Annotated[str | None, typer.Option(help="Which layer Grad-CAM looks at; the last that has places.")] = None,
     seed: Annotated[int, typer.Option(help="Of SmoothGrad's noise.", min=0)] = 0,
+    allow_truncated: Truncated = False,
     input: Input = None,
     out: Out = Path("why.png"),
     json: Json = False,
@@ -53,7 +55,7 @@ def attribute(
     path = target_file(out)
     place = parse_numbers(pixel, ",", option="--pixel") if pixel else None
     names = _methods(method)
-    loaded, x = _prepared(model, image, input)
+    loaded, x = _prepared(model, image, input, allow_truncated=allow_truncated)
     told = answer(loaded, x, target=target, box=box, pixel=place)
     layers = {m: (layer or told.layer if "cam" in m else None if method == "all" else layer) for m in names}
     found = [attribute(loaded.model, x, m, target=told.target, layer=layers[m], seed=seed) for m in names]
@@ -153,13 +155,13 @@ def show_statistics(model: str, layers: list[str] | None, data: str | None, part
     show("\n\n".join(str(f.table()) for f in found), data={"layers": [f.data() for f in found]}, json=json)
 
 
-def _prepared(model: str, image: str, input: str | None) -> tuple[Any, Any]:
+def _prepared(model: str, image: str, input: str | None, *, allow_truncated: bool) -> tuple[Any, Any]:
     from convscope.data.named import open_picture
     from convscope.runs.loaded import load_model
 
     loaded = load_model(model, shape=parse_shape(input))
     warn_if_untrained(loaded)
-    x, notes = loaded.prepare(open_picture(image))
+    x, notes = loaded.prepare(open_picture(image, allow_truncated=allow_truncated))
     say(*notes)
     return loaded, x
 
@@ -203,7 +205,8 @@ def _pictures(model: str, data: str | None, part: str) -> tuple[Any, Any]:
     run = open_run(model) if Path(model).is_dir() else None
     spec, seed = data or (run and run.config.data) or "", run.config.seed if run else 0
     task = loaded.task if data is None or data in datasets.DATASETS[loaded.task] else "classify"
-    splits = datasets.load(spec, shape=loaded.shape, seed=seed, task=task)  # pyright: ignore[reportArgumentType]
+    wanted: Any = {"seed": seed, "task": task, "allow_empty": data is None}
+    splits = datasets.load(spec, shape=loaded.shape, **wanted)
     return loaded, replace(getattr(splits, part), normalisation=loaded.normalisation)
 
 

@@ -65,10 +65,13 @@ def class_names(spec: str, *, task: TaskName = "classify") -> tuple[str, ...]:
         return folder_classes(path) if _in_class_folders(path, task) else folder_layout(path, task).classes
 
 
-def load(spec: str, *, shape: tuple[int, ...], seed: int = 0, task: TaskName = "classify") -> Splits:
+def load(
+    spec: str, *, shape: tuple[int, ...], seed: int = 0, task: TaskName = "classify", allow_empty: bool = False
+) -> Splits:
     """The data set `spec`, a name of `DATASETS` or a folder, as pictures of `shape` (C, H, W).
 
     `seed` splits a folder that has no parts of its own; embedded sets have one fixed split.
+    `allow_empty`: class folders without a picture are classes like others.
     Raises: DataError, ImageError.
     """
     known = DATASETS[task]
@@ -77,7 +80,7 @@ def load(spec: str, *, shape: tuple[int, ...], seed: int = 0, task: TaskName = "
     path = _folder(spec, task)
     with _pointing(spec):
         if _in_class_folders(path, task):
-            return folder(path, shape=shape, seed=seed)
+            return folder(path, shape=shape, seed=seed, allow_empty=allow_empty)
         return load_folder(path, task=task, shape=shape, seed=seed)
 
 

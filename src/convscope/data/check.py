@@ -24,16 +24,22 @@ Work = list[tuple[str, Entry]]
 
 
 def check(
-    root: Path | str, *, task: str | None = None, watch: Callable[[Work], Iterable[tuple[str, Entry]]] = iter
+    root: Path | str,
+    *,
+    task: str | None = None,
+    allow_empty: bool = False,
+    watch: Callable[[Work], Iterable[tuple[str, Entry]]] = iter,
 ) -> Report:
     """What is wrong with a data set, and what a person should know of it.
 
-    `task`: what it is to teach; if None, what its format usually teaches. `watch` is handed what is to be read, and
+    `task`: what it is to teach; if None, what its format usually teaches. `allow_empty`: classes without a picture stop
+    nothing. `watch` is handed what is to be read, and
     may tell how far it is. Each picture is read once; of it, no more than two hashes are kept.
     Raises: DataError if there is no such folder, or its format is not known.
     """
     root = Path(root)
-    found, tree = Findings(root), walk(root)
+    allowed = frozenset({"empty class"} if allow_empty else ())
+    found, tree = Findings(root, allowed=allowed), walk(root)
     chosen, task = recognise(tree, task)
     layout = chosen.read(tree, task, found)
     _check_tree(tree, found)

@@ -31,7 +31,7 @@ class Stopped(DataError):  # noqa: N818 - as StopIteration: it ends a reading
 class Findings:
     """A list that grows; a `strict` one raises at the first finding that stops training.
 
-    Memory is bounded: of each kind the first 50 are kept.
+    Kinds that are `allowed` stop nothing. Memory is bounded: of each kind the first 50 are kept.
 
     >>> found = Findings(Path("set"))
     >>> found.add("column", "a.txt:3", "has 4 columns", "write class x y width height")
@@ -41,6 +41,7 @@ class Findings:
 
     root: Path
     strict: bool = False
+    allowed: frozenset[str] = frozenset()
     kept: list[Finding] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     stops: bool = False
@@ -50,6 +51,7 @@ class Findings:
 
         Raises: DataError if it stops training and the list is strict.
         """
+        stops = stops and kind not in self.allowed
         if self.strict and stops:
             raise Stopped(f"{where}: {what}; {mend} (`convscope data check {self.root}` lists all that is wrong)")
         self.counts[kind] += 1

@@ -28,11 +28,12 @@ LITTER = frozenset({"thumbs.db", "desktop.ini", ".ds_store", "__macosx"})
 Files = list[tuple[Path, int]]
 
 
-def folder(path: Path | str, *, shape: tuple[int, ...], seed: int = 0) -> Splits:
+def folder(path: Path | str, *, shape: tuple[int, ...], seed: int = 0, allow_empty: bool = False) -> Splits:
     """The pictures below a folder, each brought to `shape` (C, H, W; C is 1 or 3) and kept as uint8.
 
     A missing test part is a stratified fifth of the pictures, a missing validation part a tenth of the rest.
     The normalisation is the mean and deviation of each channel over the training pictures.
+    `allow_empty`: a folder without pictures is a class like others, of which nothing is learnt.
     Raises: DataError if there are no classes, a class is empty or the parts differ in classes; ImageError if a
     picture cannot be read.
     """
@@ -40,13 +41,15 @@ def folder(path: Path | str, *, shape: tuple[int, ...], seed: int = 0) -> Splits
     if len(shape) != 3 or shape[0] not in (1, 3):
         raise DataError(f"{root}: pictures cannot be shown as {'x'.join(map(str, shape))}; give 1 or 3 channels")
     classes = folder_classes(root)
-    parts = {name: _files(root / name, classes) for name in ("train", "val", "test") if (root / name).is_dir()}
-    if "train" not in parts:
-        parts = {"train": _files(root, classes)}
+    tops = {name: root / name for name in ("train", "val", "test") if (root / name).is_dir()}
+    tops = tops if "train" in tops else {"train": root}
+    parts = {name: _files(top, classes, allow_empty=allow_empty) for name, top in tops.items()}
     for name, fraction in (("test", 0.2), ("val", 0.1)):
         if name not in parts:
             parts["train"], parts[name] = _split(parts["train"], fraction=fraction, seed=seed)
-    pixels = {name: _pictures_of(files, shape) for name, files in parts.items()}
+    sizes = [len(files) for files in parts.values()]
+    whole = _pictures_of([file for files in parts.values() for file in files], shape)
+    pixels = dict(zip(parts, whole.split(sizes), strict=True))
     normalisation = _normalisation(pixels["train"])
     sets = {
         name: ImageSet(pixels[name], torch.tensor([label for _, label in files]), classes, normalisation)
@@ -84,14 +87,15 @@ def resize(x_HWC: Tensor, *, size: Sequence[int]) -> Tensor:
     return x[0].clamp(0, 1)
 
 
-def _files(top: Path, classes: tuple[str, ...]) -> Files:
+def _files(top: Path, classes: tuple[str, ...], *, allow_empty: bool) -> Files:
     strange = sorted({*class_folders(top)} - {*classes})
     if strange:
         raise DataError(f"{top}: holds classes that the training part lacks: {', '.join(strange)}; rename or move them")
     found = [(p, label) for label, name in enumerate(classes) for p in _pictures(top / name)]
     empty = [name for label, name in enumerate(classes) if all(label != at for _, at in found)]
-    if empty:
-        raise DataError(f"{top}: no pictures in the classes {', '.join(empty)}; add some, or remove the folders")
+    if not found or (empty and not allow_empty):
+        raise DataError(f"{top}: no pictures in the classes {', '.join(empty)}; add some, remove the folders, or keep "
+                        "them as classes with --allow-empty")  # fmt: skip
     return found
 
 
@@ -108,7 +112,7 @@ def _split(files: Files, *, fraction: float, seed: int) -> tuple[Files, Files]:
 
 
 def _pictures_of(files: Files, shape: tuple[int, ...]) -> Tensor:
-    """All of a part, uint8 [N, C, H, W], decoded in processes of their own."""
+    """All of them, uint8 [N, C, H, W], decoded in processes of their own."""
     from convscope.data.decoding import Decoder, aside
     from convscope.data.images import to_channels
 

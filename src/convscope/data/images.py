@@ -235,8 +235,8 @@ def _plain_errors(source: str, head: bytes) -> Iterator[None]:
     except Exception as error:
         reason = str(error).strip().rstrip(".") or type(error).__name__
         raise ImageError(
-            f"{source}: is cut short or damaged ({reason}); get a whole copy, or in Python see what is "
-            "left with read_image(..., allow_truncated=True)"
+            f"{source}: is cut short or damaged ({reason}); get a whole copy, or see what is left: "
+            "commands that show one picture take --allow-truncated"
         ) from error
 
 

@@ -37,10 +37,11 @@ def load_folder(root: Path | str, *, task: TaskName, shape: tuple[int, ...], see
     found, tree = Findings(Path(root), strict=True), walk(root)
     layout = read(tree, task, found)
     check_layout(layout, found)
-    parts = {}
-    for name, entries in split(layout.parts, seed=seed).items():
-        with closing(open_entries(tree, entries, layout, found)) as opened:
-            parts[name] = tuple(sample(o, shape) for o in opened if o is not None)
+    work = [(name, e) for name, entries in split(layout.parts, seed=seed).items() for e in entries]
+    parts: dict[str, list[Sample]] = {name: [] for name in PARTS}
+    with closing(open_entries(tree, [e for _, e in work], layout, found)) as opened:
+        for (name, _), one in zip(work, opened, strict=True):
+            parts[name] += [sample(one, shape)] if one is not None else []
     normalisation = _normalisation(parts["train"])
     return Splits(*(_set(parts[name], layout, normalisation) for name in PARTS))
 

@@ -19,9 +19,10 @@ PHOTOGRAPHS = ("china", "flower")
 SCIKIT_IMAGE = ("astronaut", "camera", "chelsea", "coffee", "coins", "rocket")  # in its wheel: no download
 
 
-def open_picture(name: str) -> Picture:
+def open_picture(name: str, *, allow_truncated: bool = False) -> Picture:
     """The picture called `name`: `digits:N` and `scenes:N` are the Nth of the test part, others are photographs.
 
+    `allow_truncated`: show what can be decoded of a cut or damaged file.
     A file of the name of one of scikit-image's comes before a photograph of scikit-image.
     Raises: ImageError if the file cannot be read, there is no such digit or scene, or scikit-image is not installed.
 
@@ -36,7 +37,7 @@ def open_picture(name: str) -> Picture:
         return _digit(name)
     if name.startswith("scenes:"):
         return _scene(name)
-    return read_image(name)
+    return read_image(name, allow_truncated=allow_truncated)
 
 
 def _of_scikit_image(name: str) -> Picture:

@@ -91,7 +91,8 @@ def held_out(loaded: LoadedModel, data: str | None = None, *, part: str = "test"
     spec = data or loaded.data
     if not spec:
         raise DataError(f"{loaded.spec}: no data are known to measure it on; give --data")
-    parts = datasets.load(spec, shape=loaded.shape, seed=loaded.seed, task=loaded.task)  # pyright: ignore[reportArgumentType]
+    wanted: Any = {"seed": loaded.seed, "task": loaded.task, "allow_empty": data is None}  # as training had them
+    parts = datasets.load(spec, shape=loaded.shape, **wanted)
     images = getattr(parts, part)
     if images.classes != loaded.classes and {*images.classes} <= {*(loaded.classes or ())}:
         images = images.as_classes(loaded.classes)

@@ -41,6 +41,7 @@ class TrainConfig(BaseModel):
         {}, description="of the losses of several tasks; 1 if not given"
     )
     data: str = Field("digits", description="an embedded data set, or a folder")
+    allow_empty: bool = Field(False, description="class folders without a picture are classes like others")
     model: str = Field("LeNet5", description="a model's name, or that of a backbone")
     weights: str = Field("", description="a file of weights to begin with; those that do not fit are left out")
     freeze: bool = Field(False, description="keep the backbone as it is, and train the head alone")

@@ -114,6 +114,7 @@ class Training:
             self.splits.train.normalisation, getattr(self.splits.train, "categories", {}),
         )  # fmt: skip
         if self.team.leads:
+            parts.check_room(self.folder, self.model, self.config, resumed=self.before is not None)
             runs.start(self.about)
             files.write_whole(self.folder / runs.METRICS, "".join(map(_json_line, self.rows)))
 

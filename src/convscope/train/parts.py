@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from convscope import data, models, tasks
+from convscope import data, files, models, tasks
 from convscope.data.sets import DataSet, ImageSet, Splits
 from convscope.errors import CheckpointError, InputError, ModelError
 from convscope.graph import record
@@ -70,7 +70,7 @@ def load_data(model: nn.Module, config: TrainConfig) -> Splits[Any]:
     shape = models.input_shape(model, config.model) or DEFAULT_SHAPE
     if config.image_size:
         shape = (shape[0], config.image_size, config.image_size)
-    splits = data.load(config.data, shape=shape, seed=config.seed, task=config.task)
+    splits = data.load(config.data, shape=shape, seed=config.seed, task=config.task, allow_empty=config.allow_empty)
     if config.batch_size > len(splits.train):
         raise InputError(f"batch_size: is {config.batch_size}, but there are {len(splits.train)} training pictures; "
                          f"use {len(splits.train)} or less")  # fmt: skip
@@ -79,6 +79,16 @@ def load_data(model: nn.Module, config: TrainConfig) -> Splits[Any]:
         raise InputError(f"augment: is {config.augment!r}{' with flip' * config.flip}, but to {config.task} it can be "
                          f"{known!r}{' (without flip)' * (known != 'crop')} or 'none'; use one of them")  # fmt: skip
     return replace(splits, train=replace(splits.train, flip=True)) if config.flip else splits
+
+
+def check_room(folder: Path, model: nn.Module, config: TrainConfig, *, resumed: bool) -> None:
+    """That the disk has room for what the run will save: two checkpoints, the next one beside them, the weights.
+
+    Raises: InputError if it has not.
+    """
+    copies = 2 + (config.optimizer == "adamw") + bool(config.ema)  # weights, moments, and their average
+    size = sum(t.nbytes for t in model.state_dict().values())
+    files.check_room(folder, size * (copies if resumed else 3 * copies + 1), what="its checkpoints need about")
 
 
 def check_shares(splits: Splits[Any], *, num_batches: int, num_processes: int) -> None:

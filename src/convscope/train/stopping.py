@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from resource import RUSAGE_SELF, getrusage
 
 import torch
 
@@ -48,6 +49,13 @@ def signals() -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
+def _peak() -> str:
+    """The most memory that was in use, of the GPU if there is one."""
+    if torch.cuda.is_available():
+        return f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB of the GPU"
+    return f"{getrusage(RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB at most"
+
+
 @contextmanager
 def plain_errors(config: TrainConfig, folder: Path) -> Iterator[None]:
     """Memory that runs out, batches too small for normalisation, and processes that are gone, in a sentence."""
@@ -59,7 +67,10 @@ def plain_errors(config: TrainConfig, folder: Path) -> Iterator[None]:
         text = str(error)
         memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in text
         if memory:
-            raise RunError(f"train: memory ran out with batch_size {config.batch_size}; use a smaller one") from error
+            raise RunError(
+                f"train: memory ran out with batch_size {config.batch_size}, where {_peak()} were in use; "
+                "use a smaller one"
+            ) from error
         if "more than 1 value per channel" in text:
             raise InputError("train: batch normalisation needs two pictures a step; use a larger batch_size") from error
         if "finished reduction in the prior iteration" in text:

@@ -32,7 +32,7 @@ def read_classes(tree: Tree, task: str, found: Findings) -> Layout:
         present = {words[0] for _, words in below if len(words) > 1}
         if empty := [c for c in classes if c not in present]:
             found.add("empty class", top or ".", f"no pictures in the classes {', '.join(empty)}",
-                      "add some, or remove the folders")  # fmt: skip
+                      "add some, remove the folders, or keep them as classes with --allow-empty")  # fmt: skip
         if strange := [c for c in class_folders(tree.root / top) if c not in place]:
             found.add("classes", top, f"holds classes that the training part lacks: {', '.join(strange)}",
                       "rename or move them")  # fmt: skip
