@@ -53,8 +53,8 @@ def job(name, *words, stop=False):
     said, complained = running.communicate(timeout=150)
     told[name] = {"code": running.returncode, "said": said, "complained": complained}
 
-job("stopped", *["pictures/000.png"] * int(sys.argv[1]), stop=True)
 job("whole", "pictures", "frames.gif", "shard.tar")
+job("stopped", *["pictures/000.png"] * int(sys.argv[1]), stop=True)
 cluster.shutdown()
 json.dump(told, open("told.json", "w"))
 """

@@ -16,6 +16,7 @@ from convscope.data.loading import folder_layout, load_folder, load_some
 from convscope.data.samples import Boxes, Sample, SampleSet, TaskName
 from convscope.data.scenes import SCENE_CLASSES, scenes
 from convscope.data.sets import ImageSet, Normalisation, Splits
+from convscope.data.streamed import MEMORY
 from convscope.data.tree import walk
 from convscope.errors import DataError, ImageError, nearest
 
@@ -65,10 +66,13 @@ def class_names(spec: str, *, task: TaskName = "classify") -> tuple[str, ...]:
         return folder_classes(path) if _in_class_folders(path, task) else folder_layout(path, task).classes
 
 
-def load(spec: str, *, shape: tuple[int, ...], seed: int = 0, task: TaskName = "classify") -> Splits:
+def load(
+    spec: str, *, shape: tuple[int, ...], seed: int = 0, task: TaskName = "classify", memory: float = MEMORY
+) -> Splits:
     """The data set `spec`, a name of `DATASETS` or a folder, as pictures of `shape` (C, H, W).
 
-    `seed` splits a folder that has no parts of its own; embedded sets have one fixed split.
+    `seed` splits a folder that has no parts of its own; embedded sets have one fixed split. Folders whose pictures take
+    more than `memory` GB are not held: each picture is read when it is asked for.
     Raises: DataError, ImageError.
     """
     known = DATASETS[task]
@@ -77,8 +81,8 @@ def load(spec: str, *, shape: tuple[int, ...], seed: int = 0, task: TaskName = "
     path = _folder(spec, task)
     with _pointing(spec):
         if _in_class_folders(path, task):
-            return folder(path, shape=shape, seed=seed)
-        return load_folder(path, task=task, shape=shape, seed=seed)
+            return folder(path, shape=shape, seed=seed, memory=memory)
+        return load_folder(path, task=task, shape=shape, seed=seed, memory=memory)
 
 
 def some(

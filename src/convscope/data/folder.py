@@ -4,9 +4,12 @@ Only real files below DIR are read: links are passed over, so that no picture co
 from elsewhere.
 """
 
+from __future__ import annotations
+
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +17,11 @@ from torch import Tensor
 
 from convscope.data.digits import stratified
 from convscope.data.sets import ImageSet, Normalisation, Splits
+from convscope.data.streamed import MEMORY, Pixels, Unread, gigabytes
 from convscope.errors import DataError
+
+if TYPE_CHECKING:
+    from convscope.data.samples import Sample
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"})
 LITTER = frozenset({"thumbs.db", "desktop.ini", ".ds_store", "__macosx"})
@@ -22,8 +29,10 @@ LITTER = frozenset({"thumbs.db", "desktop.ini", ".ds_store", "__macosx"})
 Files = list[tuple[Path, int]]
 
 
-def folder(path: Path | str, *, shape: tuple[int, ...], seed: int = 0) -> Splits:
+def folder(path: Path | str, *, shape: tuple[int, ...], seed: int = 0, memory: float = MEMORY) -> Splits:
     """The pictures below a folder, each brought to `shape` (C, H, W; C is 1 or 3) and kept as uint8.
+
+    They are held if they take `memory` GB at most; if not, each is read when it is asked for.
 
     A missing test part is a stratified fifth of the pictures, a missing validation part a tenth of the rest.
     The normalisation is the mean and deviation of each channel over the training pictures.
@@ -40,8 +49,13 @@ def folder(path: Path | str, *, shape: tuple[int, ...], seed: int = 0) -> Splits
     for name, fraction in (("test", 0.2), ("val", 0.1)):
         if name not in parts:
             parts["train"], parts[name] = _split(parts["train"], fraction=fraction, seed=seed)
-    pixels = {name: torch.stack([_picture(file, shape) for file, _ in files]) for name, files in parts.items()}
-    normalisation = _normalisation(pixels["train"])
+    held = gigabytes(sum(map(len, parts.values())), shape) <= memory
+    unread = {name: Unread(_reader(files, shape), len(files), shape=shape) for name, files in parts.items()}
+    pixels = {name: Pixels(samples) for name, samples in unread.items()}
+    if held:
+        pixels = {name: own[torch.arange(len(own))] for name, own in pixels.items()}
+    some = pixels["train"] if held else Pixels(unread["train"].few())
+    normalisation = _normalisation(some[torch.arange(len(some))])
     sets = {
         name: ImageSet(pixels[name], torch.tensor([label for _, label in files]), classes, normalisation)
         for name, files in parts.items()
@@ -99,6 +113,12 @@ def _pictures(top: Path) -> list[Path]:
 def _split(files: Files, *, fraction: float, seed: int) -> tuple[Files, Files]:
     kept, held = stratified(torch.tensor([label for _, label in files]), fraction=fraction, seed=seed)
     return [files[i] for i in kept.tolist()], [files[i] for i in held.tolist()]
+
+
+def _reader(files: Files, shape: tuple[int, ...]) -> Callable[[int], Sample]:
+    from convscope.data.samples import Sample
+
+    return lambda at: Sample(_picture(files[at][0], shape))  # pyright: ignore[reportArgumentType]
 
 
 def _picture(path: Path, shape: tuple[int, ...]) -> Tensor:
