@@ -3,9 +3,9 @@
 Speed: training steps of `convscope.train` as its command runs them (tuned start, average of the weights, clipping,
 augmentation) against a plain loop over the same network and pictures as PyTorch is installed, each in a process of its
 own, turn about.
-Accuracy: digits as the command trains them; three minutes on scenes for detection, segmentation and the largest digit, each
-with a network of its own, and nine for one network with three heads; the median over seeds on the test part. Each finished
-training is a line of `runs/bench-tasks.jsonl`, and is not repeated: so a run can be stopped, or be made in pieces.
+Accuracy: digits as the command trains them; three minutes on scenes for detection, segmentation and the largest digit,
+each with a network of its own, and nine for one network with three heads; the median over seeds on the test part. Each
+finished training is a line of `runs/bench-tasks.jsonl`, and is not repeated: a run can be stopped, or made in pieces.
 `CONVSCOPE_SMOKE=1` trains for one epoch each, and keeps its lines apart.
 
     python bench/tasks.py speed [rounds]
@@ -176,9 +176,8 @@ def table(minutes: float = 3.0) -> None:
                   f"{own[0]['epochs']} epochs, {own[0]['seconds']} s")  # fmt: skip
     for alone, task in (("largest digit", "classify"), ("detect", "detect"), ("segment", "segment")):
         if (alone, task) in medians and ("three heads", task) in medians:
-            print(
-                f"three heads    {task:9} {medians['three heads', task] - medians[alone, task]:+.4f} beside a network apart"
-            )
+            more = medians["three heads", task] - medians[alone, task]
+            print(f"three heads    {task:9} {more:+.4f} beside a network apart")
 
 
 if __name__ == "__main__":
