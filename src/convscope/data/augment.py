@@ -49,8 +49,8 @@ def mixed(num_samples: int, *, seed: int, epoch: int) -> Tensor:
     """The order of an epoch for samples that lie one behind the other in few files: blocks of neighbours in any order,
     and eight blocks at a time mixed, so that what is read lies in few places.
 
-    >>> found = mixed(5000, seed=0, epoch=1)
-    >>> sorted(found.tolist()) == list(range(5000)), len(set((found[:2048] // 256).tolist()))
+    >>> found = mixed(5120, seed=0, epoch=1)
+    >>> sorted(found.tolist()) == list(range(5120)), len(set((found[:2048] // 256).tolist()))
     (True, 8)
     """
     generator = np.random.Generator(np.random.Philox(key=[seed, epoch]).jumped(2))
