@@ -31,7 +31,10 @@ from pyarrow import parquet  # noqa: E402
 HERE = Path(__file__).parent
 COUNT = 70
 ENDLESS = 3000  # times all pictures, for a job that is stopped
-OFFLINE = ["unshare", "--map-root-user", "--net", "sh", "-c", 'ip link set lo up; exec "$@"', "sh"]
+OFFLINE = [  # a network that leads nowhere, and processes that end with the first of them
+    *("unshare", "--map-root-user", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"),
+    *("sh", "-c", 'ip link set lo up; "$@"', "sh"),
+]
 HARNESS = """
 import json, os, signal, subprocess, sys, time
 
@@ -50,11 +53,11 @@ def job(name, *words, stop=False):
             time.sleep(0.1)
         time.sleep(6)
         running.send_signal(signal.SIGINT)
-    said, complained = running.communicate(timeout=150)
+    said, complained = running.communicate(timeout=400)
     told[name] = {"code": running.returncode, "said": said, "complained": complained}
 
-job("stopped", *["pictures/000.png"] * int(sys.argv[1]), stop=True)
 job("whole", "pictures", "frames.gif", "shard.tar")
+job("stopped", *["pictures/000.png"] * int(sys.argv[1]), stop=True)
 cluster.shutdown()
 json.dump(told, open("told.json", "w"))
 """
@@ -75,11 +78,11 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[
     home = Path(tempfile.mkdtemp(prefix="r"))  # Ray's sockets have short paths
     path = os.pathsep.join([str(HERE.parents[1] / "src"), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"PYTHONPATH": path, "HOME": str(home), "RAY_TMPDIR": str(home)}
-    environment |= {"OMP_NUM_THREADS": "1", "RAY_DATA_DEFAULT_WAIT_FOR_MIN_ACTORS_S": "120"}  # so that both work
+    environment |= {"OMP_NUM_THREADS": "1", "RAY_DATA_DEFAULT_WAIT_FOR_MIN_ACTORS_S": "300"}  # so that both work
     offline = subprocess.run([*OFFLINE, "true"], capture_output=True, check=False).returncode == 0
     try:
         done = subprocess.run([*(OFFLINE if offline else ()), sys.executable, "harness.py", str(ENDLESS)], check=False,
-                              cwd=root, env=environment, capture_output=True, text=True, timeout=300)  # fmt: skip
+                              cwd=root, env=environment, capture_output=True, text=True, timeout=600)  # fmt: skip
         assert (root / "told.json").exists(), done.stderr[-3000:]
         yield root, json.loads((root / "told.json").read_text())
     finally:

@@ -16,6 +16,7 @@ from convscope.data.loading import folder_layout, load_folder, load_some
 from convscope.data.samples import Boxes, Sample, SampleSet, TaskName
 from convscope.data.scenes import SCENE_CLASSES, scenes
 from convscope.data.sets import ImageSet, Normalisation, Splits
+from convscope.data.streamed import MEMORY
 from convscope.data.tree import walk
 from convscope.errors import DataError, ImageError, nearest
 
@@ -66,11 +67,18 @@ def class_names(spec: str, *, task: TaskName = "classify") -> tuple[str, ...]:
 
 
 def load(
-    spec: str, *, shape: tuple[int, ...], seed: int = 0, task: TaskName = "classify", allow_empty: bool = False
+    spec: str,
+    *,
+    shape: tuple[int, ...],
+    seed: int = 0,
+    task: TaskName = "classify",
+    allow_empty: bool = False,
+    memory: float = MEMORY,
 ) -> Splits:
     """The data set `spec`, a name of `DATASETS` or a folder, as pictures of `shape` (C, H, W).
 
-    `seed` splits a folder that has no parts of its own; embedded sets have one fixed split.
+    `seed` splits a folder that has no parts of its own; embedded sets have one fixed split. Folders whose pictures take
+    more than `memory` GB are not held: each picture is read when it is asked for.
     `allow_empty`: class folders without a picture are classes like others.
     Raises: DataError, ImageError.
     """
@@ -80,8 +88,8 @@ def load(
     path = _folder(spec, task)
     with _pointing(spec):
         if _in_class_folders(path, task):
-            return folder(path, shape=shape, seed=seed, allow_empty=allow_empty)
-        return load_folder(path, task=task, shape=shape, seed=seed)
+            return folder(path, shape=shape, seed=seed, allow_empty=allow_empty, memory=memory)
+        return load_folder(path, task=task, shape=shape, seed=seed, memory=memory)
 
 
 def some(

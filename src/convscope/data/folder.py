@@ -4,12 +4,15 @@ Only real files below DIR are read: links are passed over, so that no picture co
 from elsewhere.
 """
 
+from __future__ import annotations
+
 import os
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -17,10 +20,13 @@ from torch import Tensor
 
 from convscope.data.digits import stratified
 from convscope.data.sets import ImageSet, Normalisation, Splits
+from convscope.data.streamed import MEMORY, Pixels, Unread, gigabytes
 from convscope.errors import DataError
 
 if TYPE_CHECKING:
+    from convscope.data.decoding import Decoder
     from convscope.data.images import Picture
+    from convscope.data.samples import Sample
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"})
 LITTER = frozenset({"thumbs.db", "desktop.ini", ".ds_store", "__macosx"})
@@ -28,8 +34,12 @@ LITTER = frozenset({"thumbs.db", "desktop.ini", ".ds_store", "__macosx"})
 Files = list[tuple[Path, int]]
 
 
-def folder(path: Path | str, *, shape: tuple[int, ...], seed: int = 0, allow_empty: bool = False) -> Splits:
+def folder(
+    path: Path | str, *, shape: tuple[int, ...], seed: int = 0, allow_empty: bool = False, memory: float = MEMORY
+) -> Splits:
     """The pictures below a folder, each brought to `shape` (C, H, W; C is 1 or 3) and kept as uint8.
+
+    They are held if they take `memory` GB at most; if not, each is read when it is asked for.
 
     A missing test part is a stratified fifth of the pictures, a missing validation part a tenth of the rest.
     The normalisation is the mean and deviation of each channel over the training pictures.
@@ -47,10 +57,8 @@ def folder(path: Path | str, *, shape: tuple[int, ...], seed: int = 0, allow_emp
     for name, fraction in (("test", 0.2), ("val", 0.1)):
         if name not in parts:
             parts["train"], parts[name] = _split(parts["train"], fraction=fraction, seed=seed)
-    sizes = [len(files) for files in parts.values()]
-    whole = _pictures_of([file for files in parts.values() for file in files], shape)
-    pixels = dict(zip(parts, whole.split(sizes), strict=True))
-    normalisation = _normalisation(pixels["train"])
+    pixels, some = _pixels(parts, shape, memory=memory)
+    normalisation = _normalisation(some)
     sets = {
         name: ImageSet(pixels[name], torch.tensor([label for _, label in files]), classes, normalisation)
         for name, files in parts.items()
@@ -111,17 +119,48 @@ def _split(files: Files, *, fraction: float, seed: int) -> tuple[Files, Files]:
     return [files[i] for i in kept.tolist()], [files[i] for i in held.tolist()]
 
 
-def _pictures_of(files: Files, shape: tuple[int, ...]) -> Tensor:
-    """All of them, uint8 [N, C, H, W], decoded in processes of their own."""
-    from convscope.data.decoding import Decoder, aside
+def _pixels(parts: Mapping[str, Files], shape: tuple[int, ...], *, memory: float) -> tuple[dict[str, Any], Tensor]:
+    """The pictures of each part, held if they take `memory` GB at most, and those that tell mean and deviation."""
+    sizes = [len(files) for files in parts.values()]
+    if gigabytes(sum(sizes), shape) <= memory:
+        whole = _pictures_of([file for files in parts.values() for file in files], shape)
+        held = dict(zip(parts, whole.split(sizes), strict=True))
+        return held, held["train"]
+    unread = {name: Unread(_reader(files, shape), len(files), shape=shape) for name, files in parts.items()}
+    few = Pixels(unread["train"].few())
+    return {name: Pixels(samples) for name, samples in unread.items()}, few[torch.arange(len(few))]
+
+
+def _reader(files: Files, shape: tuple[int, ...]) -> Callable[[int], Sample]:
+    """What reads a picture, with a decoder that ends with it."""
+    from convscope.data.decoding import Decoder
+    from convscope.data.samples import Sample
+
+    decoder = Decoder()
+
+    def read(at: int) -> Sample:
+        return Sample(_sized(_picture(files[at][0], decoder, channels=shape[0]), shape))  # pyright: ignore[reportArgumentType]
+
+    weakref.finalize(read, decoder.close)
+    return read
+
+
+def _picture(path: Path, decoder: Decoder, *, channels: int) -> Picture:
     from convscope.data.images import to_channels
 
-    def read(path: Path, decoder: Decoder) -> "Picture":
-        return to_channels(decoder.read(path), shape[0])
+    return to_channels(decoder.read(path), channels)
 
-    with closing(aside([partial(read, path) for path, _ in files])) as pictures:
-        sized = (resize(torch.from_numpy(p.pixels), size=shape[1:]) for p in pictures)
-        return torch.stack([x.mul(255).round().to(torch.uint8) for x in sized])
+
+def _sized(picture: Picture, shape: tuple[int, ...]) -> Tensor:
+    return resize(torch.from_numpy(picture.pixels), size=shape[1:]).mul(255).round().to(torch.uint8)
+
+
+def _pictures_of(files: Files, shape: tuple[int, ...]) -> Tensor:
+    """All of them, uint8 [N, C, H, W], decoded in processes of their own."""
+    from convscope.data.decoding import aside
+
+    with closing(aside([partial(_picture, path, channels=shape[0]) for path, _ in files])) as pictures:
+        return torch.stack([_sized(picture, shape) for picture in pictures])
 
 
 def _normalisation(pixels_NCHW: Tensor) -> Normalisation:

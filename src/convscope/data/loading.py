@@ -1,11 +1,12 @@
-"""Folders in any known format as Splits: every picture decoded once, in a process of its own,
-brought to the training size, and kept as uint8.
+"""Folders in any known format as Splits: every picture decoded in a process of its own, brought to the training size,
+and kept as uint8.
 
-Ten thousand pictures of 3x128x128 take 0.5 GB. Files and labels are checked first, then each picture as it is read, so
-that training stops before its first step.
+Ten thousand pictures of 3x128x128 take 0.5 GB; sets that would take more than is allowed are read when they are asked
+for. Files and labels are checked first, then each picture as it is read.
 """
 
-from collections.abc import Iterable, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import cast
@@ -14,22 +15,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from convscope.data.decoding import Decoder
 from convscope.data.entries import PARTS, Entry, Layout, split
 from convscope.data.findings import Findings
 from convscope.data.formats import read
-from convscope.data.opened import open_entries, sample
+from convscope.data.opened import open_entries, open_entry, read_entry, sample
 from convscope.data.samples import Sample, SampleSet, TaskName
 from convscope.data.sets import ImageSet, Normalisation, Splits
-from convscope.data.tree import walk
+from convscope.data.streamed import MEMORY, Pixels, Unread, gigabytes
+from convscope.data.tree import Tree, walk
 from convscope.errors import DataError
 
 FEWEST = 3  # pictures, one for each part
 
 
-def load_folder(root: Path | str, *, task: TaskName, shape: tuple[int, ...], seed: int = 0) -> Splits:
+def load_folder(
+    root: Path | str, *, task: TaskName, shape: tuple[int, ...], seed: int = 0, memory: float = MEMORY
+) -> Splits:
     """The pictures below a folder with their labels, stretched to `shape` (C, H, W; C is 1 or 3).
 
-    A missing test part is a fifth of the pictures, a missing val part a tenth of the rest, by class.
+    They are held if they take `memory` GB at most; if not, each is read when it is asked for. A missing test part is a
+    fifth of the pictures, a missing val part a tenth of the rest, by class.
     Raises: DataError at the first thing that would stop training.
     """
     if len(shape) != 3 or shape[0] not in (1, 3):
@@ -37,13 +43,48 @@ def load_folder(root: Path | str, *, task: TaskName, shape: tuple[int, ...], see
     found, tree = Findings(Path(root), strict=True), walk(root)
     layout = read(tree, task, found)
     check_layout(layout, found)
-    work = [(name, e) for name, entries in split(layout.parts, seed=seed).items() for e in entries]
+    parted = split(layout.parts, seed=seed)
+    if gigabytes(sum(map(len, parted.values())), shape, masks=task == "segment") <= memory:
+        parts = _held(tree, parted, layout, found, shape)
+        some = parts["train"]
+    else:
+        parts = {
+            name: Unread(
+                _reader(tree, entries, layout, found, shape), len(entries), shape=shape, in_order=bool(tree.members)
+            )
+            for name, entries in parted.items()
+        }
+        some = parts["train"].few()
+    normalisation = _normalisation(some)
+    labels = {name: [e.labels[0] for e in parted[name]] if task == "classify" else [] for name in PARTS}
+    return Splits(*(_set(parts[name], layout, normalisation, labels[name]) for name in PARTS))
+
+
+def _held(
+    tree: Tree, parted: Mapping[str, Sequence[Entry]], layout: Layout, found: Findings, shape: tuple[int, ...]
+) -> dict[str, tuple[Sample, ...]]:
+    """All samples, read once."""
+    work = [(name, e) for name, entries in parted.items() for e in entries]
     parts: dict[str, list[Sample]] = {name: [] for name in PARTS}
     with closing(open_entries(tree, [e for _, e in work], layout, found)) as opened:
         for (name, _), one in zip(work, opened, strict=True):
             parts[name] += [sample(one, shape)] if one is not None else []
-    normalisation = _normalisation(parts["train"])
-    return Splits(*(_set(parts[name], layout, normalisation) for name in PARTS))
+    return {name: tuple(samples) for name, samples in parts.items()}
+
+
+def _reader(
+    tree: Tree, entries: Sequence[Entry], layout: Layout, found: Findings, shape: tuple[int, ...]
+) -> Callable[[int], Sample]:
+    """What reads a sample, with a decoder that ends with it."""
+    decoder = Decoder()
+
+    def read(at: int) -> Sample:
+        opened = open_entry(entries[at], read_entry(tree, entries[at], decoder), layout, found)
+        assert opened is not None  # strict findings raise
+        return sample(opened, shape)
+
+    weakref.finalize(read, decoder.close)
+    return read
 
 
 def load_some(
@@ -63,7 +104,8 @@ def load_some(
     samples = [sample(o, shape) for o in opened if o is not None]
     if not samples:
         raise DataError(f"{root}: not one sample can be shown; `convscope data check {root}` says why")
-    return _set(samples, layout, Normalisation()), layout, len(opened) - len(samples)
+    labels = [int(s.labels[0]) for s in samples if s.labels is not None and len(s.labels)]
+    return _set(samples, layout, Normalisation(), labels), layout, len(opened) - len(samples)
 
 
 def folder_layout(root: Path | str, task: TaskName) -> Layout:
@@ -109,13 +151,15 @@ def _check_classes(layout: Layout, entries: Sequence[Entry], found: Findings) ->
         found.note("unused class", ".", f"no picture shows the classes {shown}", "add some, or leave the classes out")
 
 
-def _set(samples: Sequence[Sample], layout: Layout, normalisation: Normalisation) -> ImageSet | SampleSet:
+def _set(
+    samples: Sequence[Sample], layout: Layout, normalisation: Normalisation, labels: Sequence[int]
+) -> ImageSet | SampleSet:
     if layout.task != "classify":
         facts = (layout.classes, cast(TaskName, layout.task), normalisation)
-        return SampleSet(tuple(samples), *facts, categories=layout.categories)
-    images = torch.stack([s.image.as_subclass(Tensor) for s in samples])
-    labels = torch.tensor([int(s.labels[0]) for s in samples if s.labels is not None])
-    return ImageSet(images, labels, layout.classes, normalisation)
+        return SampleSet(samples, *facts, categories=layout.categories)
+    held = not isinstance(samples, Unread)
+    images = torch.stack([s.image.as_subclass(Tensor) for s in samples]) if held else Pixels(samples)
+    return ImageSet(images, torch.tensor(labels), layout.classes, normalisation)
 
 
 def _normalisation(samples: Iterable[Sample]) -> Normalisation:

@@ -45,10 +45,11 @@ class Held:
 
 def held(tree: Tree, entries: Sequence[Entry]) -> Generator[Held]:
     """What each entry's files hold, decoded in processes of their own, some ahead; to be closed as `aside` is."""
-    return aside([partial(_held, tree, entry) for entry in entries])
+    return aside([partial(read_entry, tree, entry) for entry in entries])
 
 
-def _held(tree: Tree, entry: Entry, decoder: Decoder) -> Held:
+def read_entry(tree: Tree, entry: Entry, decoder: Decoder) -> Held:
+    """What an entry's files hold."""
     try:
         content = tree.read(entry.file)
         picture, mask = decoder.decode(content, source=entry.file), entry.mask_file

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from convscope.data.augment import crop, light
 from convscope.data.sets import Normalisation
+from convscope.data.streamed import Unread
 from convscope.errors import DataError
 from convscope.models import classes_of_heads
 
@@ -86,12 +87,14 @@ def joined(parts: Sequence[tuple[Tensor, Tensor]]) -> Boxes:
 class SampleSet:
     """Samples of one size for one task, or for several; `classes` includes the background of masks, at 0.
 
+    `samples` that are read when they are asked for (`Unread`) are not checked here.
+
     `normalisation` is applied when a batch is made, after augmentation, which may mirror pictures if `flip`.
     `categories` are the numbers that the data's own files give the classes, where they do.
     Raises: DataError if sizes differ, or boxes or masks are missing or wrong for the task.
     """
 
-    samples: tuple[Sample, ...]
+    samples: Sequence[Sample]
     classes: tuple[str, ...]
     task: TaskName
     normalisation: Normalisation = field(default=Normalisation())
@@ -101,6 +104,8 @@ class SampleSet:
     def __post_init__(self) -> None:
         if not self.samples:
             raise DataError("samples: there are none; give at least one picture")
+        if isinstance(self.samples, Unread):
+            return
         for index, sample in enumerate(self.samples):
             if tuple(sample.image.shape) != self.shape:
                 raise DataError(f"{_named(sample, index)}: is {_by(sample.image.shape)}, but the first picture is "
@@ -121,7 +126,7 @@ class SampleSet:
     @property
     def shape(self) -> tuple[int, ...]:
         """(C, H, W) of one picture."""
-        return tuple(self.samples[0].image.shape)
+        return self.samples.shape if isinstance(self.samples, Unread) else tuple(self.samples[0].image.shape)
 
     def batch(self, indices: Tensor, *, draws: Tensor | None = None) -> tuple[Tensor, Boxes | Tensor | dict[str, Any]]:
         """The normalised pictures [B, C, H, W] at `indices`, and their boxes, masks int64 [B, H, W] or classes int64
@@ -163,7 +168,9 @@ class SampleSet:
             labels = None if sample.labels is None or self.task == "segment" else new[sample.labels]
             return replace(sample, mask=mask, labels=labels)
 
-        return replace(self, samples=tuple(map(renamed, self.samples)), classes=tuple(classes))
+        kept = self.samples
+        changed = kept.then(renamed) if isinstance(kept, Unread) else tuple(map(renamed, kept))
+        return replace(self, samples=changed, classes=tuple(classes))
 
     def class_counts(self) -> Tensor:
         """Pictures, boxes or pixels of each class, int64 [C]."""
@@ -181,7 +188,9 @@ class SampleSet:
 
     def subset(self, indices: Tensor) -> SampleSet:
         """The samples at `indices` as a set of their own."""
-        return replace(self, samples=tuple(self.samples[i] for i in indices.tolist()))
+        kept, chosen = self.samples, indices.tolist()
+        some = kept.only(chosen) if isinstance(kept, Unread) else tuple(kept[i] for i in chosen)
+        return replace(self, samples=some)
 
     def thumbnail(self, index: int) -> Tensor:
         """A picture as it is: uint8 [C, H, W]."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from convscope.data.augment import affine
+from convscope.data.streamed import Pixels
 from convscope.errors import DataError
 
 Held = TypeVar("Held", bound="DataSet", covariant=True)
@@ -53,7 +54,8 @@ class Normalisation:
 class ImageSet:
     """Pictures with one class each.
 
-    `images` is NCHW, float32 in 0..1 or uint8 in 0..255; `labels` is int64 [N]; both stay on the CPU.
+    `images` is NCHW, float32 in 0..1 or uint8 in 0..255, or `Pixels` that are read when they are asked for; `labels`
+    is int64 [N]; both stay on the CPU.
     `normalisation` is applied when a batch is made, after augmentation.
     Raises: DataError if a label is not one of the classes, or a picture holds NaN.
 
@@ -62,7 +64,7 @@ class ImageSet:
     (2, (1, 8, 8))
     """
 
-    images: Tensor
+    images: Tensor | Pixels
     labels: Tensor
     classes: tuple[str, ...]
     normalisation: Normalisation = field(default=Normalisation())
@@ -79,7 +81,7 @@ class ImageSet:
                 f"image set: sample {bad[0]} has label {int(self.labels[bad[0]])}, but there are "
                 f"{len(self.classes)} classes (0 to {len(self.classes) - 1}); {len(bad)} such samples in all"
             )
-        if self.images.is_floating_point():
+        if isinstance(self.images, Tensor) and self.images.is_floating_point():
             bad = (~self.images.flatten(1).isfinite().all(1)).nonzero().flatten().tolist()
             if bad:
                 raise DataError(f"image set: sample {bad[0]} holds NaN or infinity; {len(bad)} such samples in all")

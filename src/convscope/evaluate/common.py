@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from convscope.data.streamed import expect
 from convscope.table import Column, Table
 
 RESAMPLES = 1000
@@ -25,6 +26,7 @@ class Judge(Protocol[Result]):
 def judged(model: nn.Module, images: Any, judge: Judge[Result], *, batch_size: int) -> Result:
     """The result of a judge, once the network has run over every picture of a set, on its own device."""
     with evaluating(model) as device:
+        expect(images, torch.arange(len(images)))
         for at in torch.arange(len(images)).split(batch_size):
             x, targets = images.batch(at)
             judge.take(model(x.to(device)), targets)

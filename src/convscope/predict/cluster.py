@@ -173,8 +173,12 @@ def _ray() -> Iterator[Any]:
 
     errors: Any = (RayError, ConnectionError, TimeoutError)
     try:
-        with _hushed():
-            ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
+        try:
+            with _hushed():
+                ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
+        except Exception as error:  # Ray has no class for it
+            raise RunError(f"predict: Ray could not be started or reached ({str(error).splitlines()[0][:200]}); see "
+                           "RAY_ADDRESS, or whether the machine is too busy") from error  # fmt: skip
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False
         context.execution_options.preserve_order = True

@@ -68,6 +68,7 @@ class TrainConfig(BaseModel):
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of the products; weights stay float32")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda if there is one")
     channels_last: bool = Field(False, description="keep pictures as NHWC in memory")
+    memory: float = Field(4.0, gt=0, description="GB of pictures that are held; of larger sets each is read anew")
     num_threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0: one for small networks, else all")
     nan: Literal["stop", "skip"] = Field("stop", description="when the loss is not finite: stop, or skip the batch")
     tensorboard: bool = Field(False, description="write the log for TensorBoard too")

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from convscope import data, files, machine, models
-from convscope.data.augment import draws, order
+from convscope.data.augment import draws
+from convscope.data.streamed import expect
 from convscope.errors import InputError, RunError
 from convscope.runs import folder as runs
 from convscope.runs.config import TrainConfig, differences
@@ -98,6 +99,8 @@ class Training:
             self.left = parts.begin_with(self.model, config.weights)
         self.frozen = parts.frozen(self.model) if config.freeze else []
         self.format = torch.channels_last if config.channels_last else torch.contiguous_format
+        if before is None:
+            parts.check_readable(self.splits, rank=team.rank, num_processes=team.size)
         parts.check_shares(self.splits, num_batches=self.num_batches, num_processes=team.size)
         wanted, done = config.tensorboard and team.leads, before["step"] if before else 0
         self.board = board(folder, after=done) if wanted else lambda row: None
@@ -147,8 +150,8 @@ class Training:
 
     def _train_epoch(self, bar: Progress, stop: Stop) -> None:
         config = self.config
-        batches = order(len(self.splits.train), seed=config.seed, epoch=self.epoch).tensor_split(self.num_batches)
-        numbers = self._draws()
+        batches, numbers = self._batches(self.epoch), self._draws()
+        expect(self.splits.train, torch.cat([self.team.share(b) for b in batches[self.batch :]]))
         self._training_mode()
         began = time.monotonic() - self.elapsed
         for at in range(self.batch, self.num_batches):
@@ -162,6 +165,9 @@ class Training:
                     self._interrupt(stop)
                 if config.save_every_steps and self.step % config.save_every_steps == 0:
                     self._save()
+
+    def _batches(self, epoch: int) -> tuple[Tensor, ...]:
+        return parts.batches(self.splits.train, seed=self.config.seed, epoch=epoch, number=self.num_batches)
 
     def _draws(self) -> Tensor | None:
         if self.config.augment == "none":
@@ -232,7 +238,9 @@ class Training:
         self.team.as_the_leader(self.judged)
         metrics = self.task.metrics().to(self.fabric.device)
         val, loss = self.splits.val, 0.0
-        for indices in self.team.share(torch.arange(len(val))).split(VAL_BATCH):
+        own = self.team.share(torch.arange(len(val)))
+        expect(val, own)
+        for indices in own.split(VAL_BATCH):
             x, y = val.batch(indices)
             x, y = x.to(self.fabric.device, memory_format=self.format), self.fabric.to_device(y)
             with self.fabric.autocast():
@@ -249,8 +257,7 @@ class Training:
         losses: list[float] = []
         for at, rate in enumerate(rates):
             epoch, batch = divmod(at, self.num_batches)
-            batches = order(len(self.splits.train), seed=self.config.seed, epoch=epoch).tensor_split(self.num_batches)
-            values = self._step(batches[batch], numbers=self._draws(), rate=rate)
+            values = self._step(self._batches(epoch)[batch], numbers=self._draws(), rate=rate)
             if values is None:
                 break
             losses.append(values["loss"])
@@ -268,7 +275,7 @@ class Training:
         self.model = copy.deepcopy(model)
         self._set_up()
         self._training_mode()
-        batches, numbers = order(len(self.splits.train), seed=0, epoch=0).tensor_split(self.num_batches), self._draws()
+        batches, numbers = self._batches(0), self._draws()
         seconds = []
         for at in range(sum(MEASURED_STEPS)):
             began = time.monotonic()

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from convscope import data, files, models, tasks
+from convscope.data.augment import mixed, order
 from convscope.data.sets import DataSet, ImageSet, Splits
+from convscope.data.streamed import unread
 from convscope.errors import CheckpointError, InputError, ModelError
 from convscope.graph import record
 from convscope.inspect import summarize
@@ -70,7 +72,14 @@ def load_data(model: nn.Module, config: TrainConfig) -> Splits[Any]:
     shape = models.input_shape(model, config.model) or DEFAULT_SHAPE
     if config.image_size:
         shape = (shape[0], config.image_size, config.image_size)
-    splits = data.load(config.data, shape=shape, seed=config.seed, task=config.task, allow_empty=config.allow_empty)
+    splits = data.load(
+        config.data,
+        shape=shape,
+        seed=config.seed,
+        task=config.task,
+        allow_empty=config.allow_empty,
+        memory=config.memory,
+    )
     if config.batch_size > len(splits.train):
         raise InputError(f"batch_size: is {config.batch_size}, but there are {len(splits.train)} training pictures; "
                          f"use {len(splits.train)} or less")  # fmt: skip
@@ -89,6 +98,26 @@ def check_room(folder: Path, model: nn.Module, config: TrainConfig, *, resumed: 
     copies = 2 + (config.optimizer == "adamw") + bool(config.ema)  # weights, moments, and their average
     size = sum(t.nbytes for t in model.state_dict().values())
     files.check_room(folder, size * (copies if resumed else 3 * copies + 1), what="its checkpoints need about")
+
+
+def check_readable(splits: Splits[Any], *, rank: int, num_processes: int) -> None:
+    """Read what is not held once, each process its share, so that a damaged picture stops a run before its first step.
+
+    Raises: DataError, ImageError.
+    """
+    for part in (splits.train, splits.val):
+        if (samples := unread(part)) is not None:
+            mine = range(rank, len(samples), num_processes)
+            samples.expect(mine)
+            for at in mine:
+                _ = samples[at]
+
+
+def batches(train: Any, *, seed: int, epoch: int, number: int) -> tuple[Tensor, ...]:
+    """An epoch's samples in its order, cut into batches; those of shards that are not held stay near each other."""
+    held = unread(train)
+    in_turn = mixed if held is not None and held.in_order else order
+    return in_turn(len(train), seed=seed, epoch=epoch).tensor_split(number)
 
 
 def check_shares(splits: Splits[Any], *, num_batches: int, num_processes: int) -> None:
