@@ -110,9 +110,9 @@ def test_the_command_writes_the_file_and_ends(tmp_path):
 
 
 @contextmanager
-def opened_file(chromium, path, query=""):
+def opened_file(chromium, path, query="", **options):
     """The file in a browser; whatever it asks for, itself apart, fails the test."""
-    context = chromium.new_context(viewport={"width": 1440, "height": 900}, locale="en-GB")
+    context = chromium.new_context(viewport={"width": 1440, "height": 900}, locale="en-GB", **options)
     tab, trouble = context.new_page(), []
     tab.on("console", lambda m: trouble.append(m.text))
     tab.on("pageerror", lambda e: trouble.append(str(e)))
@@ -236,6 +236,14 @@ def test_the_file_works_without_a_server(chromium, lenet, tmp_path):
         ready(tab)
         assert "features.S2" in tab.inner_text(".arithmetic h2")
         assert tab.locator("nav").count() == 0
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_in_the_file(chromium, lenet, tmp_path, violations, scheme):
+    path = write_page(lenet, tmp_path / "lenet.html")
+    with opened_file(chromium, path, color_scheme=scheme, bypass_csp=True) as tab:
+        assert violations(tab) == []
 
 
 def test_names_are_text_and_the_policy_lets_nothing_in(several):

@@ -3,7 +3,7 @@
 import { getJson } from "./api.js";
 import { Confusion } from "./confusion.js";
 import { compared } from "./compare.js";
-import { chart } from "./curves.js";
+import { chart, titled } from "./curves.js";
 import { el, fill } from "./dom.js";
 import { count } from "./format.js";
 import { Found } from "./found.js";
@@ -205,7 +205,7 @@ class Runs {
           values: values(`${part}_${kind}`) })).concat(others.flatMap((other, i) => lines.filter(([part]) => other.rows.some(
           (/** @type {any} */ r) => `${part}_${kind}` in r)).map(([part, c]) => ({
           name: `${other.run.name} ${part}_${kind}`, colour: c, dash: DASHES[i % DASHES.length],
-          values: other.rows.map((/** @type {any} */ r) => (typeof r[`${part}_${kind}`] === "number" ? r[`${part}_${kind}`] : null)) })))), { ...look, title: kind.replaceAll("_", " "), log: this.log10 && kind === "loss" });
+          values: other.rows.map((/** @type {any} */ r) => (typeof r[`${part}_${kind}`] === "number" ? r[`${part}_${kind}`] : null)) })))), { ...look, title: titled(kind), log: this.log10 && kind === "loss" });
     });
     if (keys.includes("lr")) charts.push(chart(epochs, [{ name: "lr", colour: colour("soft"), values: values("lr") }],
       { ...look, smooth: 0, title: t("lr"), log: false }));
