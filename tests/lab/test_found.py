@@ -160,10 +160,12 @@ def test_runs_are_compared_and_cells_opened_by_keyboard(served, opened):
         page.keyboard.press("Space")
         page.until(lambda: page.locator(".compared tbody tr").count() == 2)
         assert "with=0" in page.url
+        assert page.evaluate("document.activeElement.type") == "checkbox"
         page.until(lambda: page.locator(".confusion-table button").count())
         page.focus(".confusion-table button >> nth=0")
         page.keyboard.press("Enter")
         page.until(lambda: "Show all pictures" in page.inner_text(".founds"))
+        assert page.evaluate("document.activeElement.closest('.confusion-table') !== null")
 
 
 def test_runs_are_laid_over_each_other(served, opened, runs):

@@ -82,6 +82,7 @@ def test_legend_smoothing_axis_and_cells_by_keyboard(lab_of_run, opened, measure
         page.keyboard.press("Space")
         assert page.locator("[data-line=train_loss]").count() == 0
         assert page.locator(".legend.train").get_attribute("aria-pressed") == "false"
+        assert "legend train" in page.evaluate("document.activeElement.className")
         page.focus(".runs .tools input[type=range]")
         for _ in range(4):
             page.keyboard.press("ArrowRight")
