@@ -36,6 +36,8 @@ check: $(VENV)/.installed-dev browser
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
+	@if command -v npx >/dev/null; then npx --yes --package=typescript@7 tsc -p tests/lab; \
+	else echo "npx is missing: the types of the lab's JavaScript were not checked"; fi
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/pytest --cov --cov-report=term
 	$(BIN)/mkdocs build --strict --quiet

@@ -3,7 +3,9 @@
 - start: from the end of torch's import to the address that answers, and to the recorded model; from there to the first
   page that is drawn
 - click: from a click on a value to its field and arithmetic drawn (after the frame that shows them)
+- hover: what the page does for a move of the pointer over 64 maps of 56x56, without the server
 - maps: from the choice of a layer to its 64 maps of 56x56 drawn
+- large: the first page of 2,000 layers, and of 4,096 channels; a word typed into the search of 2,000 layers
 - crowd: 200 clients, 1,000 requests for a unit's arithmetic, all answered
 """
 
@@ -17,8 +19,18 @@ import sys
 import threading
 import time
 
-from convscope.lab import open_lab, server_of
 from convscope.machine import describe, tune
+
+tune()
+
+import numpy as np
+from torch import nn
+
+from convscope.data.images import Picture
+from convscope.data.sets import Normalisation
+from convscope.lab import Door, Session, open_lab, server_of
+from convscope.lab.server import open_socket
+from convscope.runs.loaded import LoadedModel
 from convscope.table import Column, Table
 
 CLIENTS, REQUESTS = 200, 1000
@@ -54,20 +66,38 @@ LAYER = """async name => {
 }"""
 
 
+HOVER = """i => {
+  const sheet = document.querySelector('.sheet');
+  const box = sheet.getBoundingClientRect();
+  const start = performance.now();
+  const at = { clientX: box.left + 12 + i % 50, clientY: box.top + 30 + (7 * i) % 50, bubbles: true };
+  sheet.dispatchEvent(new PointerEvent('pointermove', at));
+  return performance.now() - start;
+}"""
+SEARCH = """async word => {
+  const search = document.querySelector('.search');
+  const start = performance.now();
+  search.value = word;
+  search.dispatchEvent(new Event('input'));
+  await new Promise(f => requestAnimationFrame(() => setTimeout(f, 0)));
+  return performance.now() - start;
+}"""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="torchvision:resnet18")
     parser.add_argument("--image", default="flower")
     parser.add_argument("--rounds", type=int, default=40)
     wanted = parser.parse_args()
-    tune()
     listens, opened = started(wanted.model, wanted.image)
     rows = [row("address after torch's import", listens), row("model recorded after torch's import", opened)]
     sock, door, opening = open_lab(wanted.model, wanted.image, port=0)
     opening()
-    server = server_of(opening, door)
-    threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True).start()
+    server = serving(sock, door, opening)
     rows += in_browser(door, wanted.rounds)
+    rows += large("2,000 layers", nn.Sequential(*(nn.ReLU() for _ in range(2000))), rounds=wanted.rounds)
+    rows += large("4,096 channels", nn.Conv2d(1, 4096, 1))
     statuses, taken, seconds = asyncio.run(crowd(door))
     server.should_exit = True
     rows.append(row(f"{REQUESTS} requests of {CLIENTS} clients, each", taken))
@@ -94,6 +124,37 @@ def started(model: str, image: str) -> tuple[list[float], list[float]]:
     return [t[0] for t in told], [t[1] for t in told]
 
 
+def serving(sock, door, session):
+    server = server_of(session, door)
+    threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True).start()
+    return server
+
+
+def ready(page) -> None:
+    while page.evaluate("document.body.dataset.state") != "ready":
+        time.sleep(0.01)
+
+
+def large(what: str, model: nn.Module, *, rounds: int = 0) -> list[dict[str, object]]:
+    from playwright.sync_api import sync_playwright
+
+    loaded = LoadedModel("bench", model.eval(), (1, 28, 28), Normalisation(), None, trained=True)
+    session = Session(loaded, Picture(np.ones((28, 28, 1), np.float32), "L", "bench"), "bench")
+    sock = open_socket("127.0.0.1", 0)
+    door = Door.make("127.0.0.1", sock.getsockname()[1])
+    server = serving(sock, door, lambda: session)
+    with sync_playwright() as playwright:
+        page = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET).new_page()
+        begun = time.perf_counter()
+        page.goto(door.url)
+        ready(page)
+        first = row(f"{what}: first page drawn", [1000 * (time.perf_counter() - begun)])
+        searched = [page.evaluate(SEARCH, ("relu", "19", "x")[i % 3]) for i in range(rounds)]
+        page.context.browser.close()
+    server.should_exit = True
+    return [first, row(f"{what}: a word searched", searched)] if searched else [first]
+
+
 def in_browser(door, rounds: int) -> list[dict[str, object]]:
     from playwright.sync_api import sync_playwright
 
@@ -102,22 +163,22 @@ def in_browser(door, rounds: int) -> list[dict[str, object]]:
         page = browser.new_page(viewport={"width": 1440, "height": 900})
         begun = time.perf_counter()
         page.goto(door.url.replace("/?", "/?layer=layer1.0.conv1&zoom=1&"))
-        while page.evaluate("document.body.dataset.state") != "ready":
-            time.sleep(0.01)
+        ready(page)
         first = [1000 * (time.perf_counter() - begun)]
         for i in range(5):
             page.evaluate(CLICK, [20 + i, 40])
         clicks = [page.evaluate(CLICK, [12 + i % 50, 30 + (3 * i) % 50]) for i in range(rounds)]
+        hovers = [page.evaluate(HOVER, i) for i in range(3 * rounds)]
         layers = ["layer1.0.conv2", "layer1.1.conv1", "layer1.1.conv2", "layer1.0.conv1"]
         maps = []
         for i in range(rounds // 2):
             maps.append(page.evaluate(LAYER, layers[i % 4]))
-            while page.evaluate("document.body.dataset.state") != "ready":
-                time.sleep(0.01)
+            ready(page)
         browser.close()
     return [
         row("first page drawn", first),
         row("click: field and arithmetic drawn", clicks),
+        row("hover over 64 maps of 56x56", hovers),
         row("64 maps of 56x56 fetched and drawn", maps),
     ]
 

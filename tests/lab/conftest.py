@@ -14,8 +14,11 @@ import pytest
 from convscope.data.images import Picture
 from convscope.data.sets import Normalisation
 from convscope.lab import Door, Session, open_lab, server_of
+from convscope.lab.guard import HEADERS
 from convscope.lab.server import open_socket
+from convscope.runs import resolve
 from convscope.runs.loaded import LoadedModel
+from convscope.train import train
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
@@ -46,10 +49,28 @@ class Lab:
         return json.loads(body)
 
 
+class Watched:
+    """An application of which every answer, of any route in any test, is checked for its headers."""
+
+    def __init__(self, app):
+        self.app, self.bare = app, []
+
+    async def __call__(self, scope, receive, send):
+        async def checked(message):
+            if message["type"] == "http.response.start":
+                sent = {k.decode().lower(): v.decode() for k, v in message["headers"]}
+                if not HEADERS.items() <= sent.items() or any(k.startswith("access-control") for k in sent):
+                    self.bare.append(f"{scope['method']} {scope['path']}: {message['status']} {sent}")
+            await send(message)
+
+        await self.app(scope, receive, checked)
+
+
 @contextmanager
 def lab_of(sock, door, opening):
     session = opening()
     server = server_of(opening, door, spec=session.loaded.spec)
+    server.config.app = watched = Watched(server.config.app)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
     thread.start()
     try:
@@ -59,6 +80,7 @@ def lab_of(sock, door, opening):
         thread.join(10)
         sock.close()
         assert not thread.is_alive()
+        assert watched.bare == []
 
 
 @pytest.fixture(scope="session")
@@ -77,6 +99,26 @@ def _where_there_are_no_runs(monkeypatch, tmp_path):
 def lab():
     with lab_of(*open_lab("LeNet5", "digits:0", port=0)) as served:
         yield served
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory):
+    """A LeNet5 that learnt the digits for three epochs."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    train(resolve({"epochs": 3}), out=folder, progress=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def violations():
+    """What axe finds on a page, as sentences."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    def violations(page):
+        found = Axe().run(page).response["violations"]
+        return [f"{v['id']}: {n['html'][:120]} {n['failureSummary']}" for v in found for n in v["nodes"]]
+
+    return violations
 
 
 @pytest.fixture(scope="module")  # two of Playwright's loops cannot run at once, and other folders have their own

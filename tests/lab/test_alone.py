@@ -53,6 +53,34 @@ class Several(nn.Module):
         return self.head(torch.cat([self.all(nn.functional.relu6(y)), self.all(z)], 1).flatten(1))
 
 
+class Others(nn.Module):
+    """Operators of other shapes, other norms, other functions."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(1)
+        self.first, self.line = nn.Conv2d(3, 8, 3), nn.Conv1d(8, 6, 5, stride=2, padding=2, groups=2)
+        self.solid, self.back = nn.Conv3d(6, 4, (1, 3, 1), padding=(0, 1, 0)), nn.ConvTranspose1d(4, 4, 3, stride=2)
+        self.by_row, self.by_group, self.plain = nn.LayerNorm((8, 10)), nn.GroupNorm(3, 6), nn.LayerNorm(5, bias=False)
+        self.functions = nn.Sequential(
+            nn.GELU(), nn.GELU(approximate="tanh"), nn.ELU(0.7), nn.Mish(), nn.Softplus(beta=2), nn.Hardsigmoid()
+        )
+        self.pool, self.mean = nn.MaxPool3d((1, 2, 1)), nn.AvgPool3d((1, 3, 1), 1, padding=(0, 1, 0))
+        self.larger, self.twice = nn.Upsample(scale_factor=1.5, mode="linear"), nn.Upsample(scale_factor=(2, 1.5))
+
+    def forward(self, x):
+        x = self.by_row(
+            self.functions(
+                self.first(self.twice(x)[..., 1:11, ::2][..., :12])[:, :, :8, :7].repeat(1, 1, 1, 2)[..., :10]
+            )
+        )
+        x = self.by_group(self.line(x.transpose(2, 3).flatten(2)))
+        y = self.mean(self.pool(self.solid(x[None, 0, :, None, :, None]))).squeeze(4).squeeze(2)
+        y = self.plain(self.larger(self.back(y))[..., :5].softmax(2))
+        a, b = torch.split(y.clamp(max=0.5).permute(0, 2, 1).log_softmax(1), 2, dim=2)
+        return (a.exp() - b.abs().sqrt() + (-a).clamp_min(0.1).log() + b.abs().rsqrt()).flatten(1)
+
+
 def session_of(model, shape, pixels):
     loaded = LoadedModel("test </script><b>", model.eval(), shape, Normalisation(), None, trained=True)
     return Session(loaded, Picture(pixels, "L", "test"), "test picture")
@@ -61,6 +89,11 @@ def session_of(model, shape, pixels):
 @pytest.fixture(scope="module")
 def several():
     return session_of(Several(), (3, 12, 12), np.random.default_rng(0).random((12, 12, 3)).astype(np.float32))
+
+
+@pytest.fixture(scope="module")
+def others():
+    return session_of(Others(), (3, 12, 12), np.random.default_rng(2).random((12, 12, 3)).astype(np.float32))
 
 
 @pytest.fixture(scope="module")
@@ -77,9 +110,9 @@ def test_the_command_writes_the_file_and_ends(tmp_path):
 
 
 @contextmanager
-def opened_file(chromium, path, query=""):
+def opened_file(chromium, path, query="", **options):
     """The file in a browser; whatever it asks for, itself apart, fails the test."""
-    context = chromium.new_context(viewport={"width": 1440, "height": 900}, locale="en-GB")
+    context = chromium.new_context(viewport={"width": 1440, "height": 900}, locale="en-GB", **options)
     tab, trouble = context.new_page(), []
     tab.on("console", lambda m: trouble.append(m.text))
     tab.on("pageerror", lambda e: trouble.append(str(e)))
@@ -109,9 +142,25 @@ def plain(text):
     return text.replace("\u2212", "-").replace(",", "")
 
 
+KINDS = {
+    "several": {
+        "convolution", "max_pool2d_with_indices", "avg_pool2d", "_adaptive_avg_pool2d", "upsample_bilinear2d", "addmm",
+        "native_batch_norm", "cat", "add", "mul", "sub", "hardtanh", "silu", "hardswish", "view", "mean",
+    },
+    "others": {
+        "convolution", "max_pool3d_with_indices", "avg_pool3d", "upsample_linear1d", "upsample_nearest2d", "slice",
+        "native_layer_norm", "native_group_norm", "gelu", "elu", "mish", "softplus", "hardsigmoid", "_softmax", "clamp",
+        "_log_softmax", "transpose", "permute", "split", "exp", "abs", "sqrt", "rsqrt", "neg", "log", "clamp_min",
+        "squeeze", "unsqueeze", "select",
+    },
+}  # fmt: skip
+
+
 @pytest.mark.browser
-def test_every_value_is_taken_apart_as_explain_does(lab, opened, several):
-    look, rng = several.look("given"), np.random.default_rng(1)
+@pytest.mark.parametrize("network", KINDS)
+def test_every_value_is_taken_apart_as_explain_does(lab, opened, network, request):
+    session = request.getfixturevalue(network)
+    look, rng = session.look("given"), np.random.default_rng(1)
     wanted, paths = [], []
     for row in layer_rows(look)["rows"]:
         op = look.recording.ops[row["index"]]
@@ -120,7 +169,7 @@ def test_every_value_is_taken_apart_as_explain_does(lab, opened, several):
             wanted.append(unit_facts(look, op, unit))
             paths.append(f"pictures/given/layers/{op.index}/units/{','.join(map(str, unit))}")
     with opened(lab) as tab:
-        told = tab.evaluate(UNIT, [held(page(several)), paths])
+        told = tab.evaluate(UNIT, [held(page(session)), paths])
     kinds = set()
     for mine, theirs in zip(told, wanted, strict=True):
         where = f"{theirs['op']} {theirs['unit']}"
@@ -128,18 +177,24 @@ def test_every_value_is_taken_apart_as_explain_does(lab, opened, several):
         if mine["box"] is not None:  # a field without one size, as after resizing, is not drawn
             assert mine["box"] == [list(axis) for axis in theirs["box"][-2:]], where
         assert mine["box"] is not None or theirs["op"] not in ("native_batch_norm", "max_pool2d_with_indices"), where
-        if mine["told"] is None:
-            assert theirs["op"] not in ("convolution", "addmm"), where
-            continue
-        kinds.add(theirs["op"])
-        same(mine["told"], theirs["told"], where)
-    assert {"convolution", "max_pool2d_with_indices", "avg_pool2d", "_adaptive_avg_pool2d", "upsample_bilinear2d",
-            "addmm", "native_batch_norm", "cat", "add", "mul", "sub", "hardtanh", "silu", "hardswish"} <= {
-                k.rstrip("_") for k in kinds} | kinds  # fmt: skip
+        if mine["told"] is not None:
+            kinds.add(theirs["op"].rstrip("_"))
+            same(mine["told"], theirs["told"], where)
+    assert KINDS[network] <= kinds
+
+
+@pytest.mark.browser
+def test_the_error_function_is_that_of_pytorch(lab, opened):
+    x = torch.cat(
+        [torch.linspace(-6, 6, 241, dtype=torch.float64), torch.tensor([2.5, 10.0, 25.0], dtype=torch.float64)]
+    )
+    with opened(lab) as tab:
+        made = tab.evaluate("async (x) => x.map((await import('/static/functions.js')).erfc)", x.tolist())
+    np.testing.assert_allclose(made, torch.special.erfc(x).numpy(), rtol=1e-12)
 
 
 def same(mine, theirs, where):
-    assert mine["combine"] == theirs["combine"], where
+    assert (mine["combine"], mine["formula"]) == (theirs["combine"], theirs["formula"]), where
     assert mine["total"] == pytest.approx(theirs["total"], rel=1e-6, abs=1e-9), where
     assert mine["says"] == pytest.approx(theirs["says"]), where
     for key in ("named", "largest"):
@@ -181,6 +236,14 @@ def test_the_file_works_without_a_server(chromium, lenet, tmp_path):
         ready(tab)
         assert "features.S2" in tab.inner_text(".arithmetic h2")
         assert tab.locator("nav").count() == 0
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_in_the_file(chromium, lenet, tmp_path, violations, scheme):
+    path = write_page(lenet, tmp_path / "lenet.html")
+    with opened_file(chromium, path, color_scheme=scheme, bypass_csp=True) as tab:
+        assert violations(tab) == []
 
 
 def test_names_are_text_and_the_policy_lets_nothing_in(several):

@@ -145,6 +145,29 @@ def test_masks_are_the_networks(served, opened, segmented):
         page.until(lambda: page.evaluate("document.querySelector('.seen canvas').toDataURL()") != seen)
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("run", [0, 1])
+def test_axe_finds_nothing_on_boxes_and_masks(served, opened, violations, run, scheme):
+    with opened(served, f"/runs?run={run}", color_scheme=scheme, bypass_csp=True) as page:
+        page.until(lambda: page.locator(".seen").count())
+        assert violations(page) == []
+
+
+def test_runs_are_compared_and_cells_opened_by_keyboard(served, opened):
+    with opened(served, "/runs?run=1") as page:
+        page.until(lambda: page.locator(".seen").count())
+        page.focus(".rows .check input")
+        page.keyboard.press("Space")
+        page.until(lambda: page.locator(".compared tbody tr").count() == 2)
+        assert "with=0" in page.url
+        assert page.evaluate("document.activeElement.type") == "checkbox"
+        page.until(lambda: page.locator(".confusion-table button").count())
+        page.focus(".confusion-table button >> nth=0")
+        page.keyboard.press("Enter")
+        page.until(lambda: "Show all pictures" in page.inner_text(".founds"))
+        assert page.evaluate("document.activeElement.closest('.confusion-table') !== null")
+
+
 def test_runs_are_laid_over_each_other(served, opened, runs):
     with opened(served, "/runs") as page:
         page.until(lambda: page.locator(".curves svg").count())

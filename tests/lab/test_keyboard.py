@@ -87,6 +87,17 @@ def test_the_family_follows_a_slider(lab, opened):
         page.settled()
 
 
+def test_times_are_measured_and_cancelled(lab, opened):
+    with opened(lab, "/family?channels=4") as page:
+        press(page, ".measure .go")
+        page.until(lambda: page.locator(".progress button").is_visible())
+        press(page, ".progress button", "Space")
+        page.until(lambda: not page.locator(".progress").is_visible())
+        assert "ms" not in page.inner_text(".family-table")
+        press(page, ".measure .go")
+        page.until(lambda: "ms" in page.inner_text(".family-table"), seconds=60)
+
+
 def test_saving_is_reached_and_gives_files(lab, opened):
     with opened(lab, "/?layer=features.C3") as page:
         for entry, ending in (("Picture and field as PNG", "-field.png"), ("This page as one HTML file", ".html"),

@@ -179,6 +179,31 @@ def test_hovering_needs_no_server(lab, page):
     assert asked == []
 
 
+HOVER = """async () => {
+  const sheet = document.querySelector('.sheet');
+  const box = sheet.getBoundingClientRect();
+  const taken = [];
+  for (let i = 0; i < 60; i++) {
+    const at = { clientX: box.left + 20 + i % 50, clientY: box.top + 40 + (7 * i) % 40, bubbles: true };
+    const start = performance.now();
+    sheet.dispatchEvent(new PointerEvent('pointermove', at));
+    taken.push(performance.now() - start);
+    await new Promise(requestAnimationFrame);
+  }
+  return taken.sort((a, b) => a - b)[30];
+}"""
+
+
+def test_hovering_over_64_maps_fits_in_a_frame(lab_of_model, opened):
+    with lab_of_model(nn.Conv2d(1, 64, 1), (1, 56, 56)) as lab, opened(lab, "/?zoom=1") as page:
+        page.wait_for_timeout(300)
+        asked = []
+        page.on("request", lambda r: asked.append(r.url))
+        assert page.evaluate(HOVER) < 16
+        assert "[0, " in page.inner_text(".readout")
+        assert asked == []
+
+
 def test_the_linked_place_is_the_receptive_field(lab, opened):
     with opened(lab) as page:
         rows = lab.json("/api/pictures/given/layers")["rows"]

@@ -9,18 +9,9 @@ import pytest
 
 from convscope.evaluate import evaluate_run
 from convscope.lab import open_lab
-from convscope.runs import resolve
 from convscope.runs.folder import METRICS
-from convscope.train import train
 
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "run"
-    train(resolve({"epochs": 3}), out=folder, progress=False)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +73,30 @@ def test_the_curves_can_be_smoothed_hidden_and_saved(lab_of_run, opened, run):
         with page.expect_download() as waited:
             page.click("text=Save SVG")
         assert waited.value.path().read_text().startswith('<svg xmlns="http://www.w3.org/2000/svg"')
+
+
+def test_legend_smoothing_axis_and_cells_by_keyboard(lab_of_run, opened, measured):
+    with opened(lab_of_run, "/runs") as page:
+        page.until(lambda: page.locator(".confusion-table").count())
+        page.focus(".legend.train")
+        page.keyboard.press("Space")
+        assert page.locator("[data-line=train_loss]").count() == 0
+        assert page.locator(".legend.train").get_attribute("aria-pressed") == "false"
+        assert "legend train" in page.evaluate("document.activeElement.className")
+        page.focus(".runs .tools input[type=range]")
+        for _ in range(4):
+            page.keyboard.press("ArrowRight")
+        assert "smooth=20" in page.url
+        page.focus(".runs .tools input[type=checkbox]")
+        page.keyboard.press("Space")
+        assert "axis=linear" in page.url
+        right = int(np.argmax(np.diag(measured.evaluation.confusion)))
+        page.focus(f".confusion-table tbody tr:nth-child({right + 1}) td:nth-of-type({right + 1}) button")
+        page.keyboard.press("Enter")
+        page.until(lambda: page.locator(".thumb").count())
+        page.focus(".thumb >> nth=0")
+        page.keyboard.press("Enter")
+        page.until(lambda: page.locator(".opened .bar").count() == 5)
 
 
 def test_many_classes_become_a_list_of_confusions(lab_of_run, opened):

@@ -76,7 +76,9 @@ def test_every_word_that_is_asked_for_is_there_and_none_is_left_over():
     asked = set(re.findall(r'\bt\("([\w-]+)"', code))
     assert asked <= words("en").keys()
     spoken = set(re.findall(r'"([\w-]+)"', code))  # also those that are put together: by-max, view-slide, set-kernel
-    spoken |= {f"{kind}-{name}" for kind in ("by", "view", "set", "field", "col", "found", "mark") for name in spoken}
+    spoken |= {
+        f"{kind}-{name}" for kind in ("by", "view", "set", "field", "col", "found", "mark", "curve") for name in spoken
+    }
     assert words("en").keys() <= spoken
 
 

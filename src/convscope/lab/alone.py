@@ -165,10 +165,11 @@ def _line(field: Mapping[str, Any], i: int) -> tuple[tuple[int, int], ...] | Non
 
 
 def _by_channel(recording: Recording, op: Op) -> bool:
-    """Whether channels of one place see different boxes, as behind joined branches: the page then draws none."""
+    """Whether channels of one place see different boxes, as behind joined branches, or places of an output without
+    rows and columns do: the page then draws none."""
     shape = op.outputs[0].shape
-    if len(shape) not in (2, 4):
-        return False
-    rest, chosen = tuple(n // 2 for n in shape[2:]), (0, shape[1] // 2, shape[1] - 1)
-    boxes = [receptive_field(recording, op, unit=(0, c, *rest)) for c in chosen]
+    place = tuple(n // 2 for n in shape[2:]) if len(shape) == 4 else ()
+    along = shape[: len(shape) - len(place)]
+    units = [(*(share * (n - 1) // 2 for n in along), *place) for share in range(3)]
+    boxes = [receptive_field(recording, op, unit=unit) for unit in units]
     return len({b and b[2:] for b in boxes}) > 1

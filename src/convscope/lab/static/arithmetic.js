@@ -3,7 +3,7 @@
 // says.
 import { scaleOf, swatch } from "./colour.js";
 import { el, fill } from "./dom.js";
-import { count, exponentOf, fixed, number, power } from "./format.js";
+import { count, exponentOf, fixed, number, plain, power, written } from "./format.js";
 import { t } from "./words.js";
 
 const BARS = 6;
@@ -45,7 +45,7 @@ export class Arithmetic {
     const { facts } = this;
     if (!facts) return this.empty();
     const title = el("h2", {}, facts.layer, el("span", { class: "unit" }, ` [${facts.unit.join(", ")}]`),
-      el("span", { class: "op" }, facts.op));
+      el("span", { class: "op" }, plain(facts.op)));
     if (!facts.told) {
       fill(this.host, el("header", {}, title, el("span", { class: "equals" }, `= ${number(facts.value)}`)),
         el("p", { class: "hint" }, facts.why));
@@ -70,7 +70,7 @@ export class Arithmetic {
     }
     if (told.largest) return [this.terms([...told.largest, ...told.named], told.others, told.rest)];
     return [this.terms(told.named, told.more_named, null), told.formula ? el("p", { class: "formula" },
-      told.formula) : null];
+      written(told.formula)) : null];
   }
 
   /** @param {any} shown the matrices of one channel */
@@ -124,7 +124,7 @@ export class Arithmetic {
       }
       return cell;
     })));
-    const wide = values[0].length > 7 ? "wide" : "";
+    const wide = values[0].length > 7 ? "wide" : values[0].length > 5 ? "broad" : "";
     return el("figure", { class: "matrix" }, el("figcaption", {}, name,
       exponent ? el("span", { class: "power" }, `, ${power(exponent)}`) : null),
       el("table", { class: `cells ${wide}` }, el("tbody", {}, ...rows)));
@@ -172,7 +172,7 @@ export class Arithmetic {
     const head = ["term", "from", "value", "weight", "part"].map((k) => el("th",
       { scope: "col", class: k === "term" || k === "from" ? null : "num" }, t(k)));
     const rows = terms.map((term) => el("tr", {},
-      el("td", {}, term.label), el("td", { class: "soft" }, term.from), el("td", { class: "num" }, number(term.value)),
+      el("td", {}, written(term.label)), el("td", { class: "soft" }, term.from), el("td", { class: "num" }, number(term.value)),
       el("td", { class: "num" }, term.weight === null ? "" : number(term.weight)),
       el("td", { class: "num" }, number(term.part)), el("td", {}, bar(term.part ?? NaN, limit))));
     const others = more ? el("tr", {}, el("td", { colspan: 4, class: "soft" }, t("other-terms", { n: count(more) })),

@@ -1,5 +1,6 @@
 // @ts-check
-// Runs beside each other: the best of each quantity that was logged, and the settings that differ.
+// Runs beside each other: the best of each quantity that was logged on the validation part.
+import { titled } from "./curves.js";
 import { el } from "./dom.js";
 import { count, number } from "./format.js";
 import { t } from "./words.js";
@@ -14,7 +15,7 @@ export function compared(shown) {
   const cell = (/** @type {number | null} */ v) => el("td", { class: "num" }, v === null ? "\u2013" : number(v));
   return el("table", { class: "family-table" }, el("caption", { class: "unseen" }, t("compare")),
     el("thead", {}, el("tr", {}, el("th", { scope: "col" }, t("run")), el("th", { scope: "col", class: "num" }, t("col-epochs")),
-      ...keys.map((k) => el("th", { scope: "col", class: "num" }, `${t("best")} ${k.slice(4).replaceAll("_", " ")}`)))),
+      ...keys.map((k) => el("th", { scope: "col", class: "num" }, `${t("best")} ${titled(k.slice(4))}`)))),
     el("tbody", {}, ...shown.map(({ run, rows }) => el("tr", { "data-run": run.id }, el("th", { scope: "row" }, run.name),
       el("td", { class: "num" }, count(rows.length)), ...keys.map((k) => cell(best(rows, k)))))));
 }

@@ -147,9 +147,16 @@ class Convolution {
   }
 
   /** @param {number} width in cells @param {number} tall in cells @param {number} gaps @param {number} [most] */
-  cell(width, tall, gaps, most = 40) {
+  cell(width, tall, gaps, most = 52) {
     const room = (this.stage.clientWidth - 40 - gaps * GAP) / width;
     return Math.max(9, Math.min(most, Math.floor(room), Math.floor((this.stage.clientHeight - 60) / tall)));
+  }
+
+  /** The width of so many cells, or of the titles above them. @param {number} cells @param {...string} titles */
+  width(cells, ...titles) {
+    const pen = /** @type {CanvasRenderingContext2D} */ (this.canvas.getContext("2d"));
+    pen.font = `12px ${getComputedStyle(this.stage).fontFamily}`;
+    return Math.max(cells, ...titles.map((title) => pen.measureText(title).width + 6 - GAP / 2));
   }
 
   /** @param {CSSStyleDeclaration} style @param {number} wide @param {number} tall */
@@ -165,29 +172,32 @@ class Convolution {
     const [row, column] = [Math.floor(this.step / size), this.step % size];
     const padded = s.size + 2 * s.padding;
     const read = group(s, this.output);
-    const tall = Math.max(s.inputs * (padded + 1), size + 1, read.length * (s.kernel + 1));
-    const cell = this.cell(padded + s.kernel + size, tall, 3);
+    const [inputs, kernels] = [tiled(s.inputs), tiled(read.length)];
+    const tall = Math.max(inputs.rows * (padded + 1), size + 1, kernels.rows * (s.kernel + 1));
+    const cell = this.cell(inputs.columns * padded + kernels.columns * s.kernel + size, tall, 3 + inputs.columns + kernels.columns);
     const line = (/** @type {number} */ n) => n * cell + TITLE + 12;
-    const brush = this.brush(style, (padded + s.kernel + size) * cell + 3 * GAP,
-      Math.max(s.inputs * line(padded), read.length * line(s.kernel), line(size)) + 6);
+    const kernelWide = this.width(s.kernel * cell, ...read.map((channel) => t("kernel-n", { n: channel }))) + GAP / 2;
+    const inputWide = padded * cell + GAP / 2;
+    const kernelX = 4 + inputs.columns * inputWide + GAP / 2;
+    const outX = kernelX + kernels.columns * kernelWide + GAP / 2;
+    const brush = this.brush(style, outX + this.width(size * cell, t("output-n", { n: this.output })) + GAP,
+      Math.max(inputs.rows * line(padded), kernels.rows * line(s.kernel), line(size)) + 6);
     x.forEach((plane, channel) => {
-      const y = channel * line(padded);
+      const [left, y] = [4 + (channel % inputs.columns) * inputWide, Math.floor(channel / inputs.columns) * line(padded)];
       const shownPlane = bordered(plane, s.padding);
       const mine = read.includes(channel);
       const border = (/** @type {number} */ r,
         /** @type {number} */ c) => r < s.padding || c < s.padding || r >= s.padding + s.size || c >= s.padding + s.size;
       const hit = (/** @type {number} */ i,
         /** @type {number} */ at) => i - at * s.stride >= 0 && i - at * s.stride < span(s) && (i - at * s.stride) % s.dilation === 0;
-      drawPlane(brush, shownPlane, 4, y, cell, { title: t("input-n", { n: channel }),
+      drawPlane(brush, shownPlane, left, y, cell, { title: t("input-n", { n: channel }),
         scale: { limit: 9, signed: false }, faint: border, faded: !mine, marked: (r,
           c) => mine && s.dilation > 1 && hit(r, row) && hit(c, column) });
-      if (mine) drawWindow(brush, 4, y, cell, [row * s.stride, column * s.stride, span(s), span(s)]);
+      if (mine) drawWindow(brush, left, y, cell, [row * s.stride, column * s.stride, span(s), span(s)]);
     });
-    const kernelX = 4 + padded * cell + GAP;
     drawSign(brush, "\u00d7", kernelX - GAP / 2, TITLE + (s.kernel * cell) / 2);
-    read.forEach((channel, i) => drawPlane(brush, kernelOf(s, weights, channel, this.output), kernelX,
-      i * line(s.kernel), cell, { title: t("kernel-n", { n: channel }), scale: { limit: 2, signed: true } }));
-    const outX = kernelX + s.kernel * cell + GAP;
+    read.forEach((channel, i) => drawPlane(brush, kernelOf(s, weights, channel, this.output),
+      kernelX + (i % kernels.columns) * kernelWide, Math.floor(i / kernels.columns) * line(s.kernel), cell, { title: t("kernel-n", { n: channel }), scale: { limit: 2, signed: true } }));
     drawSign(brush, "=", outX - GAP / 2, TITLE + (s.kernel * cell) / 2);
     drawPlane(brush, convolved(s, x, weights, this.output, this.step), outX, 0, cell,
       { title: t("output-n", { n: this.output }), scale: this.scale(), marked: (r, c) => r === row && c === column });
@@ -219,17 +229,20 @@ class Convolution {
     const n = wide.cells.length;
     const k = s.kernel;
     const [above, under] = [Math.max(s.size, whole.length), Math.max(n, size)];
-    const cell = this.cell(k + Math.max(s.size + whole.length, n + size), above + under + 2, 2);
-    const brush = this.brush(style, (k + Math.max(s.size + whole.length, n + size)) * cell + 2 * GAP + 8,
-      (above + under) * cell + 2 * TITLE + GAP + 8);
+    const cell = this.cell(k + Math.max(s.size + whole.length, n + size), above + under + 2, 5);
     const title = read.length > 1 ? t("input-first", { n: read[0], of: read.length }) : t("input-n", { n: read[0] });
+    const middle = 4 + this.width(s.size * cell, title) + GAP;
+    const right = middle + this.width(k * cell, t("kernel")) + GAP;
+    const turnedX = 4 + this.width(n * cell, t("stretch")) + GAP;
+    const out = turnedX + this.width(k * cell, t("turned")) + GAP;
+    const brush = this.brush(style, Math.max(right + this.width(whole.length * cell, t("scatter")), out + size * cell) + GAP,
+      (above + under) * cell + 2 * TITLE + GAP + 8);
     const kernel = kernelOf(s, weights, read[0], this.output);
     const scale = { limit: 2, signed: true };
     drawPlane(brush, x[read[0]], 4, 0, cell, { title, scale: { limit: 9, signed: false },
       marked: (r, c) => r === fr && c === fc });
-    drawSign(brush, "\u00d7", 4 + s.size * cell + GAP / 2, TITLE + (k * cell) / 2);
-    drawPlane(brush, kernel, 4 + s.size * cell + GAP, 0, cell, { title: t("kernel"), scale });
-    const right = 4 + (s.size + k) * cell + 2 * GAP;
+    drawSign(brush, "\u00d7", middle - GAP / 2, TITLE + (k * cell) / 2);
+    drawPlane(brush, kernel, middle, 0, cell, { title: t("kernel"), scale });
     drawSign(brush, "\u2192", right - GAP / 2, TITLE + (k * cell) / 2);
     const edge = (/** @type {number} */ i) => i < s.padding || i >= s.padding + size;
     drawPlane(brush, whole, right, 0, cell, { title: t("scatter"), scale: this.scale(),
@@ -239,9 +252,8 @@ class Convolution {
     drawPlane(brush, wide.cells, 4, y, cell, { title: t("stretch"), scale: { limit: 9, signed: false },
       faint: (r, c) => !wide.real[r][c] });
     drawWindow(brush, 4, y, cell, [tr, tc, span(s), span(s)]);
-    drawSign(brush, "\u00d7", 4 + n * cell + GAP / 2, y + TITLE + (k * cell) / 2);
-    drawPlane(brush, turned(kernel), 4 + n * cell + GAP, y, cell, { title: t("turned"), scale });
-    const out = 4 + (n + k) * cell + 2 * GAP;
+    drawSign(brush, "\u00d7", turnedX - GAP / 2, y + TITLE + (k * cell) / 2);
+    drawPlane(brush, turned(kernel), turnedX, y, cell, { title: t("turned"), scale });
     drawSign(brush, "\u2192", out - GAP / 2, y + TITLE + (k * cell) / 2);
     drawPlane(brush, inserted(s, x, weights, this.output, to), out, y, cell,
       { title: t("output-n", { n: this.output }), scale: this.scale(), marked: (r, c) => r === tr && c === tc });
@@ -299,7 +311,12 @@ class Convolution {
         `\u230a(${s.size} + 2\u00b7${s.padding} \u2212 ${s.dilation}\u00b7(${s.kernel} \u2212 1) \u2212 1) / ${s.stride}\u230b + 1`];
     return `${t("out-size")} = ${word} = ${rule} = ${m}`;
   }
+}
 
+/** @param {number} planes how they stand beside and below each other */
+function tiled(planes) {
+  const columns = planes > 1 ? 2 : 1;
+  return { columns, rows: Math.ceil(planes / columns) };
 }
 
 /** @param {number[][]} plane @param {number} by */

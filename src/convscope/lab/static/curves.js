@@ -2,6 +2,7 @@
 // Training curves as SVG: raw and smoothed, linear or logarithmic; a value that is no number is a marked gap.
 import { svg } from "./dom.js";
 import { count, number } from "./format.js";
+import { t } from "./words.js";
 
 /**
  * @typedef {{name: string, colour: string, values: (number | null)[], dash?: string}} Line values may end early
@@ -10,7 +11,15 @@ import { count, number } from "./format.js";
  *   font: string}} Look
  */
 const [WIDTH, HEIGHT] = [400, 244];
+const NAMED = ["loss", "accuracy", "map", "map50", "miou", "scoring", "placing", "score"]; // quantities that have words
 const EDGE = { left: 52, right: 12, top: 30, bottom: 34 };
+
+/** @param {string} kind a quantity of the log, perhaps with its task before it @returns {string} */
+export function titled(kind) {
+  const words = kind.split("_");
+  const last = words.pop() ?? "";
+  return [...words, NAMED.includes(last) ? t(`curve-${last}`) : last].join(" ");
+}
 
 /**
  * Exponential moving average without the pull of the start; a gap does not move it.
@@ -70,7 +79,7 @@ export function chart(epochs, lines, look) {
     height: HEIGHT, role: "img", "aria-label": look.title, "font-family": look.font },
     svg("rect", { width: WIDTH, height: HEIGHT, fill: colours.page }),
     text(EDGE.left, 17, look.title, { fill: colours.ink, "font-size": 13, "font-weight": 600 }), ...grid, ...below,
-    text(WIDTH - EDGE.right, HEIGHT - 4, "epoch", { "text-anchor": "end" }),
+    text(WIDTH - EDGE.right, HEIGHT - 4, t("epoch"), { "text-anchor": "end" }),
     ...lines.flatMap((line) => drawn(epochs, line, { x, y, drawable, look })));
 }
 

@@ -40,6 +40,10 @@ class Family {
     /** @type {Record<string, number[]>} */
     this.seconds = {};
     this.threads = 0;
+    /** @type {any} */
+    this.told = null;
+    /** @type {import("./api.js").Packed | null} */
+    this.made = null;
   }
 
   async start() {

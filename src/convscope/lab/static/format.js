@@ -74,3 +74,13 @@ export function power(exponent) {
   const digits = [...String(exponent)].map((c) => /** @type {Record<string, string>} */ (RAISED)[c]).join("");
   return exponent === 0 ? "" : `\u00d710${digits}`;
 }
+
+/** @param {string} op an operator's name without what says how it is computed */
+export function plain(op) {
+  return op.replace(/^_+|_+$/g, "").replace(/_with_indices$/, "").replace(/^native_/, "").replaceAll("_", " ");
+}
+
+/** @param {string} formula as the package writes it, with true signs */
+export function written(formula) {
+  return formula.replaceAll(" - ", ` ${MINUS} `).replaceAll(" x ", " \u00d7 ");
+}

@@ -151,6 +151,8 @@ export class Found {
       this.page = 0;
       this.frame();
       this.draw();
+      /** @type {HTMLElement | null} */ (this.table.querySelector(
+        `tbody tr:nth-child(${right + 1}) td:nth-of-type(${said + 1}) button`))?.focus();
     }), this.cell && el("p", { class: "soft" }, t("cell-open", { true: names.down[this.cell[0]],
       said: names.across[this.cell[1]] }), " ", el("button", { type: "button", onclick: () => {
       this.cell = null;

@@ -1,7 +1,7 @@
 // @ts-check
 // The list of layers: what each makes, costs and sees; found by name, type or shape.
 import { el, fill } from "./dom.js";
-import { count, shape, short } from "./format.js";
+import { count, plain, shape, short } from "./format.js";
 import { t } from "./words.js";
 
 /**
@@ -89,7 +89,7 @@ export class Layers {
       onclick: () => this.chosen(row),
     },
     el("span", { class: "name" }, el("bdi", {}, el("span", { class: "path" }, name.slice(0, cut)), name.slice(cut))),
-    el("span", { class: "type" }, type(row.op)),
+    el("span", { class: "type" }, plain(row.op)),
     el("span", { class: "size" }, shape(row.output_shape.slice(1)) || "1"),
     el("span", { class: "sees" }, sees(row)),
     cost[0] || cost[1] ? el("span", { class: "cost" }, cost.filter(Boolean).join(" \u00b7 ")) : null);
@@ -101,9 +101,4 @@ function sees(row) {
   const field = row.receptive_field;
   if (!field) return "";
   return field.global_through.length ? t("whole") : field.size ? `${shape(field.size)} px` : "";
-}
-
-/** @param {string} op an operator's name without what says how it is computed */
-function type(op) {
-  return op.replace(/^_+|_+$/g, "").replace(/_with_indices$/, "").replace(/^native_/, "").replaceAll("_", " ");
 }

@@ -22,6 +22,7 @@ export class Maps {
     this.sheet = el("div", { class: "sheet", role: "application", tabIndex: 0 }, this.canvas, this.above);
     /** @type {any} */
     this.head = null;
+    /** @type {Float32Array} */
     this.values = new Float32Array();
     this.perMap = false;
     this.zoom = 0;

@@ -254,7 +254,9 @@ class Network {
       fill(readout, el("span", { class: "soft" }, at), el("strong", {}, number(place.value)));
     } else {
       const { head } = this;
-      fill(readout, el("span", { class: "soft" }, t("maps-of", { n: count(head.maps), h: head.height, w: head.width })),
+      const told = head.wrapped ? t("values-in", { n: count(head.height * head.width), w: head.wrapped })
+        : t(head.maps === 1 ? "map-of" : "maps-of", { n: count(head.maps), h: head.height, w: head.width });
+      fill(readout, el("span", { class: "soft" }, told),
         head.step > 1 && el("span", { class: "warn" }, t("thinned", { n: head.step })),
         head.not_finite > 0 && el("span", { class: "odd" }, t("not-finite", { n: count(head.not_finite) })));
     }

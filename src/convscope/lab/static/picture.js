@@ -198,7 +198,7 @@ export function sentence(box, height, width) {
   const padded = area(box) - (clipped ? area(clipped) : 0);
   const where = t("field", { w: right - left + 1, h: bottom - top + 1, x0: minus(left), x1: minus(right),
     y0: minus(top), y1: minus(bottom) });
-  return padded ? `${where}; ${t("in-padding", { n: padded, of: area(box) })}` : where;
+  return padded ? `${where}; ${t("in-padding", { n: count(padded), of: count(area(box)) })}` : where;
 }
 
 /**

@@ -3,7 +3,7 @@
 import { getJson } from "./api.js";
 import { Confusion } from "./confusion.js";
 import { compared } from "./compare.js";
-import { chart } from "./curves.js";
+import { chart, titled } from "./curves.js";
 import { el, fill } from "./dom.js";
 import { count } from "./format.js";
 import { Found } from "./found.js";
@@ -79,7 +79,6 @@ class Runs {
           t("epochs", { n: count(run.done), of: count(run.epochs) }))), this.besideBox(run)))));
     this.drawTools();
     this.draw();
-    fill(this.others, this.beside.size ? compared(this.shownRuns()) : null);
     this.confusion.draw();
   }
 
@@ -89,8 +88,8 @@ class Runs {
     const box = el("input", { type: "checkbox", checked: this.beside.has(run.id), onchange: async () => {
       if (!this.beside.delete(run.id)) this.beside.add(run.id);
       remember({ with: [...this.beside].join(",") });
-      await this.fetchOthers();
-      this.frame();
+      await this.fetchOthers().catch(complain);
+      this.draw();
     } });
     return el("label", { class: "check" }, box, t("compare"));
   }
@@ -150,12 +149,16 @@ class Runs {
   }
 
   drawTools() {
-    const toggle = (/** @type {string} */ part) => el("button",
-      { type: "button", class: `legend ${part}`, "aria-pressed": String(!this.hidden.has(part)), onclick: () => {
-      if (!this.hidden.delete(part)) this.hidden.add(part);
-      remember({ hide: [...this.hidden].join(",") });
-      this.frame();
-    } }, el("span", { class: "line-mark", "aria-hidden": "true" }), t(part));
+    const toggle = (/** @type {string} */ part) => {
+      const button = el("button", { type: "button", class: `legend ${part}`, "aria-pressed": String(!this.hidden.has(part)),
+        onclick: () => {
+        if (!this.hidden.delete(part)) this.hidden.add(part);
+        button.setAttribute("aria-pressed", String(!this.hidden.has(part)));
+        remember({ hide: [...this.hidden].join(",") });
+        this.draw();
+      } }, el("span", { class: "line-mark", "aria-hidden": "true" }), t(part));
+      return button;
+    };
     const slider = el("input", { type: "range", min: 0, max: 95, step: 5, value: String(Math.round(100 * this.smooth)),
       oninput: () => {
       this.smooth = Number(slider.value) / 100;
@@ -179,6 +182,7 @@ class Runs {
   }
 
   draw() {
+    fill(this.others, this.beside.size ? compared(this.shownRuns()) : null);
     if (!this.log.rows.length) fill(this.curves, el("p", { class: "hint" }, t("no-epochs")));
     else fill(this.curves, ...this.svgs());
   }
@@ -205,7 +209,7 @@ class Runs {
           values: values(`${part}_${kind}`) })).concat(others.flatMap((other, i) => lines.filter(([part]) => other.rows.some(
           (/** @type {any} */ r) => `${part}_${kind}` in r)).map(([part, c]) => ({
           name: `${other.run.name} ${part}_${kind}`, colour: c, dash: DASHES[i % DASHES.length],
-          values: other.rows.map((/** @type {any} */ r) => (typeof r[`${part}_${kind}`] === "number" ? r[`${part}_${kind}`] : null)) })))), { ...look, title: kind.replaceAll("_", " "), log: this.log10 && kind === "loss" });
+          values: other.rows.map((/** @type {any} */ r) => (typeof r[`${part}_${kind}`] === "number" ? r[`${part}_${kind}`] : null)) })))), { ...look, title: titled(kind), log: this.log10 && kind === "loss" });
     });
     if (keys.includes("lr")) charts.push(chart(epochs, [{ name: "lr", colour: colour("soft"), values: values("lr") }],
       { ...look, smooth: 0, title: t("lr"), log: false }));

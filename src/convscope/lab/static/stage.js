@@ -29,7 +29,7 @@ export function drawPlane({ pen, style }, values, x, y, cell, look = {}) {
   const top = y + TITLE;
   pen.textAlign = "center";
   pen.textBaseline = "middle";
-  pen.font = `${Math.min(13, Math.max(8, cell * 0.42))}px ${style.fontFamily}`;
+  pen.font = `${Math.min(16, Math.max(8, cell * 0.42))}px ${style.fontFamily}`;
   values.forEach((row, r) => row.forEach((v, c) => {
     const [left, up] = [x + c * cell, top + r * cell];
     const faint = look.faint?.(r, c) ?? false;

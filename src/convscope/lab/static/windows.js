@@ -1,6 +1,6 @@
 // @ts-check
 // One value of an operator that reads a patch, or a row: every element, its weight, and what they add up to.
-import { flat, place } from "./store.js";
+import { flat, place, unflat } from "./store.js";
 
 const SIDE = 12; // of the largest kernel that is shown as a matrix
 const CHANNELS = 4;
@@ -11,6 +11,7 @@ const TERMS = 16;
  * @typedef {import("./store.js").Tensor} Tensor
  * @typedef {{label: string, from: string, value: number, weight: number | null, part: number}} Term
  * @typedef {{x: number, weight: number, inside: boolean, index: number[]}} Element one of the patch
+ * @typedef {{source: Tensor, patch: Element[][], sizes: number[]}} Read elements of each channel; sizes of its axes
  */
 
 /** @param {Store} store @param {number | null} id of the bias @param {number} at @returns {Term[]} */
@@ -21,30 +22,34 @@ function biasOf(store, id, at) {
 }
 
 /**
+ * A patch of one, two or three axes.
  * @param {Store} store @param {any} recipe @param {number[]} unit @param {number} channel that is wanted first
  * @param {number} size channels of the output
  */
 export function fromWindow(store, recipe, unit, channel, size) {
   const source = store.tensor(recipe.source);
-  const [, out, r, c] = unit;
+  const [, out, ...at] = unit;
   const convolves = "weight" in recipe;
   const inGroup = convolves ? source.shape[1] / recipe.groups : 1;
   const perGroup = convolves ? size / recipe.groups : 1;
   const first = convolves ? Math.floor(out / perGroup) * inGroup : out;
   const weight = convolves ? store.tensor(recipe.weight) : null;
-  const [rows, columns] = [recipe.rows[r], recipe.columns[c]];
-  const weigh = (/** @type {number} */ i, /** @type {number} */ ky, /** @type {number} */ kx) => {
-    if (!weight) return recipe.row_weights[r][ky] * recipe.column_weights[c][kx];
-    const at = recipe.transposed ? [first + i, out % perGroup, ky, kx] : [out, i, ky, kx];
-    return weight.values[flat(weight.shape, at)];
+  /** @type {number[][]} */
+  const taps = recipe.taps.map((/** @type {number[][]} */ axis, /** @type {number} */ d) => axis[at[d]]);
+  const weigh = (/** @type {number} */ i, /** @type {number[]} */ tap) => {
+    if (!weight) return tap.reduce((share, k, d) => share * recipe.shares[d][at[d]][k], 1);
+    return weight.values[flat(weight.shape, recipe.transposed ? [first + i, out % perGroup, ...tap] : [out, i, ...tap])];
   };
-  const patch = Array.from({ length: inGroup }, (_, i) => rows.map((/** @type {number} */ row,
-    /** @type {number} */ ky) => columns.map((/** @type {number} */ column, /** @type {number} */ kx) => {
-    const inside = row >= 0 && column >= 0 && row < source.shape[2] && column < source.shape[3];
-    const index = [0, first + i, row, column];
-    return { x: inside ? source.values[flat(source.shape, index)] : 0, weight: weigh(i, ky, kx), inside, index };
-  })));
-  return told(source, patch, recipe.combine, convolves ? biasOf(store, recipe.bias, out) : [], channel);
+  const sizes = taps.map((axis) => axis.length);
+  const count = sizes.reduce((a, b) => a * b, 1);
+  const patch = Array.from({ length: inGroup }, (_, i) => Array.from({ length: count }, (__, k) => {
+    const tap = unflat(sizes, k);
+    const spot = tap.map((j, d) => taps[d][j]);
+    const inside = spot.every((p, d) => p >= 0 && p < source.shape[2 + d]);
+    const index = [0, first + i, ...spot];
+    return { x: inside ? source.values[flat(source.shape, index)] : 0, weight: weigh(i, tap), inside, index };
+  }));
+  return told({ source, patch, sizes }, recipe.combine, convolves ? biasOf(store, recipe.bias, out) : [], channel);
 }
 
 /** @param {Store} store @param {any} recipe @param {number[]} unit */
@@ -53,51 +58,47 @@ export function fromRow(store, recipe, unit) {
   const [row, column] = unit;
   const line = Array.from({ length: source.shape[1] }, (_, i) => ({ x: source.values[row * source.shape[1] + i],
     weight: weight.values[i * weight.shape[1] + column], inside: true, index: [row, i] }));
-  return told(source, [[line]], "sum", biasOf(store, recipe.bias, column), -1, true);
+  return told({ source, patch: [line], sizes: [line.length] }, "sum", biasOf(store, recipe.bias, column), -1);
 }
 
-/**
- * @param {Tensor} source @param {Element[][][]} patch channels, rows, columns @param {string} combine @param {Term[]} named
- * @param {number} channel @param {boolean} [row] whether it is one, and so no matrix
- */
-function told(source, patch, combine, named, channel, row = false) {
+/** @param {Read} read @param {string} combine @param {Term[]} named @param {number} channel that is wanted first */
+function told(read, combine, named, channel) {
+  const { source, patch, sizes } = read;
   const bias = named.reduce((sum, term) => sum + term.part, 0);
-  const all = patch.flat(2);
-  const sums = patch.map((plane) => plane.flat().reduce((sum, e) => sum + e.x * e.weight, 0));
+  const all = patch.flat();
+  const sums = patch.map((plane) => plane.reduce((sum, e) => sum + e.x * e.weight, 0));
   const winner = all.filter((e) => e.inside).reduce((best, e) => (best.x >= e.x || Number.isNaN(best.x) ? best : e));
   const total = combine === "max" ? winner.x : sums.reduce((a, b) => a + b, 0) + bias;
   const facts = { combine, formula: "", total, bias, named, more_named: 0, channels: patch.length,
     elements: all.length, from_input: source.input };
-  if (!row && Math.max(patch[0].length, patch[0][0].length) <= SIDE) {
-    return { ...facts, matrices: matrices(patch, sums, winner, channel), channel_sums: sums };
+  if (sizes.length === 2 && Math.max(...sizes) <= SIDE) {
+    return { ...facts, matrices: matrices(read, sums, winner, channel), channel_sums: sums };
   }
-  const part = (/** @type {Element} */ e) => (combine === "max" ? (e === winner ? e.x : 0) : e.x * e.weight);
-  const parts = all.map(part);
+  const parts = all.map((e) => (combine === "max" ? (e === winner ? e.x : 0) : e.x * e.weight));
   const order = parts.map((_, i) => i).sort((a, b) => Math.abs(parts[b]) - Math.abs(parts[a]) || a - b).slice(0, TERMS);
-  const largest = order.map((i) => termOf(source, patch, i, parts[i], row));
+  const largest = order.map((i) => termOf(read, all[i], i, parts[i]));
   const rest = parts.reduce((a, b) => a + b, 0) - largest.reduce((sum, term) => sum + term.part, 0);
   return { ...facts, largest, rest, others: all.length - largest.length };
 }
 
-/** @param {Tensor} source @param {Element[][][]} patch @param {number} i @param {number} part @param {boolean} row */
-function termOf(source, patch, i, part, row) {
-  const e = patch.flat(2)[i];
-  const [tall, wide] = [patch[0].length, patch[0][0].length];
-  const at = row ? [i] : [Math.floor(i / wide) % tall, i % wide];
-  const label = `channel ${Math.floor(i / (tall * wide))}, tap ${at.join(",")}`;
+/** @param {Read} read @param {Element} e @param {number} i its number @param {number} part */
+function termOf({ source, sizes }, e, i, part) {
+  const [channel, ...tap] = unflat([Infinity, ...sizes], i);
+  const label = `channel ${channel}, tap ${tap.join(",")}`;
   return { label: e.inside ? label : `${label} (padding)`, from: e.inside ? place(source, e.index) : "", value: e.x,
     weight: e.weight, part };
 }
 
-/** @param {Element[][][]} patch @param {number[]} sums @param {Element} winner @param {number} channel */
-function matrices(patch, sums, winner, channel) {
+/** @param {Read} read @param {number[]} sums @param {Element} winner @param {number} channel */
+function matrices({ patch, sizes: [, wide] }, sums, winner, channel) {
   const size = (/** @type {number} */ i) => (Number.isFinite(sums[i]) ? Math.abs(sums[i]) : Infinity);
   const order = sums.map((_, i) => i).sort((a, b) => size(b) - size(a) || a - b).slice(0, CHANNELS);
   if (channel >= 0 && channel < patch.length) order.unshift(...[channel], ...order.splice(0).filter((i) => i !== channel));
   return order.map((i) => {
-    const of = (/** @type {(e: Element) => any} */ what) => patch[i].map((line) => line.map(what));
-    const at = patch[i].flatMap((line, r) => line.map((e, c) => (e === winner ? [r, c] : null))).find(Boolean);
+    const of = (/** @type {(e: Element) => any} */ what) => Array.from({ length: patch[i].length / wide },
+      (_, r) => patch[i].slice(r * wide, (r + 1) * wide).map(what));
+    const at = patch[i].indexOf(winner);
     return { channel: i, patch: of((e) => e.x), kernel: of((e) => e.weight), products: of((e) => e.x * e.weight),
-      inside: of((e) => e.inside), at: patch[i][0][0].index, winner: at ?? null };
+      inside: of((e) => e.inside), at: patch[i][0].index, winner: at < 0 ? null : [Math.floor(at / wide), at % wide] };
   });
 }
