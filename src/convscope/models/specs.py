@@ -1,5 +1,6 @@
 """From a MODEL as a person writes it to a module."""
 
+import os
 import importlib
 import inspect
 import sys
@@ -112,7 +113,7 @@ def _make(spec: str, make: Callable[..., Any], options: dict[str, Any]) -> Any:
 
 
 def _pick(name: str, table: Mapping[str, Callable[..., nn.Module]]) -> Callable[..., nn.Module]:
-    if name not in table and Path(name).is_file():
+    if name not in table and os.path.isfile(name):  # noqa: PTH113 - Path raises where a name is too long
         raise ModelError(
             f"model {name!r}: is a file, but no network that convscope exported (.onnx, .xml); name the network, "
             "or give a run folder"
