@@ -89,10 +89,12 @@ def lab_of_opened():
     return lab_of
 
 
-@pytest.fixture(autouse=True)
-def _where_there_are_no_runs(monkeypatch, tmp_path):
+@pytest.fixture(scope="module", autouse=True)
+def _where_there_are_no_runs(tmp_path_factory):
     """The lab shows what lies below `runs`, and a demo may have been here."""
-    monkeypatch.chdir(tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("here"))
+        yield
 
 
 @pytest.fixture(scope="session")

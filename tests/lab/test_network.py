@@ -71,7 +71,7 @@ def test_the_layers_are_those_of_the_summary(lab, page):
         assert row.module.rpartition(".")[2] in text
         assert "x".join(map(str, row.output_shape[1:])) in plain(text)
         assert (f"{row.params} params" in plain(text)) == bool(row.params)
-    assert "61706 parameters" in plain(page.inner_text(".layers .total"))
+    assert "61706 params" in plain(page.inner_text(".layers .total"))
 
 
 @pytest.mark.parametrize(("words", "found"), [("c3", 1), ("pool", 2), ("16x5", 1), ("16\u00d75", 1), ("relu 84", 1)])

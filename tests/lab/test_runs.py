@@ -89,7 +89,7 @@ def test_legend_smoothing_axis_and_cells_by_keyboard(lab_of_run, opened, measure
         assert "smooth=20" in page.url
         page.focus(".runs .tools input[type=checkbox]")
         page.keyboard.press("Space")
-        assert "axis=linear" in page.url
+        page.until(lambda: "axis=linear" in page.url)
         right = int(np.argmax(np.diag(measured.evaluation.confusion)))
         page.focus(f".confusion-table tbody tr:nth-child({right + 1}) td:nth-of-type({right + 1}) button")
         page.keyboard.press("Enter")
