@@ -1,8 +1,8 @@
 """From a MODEL as a person writes it to a module."""
 
-import os
 import importlib
 import inspect
+import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping
