@@ -200,3 +200,29 @@ def test_best_device_takes_the_gpu_only_where_there_is_one(monkeypatch):
     assert machine.best_device("cuda:1").index == 1
     with pytest.raises(InputError, match="'cuda:2' is not on this machine; use auto or one of cpu, cuda:0, cuda:1"):
         machine.best_device("cuda:2")
+
+
+LATER = """
+import sys
+from convscope import machine
+with machine.loading():
+    import torch
+    import torchvision.ops.roi_align
+assert not any(name.startswith("torch._dynamo") for name in sys.modules)
+assert sys.modules["torchvision.ops.roi_align"].is_compile_supported("cpu") in (True, False)
+import torch._dynamo.utils
+assert torch._dynamo.utils.is_compile_supported.__module__ == "torch._dynamo.utils"
+assert torch.compile(lambda x: x + 1, backend="eager")(torch.ones(1)) == 2
+"""
+AT_ONCE = """
+from convscope import machine
+with machine.loading():
+    import torch._dynamo.eval_frame
+    assert torch._dynamo.eval_frame.__file__
+"""
+
+
+@pytest.mark.parametrize("script", [LATER, AT_ONCE], ids=["later", "at once"])
+def test_pytorchs_compiler_is_loaded_when_it_is_asked_for(script):
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -20,9 +20,10 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from convscope.errors import InputError
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 SWITCH = "CONVSCOPE_TUNE"
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # <malloc.h>
 _MIB = 2**20
+_COMPILER, _CALLED_LATER = ("torch._dynamo", "torch._dynamo.utils"), {"is_compile_supported"}
 _FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "bf16", "sve")
 
 
@@ -55,15 +57,49 @@ _chosen: Settings | None = None
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """While libraries are loaded, nothing is collected: what they make stays to the end, and is not looked at again."""
+    """While libraries are loaded, nothing is collected, since what they make stays; and PyTorch's compiler waits."""
     collects = gc.isenabled()
     gc.disable()
     try:
-        yield
+        with _later(*_COMPILER):
+            yield
         gc.freeze()
     finally:
         if collects:
             gc.enable()
+
+
+@contextmanager
+def _later(*names: str) -> Iterator[None]:
+    """Meanwhile modules that are not loaded yet are so once something of them is asked for.
+
+    torchvision names a function of PyTorch's compiler that it may call one day; to load the compiler for it takes
+    longer than all that torchvision does itself.
+    """
+    waiting = {name: _Later(name) for name in names} if not sys.modules.keys() & set(names) else {}
+    sys.modules.update(waiting)
+    try:
+        yield
+    finally:
+        for name, module in waiting.items():
+            if sys.modules.get(name) is module:
+                del sys.modules[name]
+
+
+class _Later(ModuleType):
+    """Stands for a module: what it is known to be imported for loads it when it is called, all else at once."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _CALLED_LATER:
+            return lambda *args: getattr(self._loaded(), name)(*args)
+        if name.startswith("__") and (name, self.__name__) != ("__path__", _COMPILER[0]):
+            raise AttributeError(name)  # such as __file__, which `inspect` asks of every module
+        return getattr(self._loaded(), name)
+
+    def _loaded(self) -> ModuleType:
+        for other in [n for n, module in sys.modules.items() if isinstance(module, _Later)]:
+            del sys.modules[other]
+        return import_module(self.__name__)
 
 
 def tune(on: bool | None = None) -> Settings:

@@ -2,6 +2,7 @@
 
 import copy
 import random
+import warnings
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -95,6 +96,24 @@ def compiled_inside():
     return model
 
 
+def scripted():
+    with warnings.catch_warnings(action="ignore"):
+        return torch.jit.script(nn.Sequential(conv(), nn.ReLU()))
+
+
+def autocast(self, x):
+    with torch.autocast("cpu", torch.bfloat16):
+        return F.conv2d(x, self.w)
+
+
+def through_numpy(self, x):
+    return torch.from_numpy(2 * self.conv(x).detach().numpy()) + x
+
+
+def chosen(self, x):
+    return torch.cond(x.sum() > 0, lambda y: self.conv(y), lambda y: y * 2, (x,))
+
+
 CASES = {
     "functional": (
         lambda: Call(lambda self, x: F.relu(F.conv2d(x, self.w)), w=nn.Parameter(torch.rand(2, 3, 3, 3))),
@@ -118,6 +137,19 @@ CASES = {
     "lists": (lambda: Call(lambda self, x: [self.conv(y) for y in x], conv=conv()), [lambda: [picture(), picture()]]),
     "several inputs": (lambda: nn.Bilinear(4, 5, 3), [lambda: torch.rand(2, 4), lambda: torch.rand(2, 5)]),
     "branch": (lambda: Call(branch, conv=conv()), [picture]),
+    "a script inside": (lambda: nn.Sequential(conv(), scripted()), [picture]),
+    "a script": (scripted, [picture]),
+    "autocast": (lambda: Call(autocast, w=nn.Parameter(torch.rand(2, 3, 3, 3))), [picture]),
+    "numpy inside": (lambda: Call(through_numpy, conv=conv()), [picture]),
+    "conditional operator": (lambda: Call(chosen, conv=conv()), [picture]),
+    "Fourier transform": (
+        lambda: Call(lambda self, x: torch.fft.irfft2(torch.fft.rfft2(self.conv(x))), conv=conv()),
+        [picture],
+    ),
+    "mapped": (
+        lambda: Call(lambda self, x: torch.func.vmap(lambda y: self.conv(y[None])[0])(x), conv=conv()),
+        [picture],
+    ),
     "half": (lambda: conv().half(), [lambda: picture().half()]),
     "bfloat16": (lambda: nn.Sequential(conv(), nn.BatchNorm2d(3)).bfloat16(), [lambda: picture().bfloat16()]),
     "compiled": (lambda: torch.compile(nn.Sequential(conv(), nn.ReLU())), [picture]),
@@ -149,10 +181,9 @@ FUSED = {"attention", "recurrent"}  # PyTorch has a kernel that does it all at o
 def snapshot(model):
     """All that may not change: parameters, buffers, flags, hooks, attributes, random states."""
     tensors = {n: t.clone() for n, t in (*model.named_parameters(), *model.named_buffers()) if not t.is_quantized}
-    facts = [
-        (m.training, len(m._forward_hooks), len(m._forward_pre_hooks), sorted(m.__dict__), list(m._buffers))
-        for m in model.modules()
-    ]
+    buffers = [[n for n, _ in m.named_buffers(recurse=False)] for m in model.modules()]
+    hooks = [(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in model.modules()]
+    facts = [(m.training, sorted(m.__dict__)) for m in model.modules()], hooks, buffers
     held = [(m.__dict__.get("calls"), list(m.__dict__.get("seen", ()))) for m in model.modules()]
     return tensors, facts, held, torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
 
@@ -259,3 +290,77 @@ def test_a_model_that_raises_is_quoted():
 
     with pytest.raises(ModelError, match="the model raised KeyError: 'no such head' on input 1x3x8x8"):
         record(Call(refuse), picture())
+
+
+def test_inputs_are_given_by_name_too():
+    model = Call(None)
+    model.forward = lambda x, *, scale: {"y": x * scale}
+    recording = record(model, torch.rand(1, 2), named={"scale": torch.rand(2)})
+    assert [v.shape for v in recording.inputs] == [(1, 2), (2,)]
+    with pytest.raises(ModelError, match=r"cannot take 1 input .*'scale'"):
+        record(model, torch.rand(1, 2))
+
+
+def test_under_autocast_types_are_those_of_real_tensors():
+    model, x = CASES["autocast"][0](), picture()
+    recording = record(model, x)
+    assert recording.outputs[0].dtype == torch.bfloat16
+    assert recording.notes == ("recorded on real tensors, since autocast needs values",)
+    told = record(model.to("meta"), x.to("meta"))
+    assert told.notes == ("tensors without values do not follow autocast: types are as without it",)
+
+
+def reached(recording):
+    """The values that the first input flows into."""
+    found = {recording.inputs[0].id}
+    for op in recording.ops:
+        if any(v.id in found for v in op.inputs):
+            found |= {v.id for v in op.outputs}
+    return found
+
+
+ESCAPES = {
+    "numpy": lambda self, x: torch.from_numpy(x.numpy() * 2),
+    "asarray": lambda self, x: torch.tensor(np.asarray(x).sum()) + torch.ones(2),
+    "tolist": lambda self, x: torch.tensor(x.tolist()),
+    "item": lambda self, x: torch.tensor(2 * x.sum().item()) * torch.ones(2),
+    "the very number": lambda self, x: torch.ones(2) * x.sum().item(),
+}
+
+
+@pytest.mark.parametrize("name", ESCAPES)
+def test_what_comes_back_from_outside_of_pytorch_is_reached_from_the_input(name):
+    x = torch.tensor([0.3, 0.45])
+    recording = record(Call(ESCAPES[name]), x)
+    assert recording.outputs[0].id in reached(recording)
+    assert "left PyTorch as numbers or arrays" in recording.notes[-1]
+    (replayed,) = replay(recording, Call(ESCAPES[name]), x)
+    assert torch.equal(replayed, ESCAPES[name](None, x))
+    assert summarize(recording).total.unknown == ()
+
+
+def test_constants_of_the_model_are_not_taken_for_what_came_back():
+    model = Call(lambda self, x: self.table + (x.sum().item() > 0), table=torch.ones(2))
+    recording = record(model, torch.rand(2))
+    assert recording.outputs[0].id not in reached(recording)
+
+
+def test_a_detector_of_masks_reaches_its_outputs_from_its_input():
+    torch.manual_seed(0)
+    small = {"min_size": 64, "max_size": 64, "box_score_thresh": 0.0, "box_detections_per_img": 2}
+    model = torchvision.models.detection.maskrcnn_resnet50_fpn(weights=None, weights_backbone=None, **small).eval()
+    recording = record(model, [torch.rand(3, 64, 64)])
+    found = reached(recording)
+    assert len(recording.outputs) == 4
+    assert all(v.id in found for v in recording.outputs)
+    assert summarize(recording).total.unknown == ()
+
+
+def test_nested_tensors_are_refused_in_a_sentence():
+    with warnings.catch_warnings(action="ignore"), pytest.raises(ModelError, match="pad it to one that has"):
+        record(Call(lambda self, x: torch.nested.nested_tensor([x[0], x[0]])), picture())
+
+
+def test_a_backward_pass_that_raises_is_quoted():
+    with pytest.raises(ModelError, match="the model's backward pass raised NotImplementedError: the derivative"):
+        record(Call(lambda self, x: self.conv(x).unique(), conv=conv()), picture(), backward=True)

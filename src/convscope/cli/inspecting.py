@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
     from convscope.graph import Recording
     from convscope.inspect import Budget, Summary
-    from convscope.runs.loaded import LoadedModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,48 +26,56 @@ class Inspected:
     summary: "Summary"
 
 
-def inspected(spec: str, inputs: list[str] | None, *, advise: bool = False) -> Inspected:
+def inspected(spec: str, inputs: list[str] | None, *, batch: int = 1, advise: bool = False) -> Inspected:
     """The network recorded, with the memory of a training step where it can take one."""
     from convscope.graph import record
     from convscope.inspect import summarize
 
     given = [shape for text in inputs or () if (shape := parse_shape(text))]
-    loaded, shapes, recording = _recorded(spec, given)
-    training, notes = None, advised(loaded.model, recording) if advise else ()
+    model, shapes, recording = _recorded(spec, given, batch)
+    training, notes = None, advised(model, recording) if advise else ()
     try:
         if recording.trainable:
-            training = record(loaded.model, *_tensors(shapes), backward=True)
+            training = record(model, *_tensors(shapes), backward=True)
     except ModelError as error:
         notes += (f"memory of a training step is not known: {error}",)
     summary = summarize(recording, training=training)
     title = f"{spec}, input {', '.join('x'.join(map(str, s)) for s in summary.input_shapes)}"
-    return Inspected(title, loaded.model, shapes, recording, replace(summary, notes=summary.notes + notes))
+    return Inspected(title, model, shapes, recording, replace(summary, notes=summary.notes + notes))
 
 
 def _recorded(
-    spec: str, given: list[tuple[int, ...]]
-) -> tuple["LoadedModel", tuple[tuple[int, ...], ...], "Recording"]:
+    spec: str, given: list[tuple[int, ...]], batch: int
+) -> tuple["nn.Module", tuple[tuple[int, ...], ...], "Recording"]:
     """The network, its input shapes and its recording; one of a library is made without values where that will do."""
     import torch
 
     from convscope import machine
     from convscope.graph import record
 
+    of_library = spec.startswith(("torchvision:", "timm:"))
     with machine.loading():
-        from convscope.models import num_inputs
-        from convscope.runs.loaded import load_model
+        from convscope.models import num_inputs, ready
 
-    def made(place: AbstractContextManager[Any]) -> tuple["LoadedModel", tuple[tuple[int, ...], ...], "Recording"]:
+    def made(place: AbstractContextManager[Any]) -> tuple["nn.Module", tuple[tuple[int, ...], ...], "Recording"]:
         with place, machine.loading():  # torchvision is among what is loaded here
-            loaded = load_model(spec, shape=given[0] if given else None)
-        wanted = given or [loaded.shape] * num_inputs(spec)
-        shapes = tuple((1, *shape) for shape in wanted)
-        return loaded, shapes, record(loaded.model, *_tensors(shapes))
+            shape = given[0] if given else None
+            model, known = ready(spec, shape=shape) if of_library else _loaded(spec, shape)
+        shapes = tuple((batch, *one) for one in given or [known] * num_inputs(spec))
+        return model, shapes, record(model, *_tensors(shapes))
 
-    if spec.startswith(("torchvision:", "timm:")) and not spec.startswith("torchvision:quantized_"):
+    if of_library and not spec.startswith("torchvision:quantized_"):
         with suppress(ModelError):  # whatever cannot do without values is made with them
             return made(torch.device("meta"))
     return made(nullcontext())
+
+
+def _loaded(spec: str, shape: tuple[int, ...] | None) -> tuple["nn.Module", tuple[int, ...]]:
+    """A network that runs or files may know of; what they know takes long to load."""
+    from convscope.runs.loaded import load_model
+
+    loaded = load_model(spec, shape=shape)
+    return loaded.model, loaded.shape
 
 
 def advised(model: "nn.Module", recording: "Recording") -> tuple[str, ...]:

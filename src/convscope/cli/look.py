@@ -74,6 +74,7 @@ def inspect(
     input: Annotated[
         list[str] | None, typer.Option(help="Input shape without the batch: 3x224x224; once for each input.")
     ] = None,
+    batch: Annotated[int, typer.Option(help="Pictures at once.", min=1)] = 1,
     depth: Annotated[int | None, typer.Option(help="Sum per module, paths cut to so many names.", min=1)] = None,
     sizes: Annotated[str | None, typer.Option(help="Compare input sizes instead: 224,256,320.")] = None,
     advice: Annotated[bool, typer.Option("--advice", help="Say what work is wasted, and the least input.")] = False,
@@ -97,12 +98,12 @@ def inspect(
 
     macs, params = amount(max_macs, option="--max-macs"), amount(max_params, option="--max-params")
     budget = Budget(macs, params, amount(max_memory, option="--max-memory"), min_receptive_field)
-    seen = inspected(model, input, advise=advice)
+    seen = inspected(model, input, batch=batch, advise=advice)
     shown: Any = seen.summary if depth is None else rolled(seen.summary, depth=depth)
     if sizes:
         shown = at_sizes(seen, sizes)
     elif against:
-        shown = compare(inspected(against, input).summary, seen.summary, depth=depth or 99)
+        shown = compare(inspected(against, input, batch=batch).summary, seen.summary, depth=depth or 99)
     write_files(seen, html=html, graph=graph, depth=depth)
     title = f"{seen.title}, against {against}" if against else seen.title
     show(shown.table(title=title), data={"model": model, **shown.data()}, json=json)

@@ -218,20 +218,20 @@ def stack_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box | None:
 
 def pad_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box:
     """The same place, counted from where the padding ends; what lies outside is padding."""
-    pads = op.args["pad"]
-    before = [
-        pads[2 * (len(box) - 1 - axis)] if len(box) - 1 - axis < len(pads) // 2 else 0 for axis in range(len(box))
-    ]
+    before = padding_before(op, len(box))
     return tuple((lo - p, hi - p) for (lo, hi), p in zip(box, before, strict=True))
+
+
+def padding_before(op: Op, ndim: int) -> list[int]:
+    """How many elements a padding puts before each axis; its arguments begin with the last axis."""
+    pads = op.args["pad" if "pad" in op.args else "padding"]
+    return [0] * (ndim - len(pads) // 2) + list(pads[-2::-2])
 
 
 def reflected_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box:
     """The hull of the places in the mirror of the border."""
-    pads = op.args["padding"]
     axes = []
-    for axis, ((lo, hi), n) in enumerate(zip(box, value.shape, strict=True)):
-        back = len(box) - 1 - axis
-        before = pads[2 * back] if back < len(pads) // 2 else 0
+    for axis, ((lo, hi), n, before) in enumerate(zip(box, value.shape, padding_before(op, len(box)), strict=True)):
         places = [abs(i - before) for i in range(max(lo, 0), min(hi, op.outputs[k].shape[axis] - 1) + 1)] or [0]
         places = [min(i, 2 * (n - 1) - i) for i in places]
         axes.append((min(places), max(places)))
@@ -240,9 +240,7 @@ def reflected_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box:
 
 def replicated_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box:
     """The same place, counted from where the padding ends, and the border for what lies outside."""
-    pads = op.args["padding"]
-    before = [0] * (len(box) - len(pads) // 2) + list(pads[-2::-2])
-    places = zip(box, before, value.shape, strict=True)
+    places = zip(box, padding_before(op, len(box)), value.shape, strict=True)
     return tuple((min(max(lo - p, 0), n - 1), min(max(hi - p, 0), n - 1)) for (lo, hi), p, n in places)
 
 

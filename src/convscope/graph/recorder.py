@@ -1,37 +1,39 @@
 """The dispatch mode that sees every operator below autograd, and keeps the versions of each tensor apart."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 from weakref import ref
 
-import numpy as np
 import torch
 from torch import Tensor
+from torch._C import DispatchKey
+from torch._ops import HigherOrderOperator
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from convscope.graph.escapes import RETURNED, TAKEN
 from convscope.graph.packed import as_twin, is_packed, unpacked
-from convscope.graph.values import Op, Role, Value, map_tensors, tensors_of
+from convscope.graph.values import NUMBERS, Op, Role, Value, map_tensors, tensors_of
+from convscope.graph.views import View, overlap, start_of, view_of
 
 CHANGED = "convscope.changed.default"  # no operator: a tensor was changed through another view of its memory
 _NORM = torch.ops.aten.native_batch_norm.default
 _SHORTENED = {_NORM, torch.ops.aten.native_batch_norm_backward.default}
-
-
-class View(NamedTuple):
-    """Where the elements of a tensor lie in its block of memory."""
-
-    shape: tuple[int, ...]
-    stride: tuple[int, ...]
-    offset: int
-    dtype: torch.dtype
+_ITEM = torch.ops.aten._local_scalar_dense.default
+_CONVOLUTION = torch.ops.aten.convolution.default
+_SCRIPTED = torch.ops.aten._convolution.default  # what scripts call it, with arguments for other devices behind
 
 
 class Recorder(TorchDispatchMode):
     """Lists operators. It holds no tensor that the model lets go, so that it sees when each block is freed."""
 
-    def __init__(self, keep: Callable[[Op], bool] | None, *, meta: bool) -> None:
+    supports_higher_order_operators = True
+
+    def __init__(
+        self, keep: Callable[[Op], bool] | None, *, meta: bool, real: bool = True, old: Iterable[Tensor] = ()
+    ) -> None:
+        """meta: to run on tensors without values; real: though the model has some; old: constants of the model."""
         super().__init__()
         self.ops: list[Op] = []
         self.modules: list[str] = []
@@ -39,7 +41,9 @@ class Recorder(TorchDispatchMode):
         self.kept: set[int] = set()
         self.storages: dict[int, int] = {}
         self.failed: tuple[str, Exception] | None = None
-        self._meta = meta
+        self.meta = meta
+        self.ignored: tuple[str, ...] = ()
+        self._real = real
         self._keep = keep
         self.freed: dict[int, int] = {}  # a storage -> how many operators had run when it was let go
         self._count = 0
@@ -48,9 +52,23 @@ class Recorder(TorchDispatchMode):
         self._writes: dict[int, list[tuple[View, tuple[Value, ...]]]] = {}  # by storage: the view, what it became
         self._fresh: dict[int, int] = {}  # a value's id -> how many writes to its storage it has seen
         self._lent: dict[int, list[int]] = {}  # by storage: kept tensors that share its memory
+        self._escaped: list[Value] = []  # what left as Python numbers or arrays, or came back of it
+        self._numbers: dict[float, Value] = {}  # fractions that left, to know them again
+        self._old = {id(t): t for t in old}
         self._packed: dict[str, tuple[Value | None, ...]] = {}  # by the path of a quantised layer
         self._sources: dict[int, list[Tensor]] = {}  # by storage: what must be as it was
         self._before: dict[int, list[tuple[Tensor, Tensor]]] = {}
+
+    @property
+    def tensors_are_kept(self) -> bool:
+        """Whether tensors outlive the moment at which the model lets them go."""
+        return self._keep is not None
+
+    def lack(self, error: BaseException) -> str:
+        """What could not be done without values: the operator that needs them, or what was raised."""
+        failed = self.failed[0].split(" of ")[0] if self.failed and self.failed[1] is error else ""
+        needs = ".item()" if failed == "_local_scalar_dense" else failed
+        return f"{needs} needs values" if failed else f"without values it raised {brief(error)}"
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -60,7 +78,7 @@ class Recorder(TorchDispatchMode):
     def source(self, tensor: Tensor, role: Role, name: str) -> Value:
         """The value of an input, a parameter or a buffer, which is put back after the pass."""
         made = self._value(tensor, role, name)
-        if not self._meta:
+        if not self.meta:
             self._sources.setdefault(made.storage, []).append(tensor)
         return made
 
@@ -75,17 +93,21 @@ class Recorder(TorchDispatchMode):
     def lookup(self, tensor: Tensor) -> Value:
         """The value that the tensor holds now; a tensor never seen is a constant of the model."""
         found = self._known.get(id(tensor))
-        known = found[0] if found else self._value(tensor, Role.CONSTANT, "")
-        if not found:
-            self._lend(known, tensor)
+        known = found[0] if found else self._constant(tensor)
         writes = self._writes.get(known.storage)
         if writes and self._fresh.get(known.id, 0) < len(writes):
-            mine = _view(tensor)
+            mine = view_of(tensor)
             for view, made in writes[self._fresh.get(known.id, 0) :]:
-                if _overlap(mine, view, self.storages[known.storage]):
+                if overlap(mine, view, self.storages[known.storage]):
                     known = self._changed(known, tensor, view, made)
             self._fresh[known.id] = len(writes)
         return known
+
+    def take(self, tensor: Tensor) -> None:
+        """The tensor's values leave PyTorch: whatever tensor appears from nowhere later may hold them."""
+        value = self.lookup(tensor)
+        self._escaped.append(value)
+        self._add(Op(len(self.ops), TAKEN, self._module, {"self": value}, ()), [], [], [])
 
     @contextmanager
     def restoring(self) -> Iterator[None]:
@@ -103,12 +125,22 @@ class Recorder(TorchDispatchMode):
         kwargs = kwargs or {}
         if func.namespace == "prim":
             return func(*args, **kwargs)
+        if isinstance(func, HigherOrderOperator):  # a branch, a loop: what it runs is recorded
+            with self:
+                return _run_inside(func, args, kwargs)
+        if func is _SCRIPTED:
+            func, args = _CONVOLUTION, args[:9]
         facts = _facts(func)
         if facts.composite:  # they come whole in inference mode
             with self:
                 result = func.decompose(*args, **kwargs)
             if result is not NotImplemented:
                 return result
+        if self.meta and _in_autocast():
+            self._see_autocast()
+        return self._run(func, facts, args, kwargs)
+
+    def _run(self, func: Any, facts: "_Facts", args: Any, kwargs: Any) -> Any:
         given = dict(zip(facts.names, args, strict=False)) | kwargs
         bound = {n: self._bind(given[n] if n in given else facts.defaults.get(n)) for n in facts.names}
         if facts.quantised:
@@ -122,8 +154,20 @@ class Recorder(TorchDispatchMode):
         for tensor in written:
             self._before_write(tensor)
         result = _shortcut(func, given) or self._call(func, args, kwargs)
+        if self._numbers:
+            bound |= self._again(bound)
+        if func is _ITEM and args[0].dtype != torch.bool:  # a truth value chooses a branch: that is not followed
+            self._number(bound["self"], result)
         self._add(Op(len(self.ops), str(func), self._module, bound, ()), list(tensors_of(result)), read, written)
         return result
+
+    def _see_autocast(self) -> None:
+        """Tensors without values keep their types under autocast: real ones are needed, if there are any."""
+        self.ignored = ("tensors without values do not follow autocast: types are as without it",)
+        if self._real:
+            error = RuntimeError(self.ignored[0])
+            self.failed = ("autocast", error)
+            raise error
 
     @property
     def _module(self) -> str:
@@ -141,17 +185,17 @@ class Recorder(TorchDispatchMode):
         """List the operator with the values that it made; what it wrote in place has a new version from here on."""
         if written:
             for tensor in written:
-                self._writes.setdefault(self._storage(tensor), []).append((_view(tensor), op.inputs))
+                self._writes.setdefault(self._storage(tensor), []).append((view_of(tensor), op.inputs))
         op = Op(
             op.index, op.target, op.module, op.args, tuple(self._value(t, Role.ACTIVATION, op.module) for t in made)
         )
         for tensor in written:
             if any(tensor is t for t in made):
-                self._writes[self._storage(tensor)][-1] = (_view(tensor), (self._known[id(tensor)][0],))
+                self._writes[self._storage(tensor)][-1] = (view_of(tensor), (self._known[id(tensor)][0],))
         self.ops.append(op)
         if self._keep and self._keep(op):
             self.kept |= {v.id for v in op.outputs}
-            was_read = zip(op.inputs, read, strict=op.target != CHANGED)
+            was_read = zip(op.inputs, read, strict=False)  # numbers that were tensors once come last
             for value, tensor in (*was_read, *zip(op.outputs, made, strict=True)):
                 if value.id not in self.tensors:
                     self._lend(value, tensor)
@@ -159,11 +203,34 @@ class Recorder(TorchDispatchMode):
     def _changed(self, old: Value, tensor: Tensor, view: View, made: tuple[Value, ...]) -> Value:
         """The tensor's next version, with the write through another view as what it depends on."""
         box = len(made) == 1 and made[0].shape == view.shape
-        args = {"self": old, "written": made, "start": _start(_view(tensor), view) if box else None}
+        args = {"self": old, "written": made, "start": start_of(view_of(tensor), view) if box else None}
         self._add(Op(len(self.ops), CHANGED, self._module, args, ()), [tensor], [], [])
         return self._known[id(tensor)][0]
 
+    def _constant(self, tensor: Tensor) -> Value:
+        """A tensor never seen: a constant of the model, unless values left before, of which it may be made."""
+        if self._escaped and id(tensor) not in self._old:
+            self._add(Op(len(self.ops), RETURNED, self._module, {"read": tuple(self._escaped)}, ()), [tensor], [], [])
+            made = self._known[id(tensor)][0]
+            self._escaped = [made]
+        else:
+            made = self._value(tensor, Role.CONSTANT, "")
+        self._lend(made, tensor)
+        return made
+
+    def _number(self, value: Value, number: Any) -> None:
+        self._escaped.append(value)
+        if isinstance(number, float) and not number.is_integer():
+            self._numbers[number] = value
+
+    def _again(self, bound: dict[str, Any]) -> dict[str, Any]:
+        """The values that left as those very numbers which are arguments now."""
+        found = [self._numbers[a] for a in bound.values() if isinstance(a, float) and a in self._numbers]
+        return {NUMBERS: tuple(found)} if found else {}
+
     def _value(self, tensor: Tensor, role: Role, name: str) -> Value:
+        if tensor.is_nested:
+            raise TypeError("a nested tensor has no one shape and is not recorded; pad it to one that has")
         storage = self._storage(tensor)
         made = Value(self._count, tuple(tensor.shape), tensor.dtype, role, name, storage)
         self._count += 1
@@ -212,7 +279,7 @@ class Recorder(TorchDispatchMode):
         try:
             return func(*args, **kwargs)
         except Exception as error:
-            if not self._meta or func._schema.is_mutable or not isinstance(error, RuntimeError):
+            if not self.meta or func._schema.is_mutable or not isinstance(error, RuntimeError):
                 self.failed = (_shown(func, args), error)
                 raise
             first = error
@@ -246,6 +313,20 @@ class _Facts:
         self.composite = torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
 
 
+def _in_autocast() -> bool:
+    """Whether the model is inside an autocast context, be it on or off: below the dispatcher that is not told."""
+    torch.autocast_increment_nesting()
+    return torch.autocast_decrement_nesting() > 0
+
+
+def _run_inside(func: HigherOrderOperator, args: Any, kwargs: Any) -> Any:
+    """What a branch, a loop or another operator on functions makes, by running the functions that it is given."""
+    if func.name() == "cond":
+        which, yes, no, *operands = *args, *kwargs.values()
+        return (yes if which else no)(*operands[0])
+    return func.py_kernels[DispatchKey.CompositeExplicitAutograd](*args, **kwargs)
+
+
 def _all_unpacked(args: Any, kwargs: Any) -> Any:
     """The arguments, with the tensors of what is packed in place of it."""
     return [unpacked(a) if is_packed(a) else a for a in (*args, *kwargs.values())]
@@ -275,28 +356,8 @@ def _shown(func: Any, args: Any) -> str:
     return f"{func._schema.name.rpartition(':')[2]} of {shapes}"
 
 
-def _view(tensor: Tensor) -> View:
-    if tensor.layout is not torch.strided:
-        return View(tuple(tensor.shape), (), 0, tensor.dtype)
-    return View(tuple(tensor.shape), tensor.stride(), int(tensor.storage_offset()), tensor.dtype)
-
-
-def _overlap(a: View, b: View, size: int) -> bool:
-    """Whether two views of one block of `size` bytes have an element in common."""
-    count = size // a.dtype.itemsize
-    if a == b or a.dtype != b.dtype or count > 2**28:  # the last is too large to look at: they may
-        return True
-    mask = np.zeros(count, dtype=bool)
-    np.lib.stride_tricks.as_strided(mask[b.offset :], b.shape, b.stride)[...] = True
-    return bool(np.lib.stride_tricks.as_strided(mask[a.offset :], a.shape, a.stride).any())
-
-
-def _start(whole: View, part: View) -> tuple[int, ...] | None:
-    """Where a view begins in another, if it is a box of it; None if it lies otherwise."""
-    if whole.stride != part.stride:
-        return None
-    rest, start = part.offset - whole.offset, [0] * len(whole.shape)
-    for axis in sorted(range(len(start)), key=lambda k: -whole.stride[k]):
-        start[axis], rest = divmod(rest, whole.stride[axis]) if whole.stride[axis] else (0, rest)
-    fits = all(s >= 0 and s + n <= m for s, n, m in zip(start, part.shape, whole.shape, strict=True))
-    return tuple(start) if fits and rest == 0 else None
+def brief(error: BaseException) -> str:
+    """An error in one line: its kind, and the first sentence of what it says."""
+    lines = str(error).strip().splitlines()
+    said = lines[0].partition(". ")[0] if lines else "no message"
+    return f"{type(error).__name__}: {said}"

@@ -7,8 +7,8 @@ that raises or when values are to be kept.
 import copy
 import inspect
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
 from itertools import accumulate
 from typing import Any
 
@@ -16,18 +16,25 @@ import torch
 from torch import Tensor, nn
 
 from convscope.errors import ModelError
+from convscope.graph.escapes import held_by, left, watched
 from convscope.graph.packed import packed_in
-from convscope.graph.recorder import Recorder
+from convscope.graph.recorder import Recorder, brief
 from convscope.graph.untouched import untouched
 from convscope.graph.values import Op, Recording, Role, Value, map_tensors, tensors_of
 
+Given = tuple[tuple[Any, ...], dict[str, Any]]  # the inputs of a model: those by place, those by name
+
 
 def record(
-    model: nn.Module, *example: Any, keep: Callable[[Op], bool] | None = None, backward: bool = False
+    model: nn.Module,
+    *example: Any,
+    named: Mapping[str, Any] | None = None,
+    keep: Callable[[Op], bool] | None = None,
+    backward: bool = False,
 ) -> Recording:
-    """Run `model(*example)` once and return the operators that it ran.
+    """Run `model(*example, **named)` once and return the operators that it ran.
 
-    example: the model's inputs; tensors may stand inside lists, tuples, dicts and dataclasses.
+    example, named: the model's inputs; tensors may stand inside lists, tuples, dicts and dataclasses.
     keep: for which operators the tensors that they read and make are kept (this needs real arithmetic).
     backward: record a training step: training mode, then the gradients of the summed outputs.
     Nothing of the model changes: parameters, buffers, training flags, hooks, random state. What `torch.compile`
@@ -41,59 +48,47 @@ def record(
     notes: tuple[str, ...] = ()
     with torch.inference_mode(False):
         model = getattr(model, "_orig_mod", model)
-        example = map_tensors(example, lambda t: t.clone() if t.is_inference() else t)
+        given: Given = map_tensors((example, dict(named or {})), lambda t: t.clone() if t.is_inference() else t)
         if any(nn.parameter.is_lazy(t) for t in (*model.parameters(), *model.buffers())):
-            model = _with_shapes(model, example)
+            model = _with_shapes(model, given)
             notes = ("recorded on a copy, since the model is lazy: its own parameters have no shapes yet",)
         if keep is None:
+            real = not any(t.is_meta for t in (*model.parameters(), *tensors_of(given)))
+            without = Recorder(None, meta=True, real=real)
             try:
-                return _run(model, example, meta=True, backward=backward, notes=notes)
+                return _run(model, given, without, backward=backward, notes=notes)
             except Exception as error:  # whatever the model cannot do without values, it shows on real tensors
-                if any(t.is_meta for t in (*model.parameters(), *tensors_of(example))):
-                    raise  # there are none
-                notes += (f"recorded on real tensors, since meta tensors raised {_brief(error.__cause__ or error)}",)
-        return _run(model, example, meta=False, keep=keep, backward=backward, notes=notes)
+                if not real:
+                    raise
+                notes += (f"recorded on real tensors, since {without.lack(error.__cause__ or error)}",)
+        return _run(model, given, Recorder(keep, meta=False, old=held_by(model)), backward=backward, notes=notes)
 
 
 def _run(
-    model: nn.Module,
-    example: Any,
-    *,
-    meta: bool,
-    keep: Callable[[Op], bool] | None = None,
-    backward: bool,
-    notes: tuple[str, ...] = (),
+    model: nn.Module, given: Given, recorder: Recorder, *, backward: bool, notes: tuple[str, ...] = ()
 ) -> Recording:
-    recorder = Recorder(keep, meta=meta)
     parameters = dict(model.named_parameters())
     state: dict[str, Tensor] = parameters | dict(model.named_buffers())
-    if meta:
+    if recorder.meta:
         state = {name: t.detach().to("meta").requires_grad_(t.requires_grad) for name, t in state.items()}
-        example = map_tensors(example, lambda t: t.detach().to("meta"))
+        given = map_tensors(given, lambda t: t.detach().to("meta"))
     params = tuple(
         recorder.source(t, Role.PARAMETER if name in parameters else Role.BUFFER, name) for name, t in state.items()
     )
     params += tuple(v for path, held in packed_in(model) for v in recorder.packed_source(path, held))
-    inputs = tuple(recorder.source(t, Role.INPUT, f"input{i or ''}") for i, t in enumerate(tensors_of(example)))
+    inputs = tuple(recorder.source(t, Role.INPUT, f"input{i or ''}") for i, t in enumerate(tensors_of(given)))
     wanted = [state[v.name] for v in params if v.name in parameters and parameters[v.name].requires_grad]
     with torch.set_grad_enabled(backward), _eager(), untouched(model), recorder.restoring():
         if backward:
             model.train()
-        with _module_paths(model, recorder.modules), recorder:
-            try:
-                result = torch.func.functional_call(model, state, example) if meta else model(*example)
-            except Exception as error:
-                raise ModelError(_sentence(error, recorder, model, example)) from error
-        outputs = tuple(recorder.lookup(t) for t in tensors_of(result))
+        made = list(_forward(model, state, given, recorder))
+        outputs = tuple(recorder.lookup(t) for t in made)
         begin = len(recorder.ops)
-        gradients = _gradients(recorder, list(tensors_of(result)), wanted) if backward else ()
+        gradients = _gradients(recorder, made, wanted) if backward else ()
         freed = dict(recorder.freed)
     trainable = frozenset(v.id for v in params if v.name in parameters and parameters[v.name].requires_grad)
-    del result
+    del made
     ops, before = _used(recorder.ops, (*outputs, *gradients))
-    escaped = sum(op.name == "_local_scalar_dense" for op in ops)
-    if escaped:
-        notes += (f"{escaped} values became Python numbers (.item()): what depends on them is not followed",)
     return Recording(
         ops,
         inputs,
@@ -102,12 +97,23 @@ def _run(
         trainable,
         recorder.tensors,
         frozenset(recorder.kept),
-        notes,
+        (*notes, *recorder.ignored, *left(ops)),
         recorder.storages,
-        {} if keep else {storage: before[count] for storage, count in freed.items()},
+        {} if recorder.tensors_are_kept else {storage: before[count] for storage, count in freed.items()},
         gradients,
         before[begin] if backward else None,
     )
+
+
+def _forward(model: nn.Module, state: dict[str, Tensor], given: Given, recorder: Recorder) -> Iterator[Tensor]:
+    """The tensors of what the model returns, while its operators are recorded."""
+    doors = nullcontext() if recorder.meta else watched(recorder.take)  # there is nothing to take of meta tensors
+    with _module_paths(model, recorder.modules), recorder, doors:
+        try:
+            result = torch.func.functional_call(model, state, *given) if recorder.meta else model(*given[0], **given[1])
+        except Exception as error:
+            raise ModelError(_sentence(error, recorder, model, given)) from error
+    yield from tensors_of(result)
 
 
 def _gradients(recorder: Recorder, made: list[Tensor], wanted: list[Tensor]) -> tuple[Value, ...]:
@@ -117,7 +123,10 @@ def _gradients(recorder: Recorder, made: list[Tensor], wanted: list[Tensor]) -> 
         return ()
     with recorder:
         ones = [torch.ones_like(t) for t in made]
-        found = torch.autograd.grad(made, wanted, ones, allow_unused=True)
+        try:
+            found = torch.autograd.grad(made, wanted, ones, allow_unused=True)
+        except Exception as error:
+            raise ModelError(f"the model's backward pass raised {brief(error)}") from error
     return tuple(recorder.lookup(t) for t in found if t is not None)
 
 
@@ -135,15 +144,15 @@ def _used(ops: list[Op], outputs: tuple[Value, ...]) -> tuple[tuple[Op, ...], li
     ), before
 
 
-def _with_shapes(model: nn.Module, example: Any) -> nn.Module:
+def _with_shapes(model: nn.Module, given: Given) -> nn.Module:
     """A copy of a lazy model that has run once, and so has its parameters."""
     lazy = [b for b in model.buffers() if nn.parameter.is_lazy(b)]  # these alone cannot be copied
     model = copy.deepcopy(model, {id(b): nn.UninitializedBuffer() for b in lazy})
     with torch.no_grad(), torch.random.fork_rng():
         try:
-            model(*example)
+            model(*given[0], **given[1])
         except Exception as error:
-            raise ModelError(f"model: is lazy and raised {_brief(error)}; check the input's shape") from error
+            raise ModelError(f"model: is lazy and raised {brief(error)}; check the input's shape") from error
     return model
 
 
@@ -167,7 +176,7 @@ def _module_paths(model: nn.Module, stack: list[str]) -> Iterator[None]:
     """While a submodule runs, its path is on the stack."""
     with ExitStack() as hooks:
         for path, module in model.named_modules():
-            if path:
+            if path and not isinstance(module, torch.jit.ScriptModule):  # a script takes no hooks
                 before = module.register_forward_pre_hook(lambda *_, path=path: stack.append(path))
                 hooks.callback(before.remove)
                 after = module.register_forward_hook(lambda *_: stack.pop() and None)
@@ -175,30 +184,25 @@ def _module_paths(model: nn.Module, stack: list[str]) -> Iterator[None]:
         yield
 
 
-def _sentence(error: Exception, recorder: Recorder, model: nn.Module, example: Any) -> str:
+def _sentence(error: Exception, recorder: Recorder, model: nn.Module, given: Given) -> str:
     """Where a forward pass raised, what, on which shapes, and what to do."""
-    missing = _missing(model, example) if isinstance(error, TypeError) else ""
+    missing = _missing(model, given) if isinstance(error, TypeError) else ""
     if missing:
         return missing
     where = recorder.modules[-1] if recorder.modules else "the model"
     failed = f" in {recorder.failed[0]}" if recorder.failed and recorder.failed[1] is error else ""
-    shapes = ", ".join("x".join(map(str, t.shape)) for t in tensors_of(example)) or "without tensors"
-    return f"{where} raised {_brief(error)}{failed} on input {shapes}; check the input's shape"
+    shapes = ", ".join("x".join(map(str, t.shape)) for t in tensors_of(given)) or "without tensors"
+    return f"{where} raised {brief(error)}{failed} on input {shapes}; check the input's shape"
 
 
-def _missing(model: nn.Module, example: Any) -> str:
+def _missing(model: nn.Module, given: Given) -> str:
     """The sentence for a forward that takes other inputs than were given; empty if it takes these."""
-    signature = inspect.signature(model.forward)
+    signature, count = inspect.signature(model.forward), len(given[0]) + len(given[1])
     try:
-        signature.bind(*example)
+        signature.bind(*given[0], **given[1])
     except TypeError as error:
         return (
-            f"the model's forward{signature} cannot take {len(example)} input{'s'[: len(example) != 1]} ({error}); "
+            f"the model's forward{signature} cannot take {count} input{'s'[: count != 1]} ({error}); "
             "give each of its inputs"
         )
     return ""
-
-
-def _brief(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"

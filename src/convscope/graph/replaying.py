@@ -27,6 +27,7 @@ def replay(recording: Recording, model: nn.Module, *example: Any) -> tuple[Tenso
         for op in recording.ops:
             if op.target == CHANGED:  # the write itself was replayed
                 tensors[op.outputs[0].id] = tensors[op.args["self"].id]
+            if op.is_own:
                 continue
             made = list(tensors_of(call_of(op, tensors, device=device)()))
             tensors |= {v.id: t for v, t in zip(op.outputs, made, strict=True)}

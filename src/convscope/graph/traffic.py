@@ -3,7 +3,6 @@
 from functools import cache
 from math import prod
 
-from convscope.graph.recorder import CHANGED
 from convscope.graph.replaying import function_of
 from convscope.graph.values import Op, Recording, Value
 
@@ -28,12 +27,12 @@ def value_bytes(recording: Recording, value: Value) -> int:
 
 def is_view(op: Op) -> bool:
     """Whether the operator only gives its input another shape, by the schema that PyTorch declares."""
-    return op.target == CHANGED or _views(op.target)
+    return op.is_own or _views(op.target)
 
 
 def is_in_place(op: Op) -> bool:
     """Whether the operator changes one of its inputs."""
-    return op.target != CHANGED and function_of(op.target)._schema.is_mutable
+    return not op.is_own and function_of(op.target)._schema.is_mutable
 
 
 @cache

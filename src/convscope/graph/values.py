@@ -11,6 +11,8 @@ from torch import Tensor
 from convscope.errors import InputError, nearest
 from convscope.table import Column, Table
 
+NUMBERS = "numbers"  # the argument of an operator that holds the values which it was given as Python numbers
+
 
 class Role(StrEnum):
     """Where a value comes from."""
@@ -49,13 +51,18 @@ class Op:
 
     @property
     def inputs(self) -> tuple[Value, ...]:
-        """The values among the arguments, in their order."""
+        """The values among the arguments, in their order; those that came as Python numbers last."""
         return tuple(values_of((*self.args.values(),)))
 
     @property
     def name(self) -> str:
         """The operator as a person calls it: `aten.add_.Tensor` is `add_`."""
         return self.target.split(".")[1]
+
+    @property
+    def is_own(self) -> bool:
+        """Whether PyTorch ran nothing: it tells of a write through another view, of values that left or came back."""
+        return self.target.startswith("convscope.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,9 +35,9 @@ class Budget:
 
 
 def widest_field(summary: Summary) -> int:
-    """The shorter side of the largest local receptive field of a map."""
+    """The shorter side of the largest local receptive field of a map; what is but a bound is not counted."""
     fields = [o.receptive_field for o in summary.operators if o.receptive_field and len(o.output_shape) > 3]
-    return max((min(f["size"]) for f in fields if f["size"]), default=0)
+    return max((min(f["size"]) for f in fields if f["size"] and not f["bound"]), default=0)
 
 
 def amount(text: str | None, *, option: str) -> int | None:

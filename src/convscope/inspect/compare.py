@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from convscope.inspect.budget import widest_field
 from convscope.inspect.memory import MIB, mib
 from convscope.inspect.modules import ModuleCost, rolled
 from convscope.inspect.summary import Summary
@@ -33,6 +34,8 @@ class Comparison:
         for name, key in (("parameters", "params"), ("MACs", "macs")):
             a, b = getattr(self.before.total, key), getattr(self.after.total, key)
             notes.append(f"{name}: {a:,} -> {b:,}{_ratio(a, b)}")
+        a, b = widest_field(self.before), widest_field(self.after)
+        notes.append(f"largest local receptive field: {a:,} px -> {b:,} px{_ratio(a, b)}")
         a, b = self.before.total.memory.peak, self.after.total.memory.peak
         notes.append(f"peak memory for inference: {mib(a)} -> {mib(b)}{_ratio(a, b)}")
         return Table(COLUMNS, tuple(_row(a, b) for a, b in self.modules), title=title, notes=tuple(notes))

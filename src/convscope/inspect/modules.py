@@ -1,10 +1,10 @@
 """rolled(): the costs of a summary per module, to any depth."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from convscope.inspect.memory import MIB
-from convscope.inspect.summary import Operator, Summary
+from convscope.inspect.summary import Operator, Summary, seen
 from convscope.table import Column, Table
 
 COLUMNS = (
@@ -18,12 +18,17 @@ COLUMNS = (
     Column("activation", "activation", "MiB"),
     Column("moved", "moved", "MiB"),
     Column("intensity", "MACs/byte"),
+    Column("field", "receptive field", "px"),
+    Column("stride", "stride", "px"),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class ModuleCost:
-    """What the operators of one module, and of all below it, cost. `macs` is a lower bound if some are `unknown`."""
+    """What the operators of one module, and of all below it, cost. `macs` is a lower bound if some are `unknown`.
+
+    `output_shape`, `dtype` and `receptive_field` are those of the last operator.
+    """
 
     path: str
     operators: int
@@ -35,6 +40,7 @@ class ModuleCost:
     unknown: tuple[str, ...]
     activation_bytes: int
     bytes_moved: int
+    receptive_field: dict[str, Any] | None = field(compare=False)
 
     @property
     def intensity(self) -> float | None:
@@ -52,8 +58,12 @@ class Rolled:
     notes: tuple[str, ...]
 
     def table(self, *, title: str = "") -> Table:
-        """One row a module, and the sum."""
-        return Table(COLUMNS, tuple(map(_row, self.modules)), title=title, total=_row(self.total), notes=self.notes)
+        """One row a module, and the sum; the type where there are several, what is trainable where not all is."""
+        rows, total = tuple(map(_row, self.modules)), _row(self.total)
+        some = {key for key in total if any(row[key] is not None for row in (*rows, total))}
+        left_out = {"dtype"} if len({m.dtype for m in self.modules}) < 2 else set()
+        columns = tuple(c for c in COLUMNS if c.key in some - left_out)
+        return Table(columns, rows, title=title, total=total | {"field": None, "stride": None}, notes=self.notes)
 
     def data(self) -> dict[str, Any]:
         """Plain data for JSON: `depth`, `modules`, `total`, `notes`."""
@@ -107,10 +117,12 @@ def summed(path: str, group: list[Operator]) -> ModuleCost:
         unknown=tuple(sorted({o.op for o in group if o.macs is None})),
         activation_bytes=sum(o.activation_bytes for o in group),
         bytes_moved=sum(o.bytes_moved for o in group),
+        receptive_field=last.receptive_field if last else None,
     )
 
 
 def _row(m: ModuleCost) -> dict[str, Any]:
+    sight = m.receptive_field
     return {
         "name": m.path,
         "operators": m.operators,
@@ -122,4 +134,6 @@ def _row(m: ModuleCost) -> dict[str, Any]:
         "activation": m.activation_bytes / MIB or None,
         "moved": m.bytes_moved / MIB or None,
         "intensity": m.intensity if m.macs else None,
+        "field": seen(sight) if sight else None,
+        "stride": sight["stride"] if sight else None,
     }

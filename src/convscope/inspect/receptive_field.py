@@ -249,6 +249,11 @@ class _Links:
             return Line(None, ((0, self.value.shape[axis] - 1),))
         if rule.reads is reading.reshape_reads:
             return reshaped_line(axis, self.out.shape, self.value.shape)
+        if rule.reads is reading.stack_reads:
+            return Line(axis + (axis >= op.args["dim"] % len(self.out.shape)), ((0, 0),), 1)
+        if rule.reads in (reading.reflected_reads, reading.replicated_reads):
+            before = reading.padding_before(op, len(self.value.shape))[axis]
+            return Line(axis, ((-before, -before),), 1)  # a mirror shows at the border what lies inside
         return self._probed(axis)
 
     def moved(self, line: Line, link: Line | None) -> Line | None:
@@ -326,8 +331,6 @@ class _Links:
     def _holds(self, line: Line, axis: int, mover: int) -> bool:
         """Whether the first and last units read what the line says, but for what lies outside the input."""
         n, m = self.value.shape[axis], self.out.shape[mover]
-        if self.op.name.startswith(("reflection_pad", "replication_pad")):
-            return True  # a mirror shows at the border what lies inside
         return all(
             self._interval(axis, mover, u) == tuple(min(max(i, 0), n - 1) for i in line.at(u)) for u in {0, m - 1}
         )

@@ -6,7 +6,7 @@ from convscope.models import imagenet
 from convscope.models.backbone import BACKBONES, Backbone, SmallBackbone, backbone
 from convscope.models.classic import ConvNet3, LeNet5
 from convscope.models.heads import HEADS, Candidates, HeadedNetwork, OneHead, classes_of_heads
-from convscope.models.specs import MODELS, build, input_shape, num_inputs
+from convscope.models.specs import MODELS, build, input_shape, num_inputs, ready
 
 __all__ = [
     "BACKBONES",
@@ -26,6 +26,7 @@ __all__ = [
     "input_shape",
     "network",
     "num_inputs",
+    "ready",
 ]
 
 

@@ -72,6 +72,21 @@ def input_shape(model: nn.Module, spec: str = "") -> tuple[int, ...] | None:
     return tuple(shape) if shape else None
 
 
+def ready(spec: str, *, shape: tuple[int, ...] | None = None) -> tuple[nn.Module, tuple[int, ...]]:
+    """The network, and the shape of its input: `shape`, or what the network or its library says.
+
+    Raises: ModelError if there is no such network, or nobody says what it takes.
+
+    >>> ready("LeNet5")[1]
+    (1, 32, 32)
+    """
+    model = build(spec)
+    known = shape or input_shape(model, spec)
+    if known is None:
+        raise ModelError(f"model {spec!r}: does not say what input it takes; give --input CxHxW, such as 3x224x224")
+    return model, known
+
+
 def num_inputs(spec: str) -> int:
     """How many pictures of that shape the network takes: two, where it finds the flow between them.
 

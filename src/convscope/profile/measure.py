@@ -15,7 +15,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from convscope.clock import Limits, Timing, measure
 from convscope.graph import (
-    CHANGED,
     RULES,
     Op,
     OpRule,
@@ -185,7 +184,7 @@ def _counted(dtype: torch.dtype, limits: Limits) -> str:
 
 def _ran(recording: Recording) -> Iterator[Op]:
     """The operators that PyTorch ran; a change seen through a view is none."""
-    return (op for op in recording.ops if op.target != CHANGED)
+    return (op for op in recording.ops if not op.is_own)
 
 
 class _Stopwatch(TorchDispatchMode):

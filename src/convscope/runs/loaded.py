@@ -15,7 +15,7 @@ from convscope.data.sets import Normalisation
 from convscope.engines import ENDINGS, Card, open_engine
 from convscope.errors import ModelError
 from convscope.graph import record
-from convscope.models import MODELS, build, imagenet, input_shape
+from convscope.models import MODELS, imagenet, ready
 from convscope.runs.folder import open_run
 
 IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # of torchvision's weights
@@ -107,14 +107,11 @@ def load_model(spec: str, *, shape: tuple[int, ...] | None = None) -> LoadedMode
         return LoadedModel(spec, run.model(), known, run.normalisation, run.classes, True, **told)
     if spec.endswith(ENDINGS):
         return _exported(spec)
-    model = build(spec)
+    model, known = ready(spec, shape=shape)
     if spec.startswith("imagenet:"):
         settings = Normalisation(imagenet.MEAN, imagenet.STD)
         middle, names = shape is None, imagenet.class_names()
-        return LoadedModel(spec, model, shape or imagenet.SIZE, settings, names, trained=True, middle=middle)
-    known = shape or input_shape(model, spec)
-    if known is None:
-        raise ModelError(f"model {spec!r}: does not say what input it takes; give --input CxHxW, such as 3x224x224")
+        return LoadedModel(spec, model, known, settings, names, trained=True, middle=middle)
     return LoadedModel(spec, model, known, _normalisation(model, spec))
 
 
