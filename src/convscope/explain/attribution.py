@@ -3,8 +3,9 @@
 Shape suffixes: N samples, C channels, H rows, W columns. A is a layer's output, G the gradient of the score by it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any, cast
 
 import numpy as np
@@ -107,8 +108,7 @@ def attribute(
     >>> attribute(model, torch.rand(1, 1, 8, 8), "integrated-gradients", target=1).map.shape
     (8, 8)
     """
-    if method not in METHODS:
-        raise InputError(f"method {method!r}: there is none of that name; use one of {', '.join(METHODS)}")
+    _check(method)
     if x.ndim != 4 or len(x) != 1:
         raise InputError(f"attribute: the input is {'x'.join(map(str, x.shape))}; give one picture, 1xCxHxW")
     if layer is not None and "cam" not in method:
@@ -126,6 +126,20 @@ def attribute(
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ModelError(f"attribute: the model gives no gradient for {method} ({reason}); use another") from error
     return replace(made, method=method, target=name, score=score)
+
+
+def copies(method: str, shape: tuple[int, ...]) -> int:
+    """How many pictures run through the network for a method, beside those that tell what it says: what takes time.
+
+    shape: of the input, 1xCxHxW. Raises: InputError if there is no such method.
+
+    >>> copies("integrated-gradients", (1, 3, 224, 224))
+    64
+    """
+    _check(method)
+    if method == "occlusion":
+        return prod(-(-max(0, n - size) // step) + 1 for n, size, step in _windows(shape[2:]))
+    return {"smooth-grad": DRAWS, "integrated-gradients": STEPS}.get(method, 1)
 
 
 def default_layer(recording: Recording) -> str:
@@ -148,6 +162,11 @@ def default_layer(recording: Recording) -> str:
     if not last:
         raise InputError("grad-cam: no layer has more than one place and is fed by a convolution; use another method")
     return last
+
+
+def _check(method: str) -> None:
+    if method not in METHODS:
+        raise InputError(f"method {method!r}: there is none of that name; use one of {', '.join(METHODS)}")
 
 
 def _target(outputs: Any, target: int | Target | None) -> tuple[Target, str]:
@@ -197,13 +216,17 @@ def _occlusion(asked: _Asked) -> Attribution:
     from captum.attr import Occlusion
 
     channels, *sizes = asked.x_NCHW.shape[1:]
-    window = tuple(max(1, n // 8) for n in sizes)
-    strides = tuple(max(1, n // 2) for n in window)
+    _, window, strides = zip(*_windows(sizes), strict=True)
     with torch.no_grad():
         parts = Occlusion(asked.score).attribute(
             asked.x_NCHW.clone(), (channels, *window), strides=(channels, *strides), perturbations_per_eval=AT_ONCE
         )
     return _made(parts[0, 0], signed=True)
+
+
+def _windows(sizes: Sequence[int]) -> list[tuple[int, int, int]]:
+    """Of each axis its length, and of the window that hides a part its length and step."""
+    return [(n, max(1, n // 8), max(1, n // 16)) for n in sizes]
 
 
 def _grad_cam(asked: _Asked) -> Attribution:

@@ -9,11 +9,12 @@ import numpy as np
 from starlette.responses import Response
 
 from convscope.errors import InputError
-from convscope.explain import Explanation, explain
+from convscope.explain import Attribution, Explanation, explain
 from convscope.explain.terms import Term, place
 from convscope.graph import Op, Recording
 from convscope.inspect import receptive_field
 from convscope.lab.session import Look, Shown
+from convscope.predict import Answer
 from convscope.table import to_json
 
 SIDE = 12  # of the largest kernel that is shown as a matrix
@@ -101,6 +102,13 @@ def unit_facts(look: Look, op: Op, unit: tuple[int, ...], *, channel: int | None
         return facts | {"told": _told(explain(look.recording, op, unit=unit), channel)}
     except InputError as error:
         return facts | {"told": None, "why": str(error)}
+
+
+def attribution(told: Answer, found: Attribution) -> tuple[dict[str, Any], np.ndarray]:
+    """What an attribution is of, with the scale of its map, and the map."""
+    limit = float(np.abs(found.map[np.isfinite(found.map)]).max(initial=0))
+    label = told.target if isinstance(told.target, int) else None
+    return found.data() | told.data() | {"label": label, "limit": limit}, found.map
 
 
 def _told(told: Explanation, channel: int | None) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.resources import files
@@ -25,12 +25,15 @@ from convscope.lab.maps import maps_of
 from convscope.lab.reached import reached
 from convscope.lab.runs_known import RunsKnown
 from convscope.lab.session import MissingError, Session
+from convscope.lab.steps import Board, Steps, Stopped
 from convscope.lab.work import BusyError, Pool, Rank
 
 TYPES = {"css": "text/css", "js": "text/javascript", "html": "text/html", "svg": "image/svg+xml"}
 Work = Callable[[Request], Any]
+WATCH = 0.25  # s between looks at whether who asked still waits
 RANKS = {  # what answers from what is held; all else may run a network, for a picture that is new
     "pictures/{picture}/layers/{layer}/units/{unit}": Rank.CLICK,
+    "work": Rank.CLICK,
     "session": Rank.PAGE,
     "pictures/{picture}/pixels": Rank.PAGE,
     "pictures/{picture}/layers": Rank.PAGE,
@@ -44,9 +47,10 @@ def make_app(
     session: Callable[[], Session], door: Door, *, runs: RunsKnown | None = None, pool: Pool | None = None
 ) -> ASGIApp:
     """The whole application behind its guard; what is asked before there is a session waits for it."""
-    pool, decoder = pool or Pool(), Decoder()
+    decoder, board = Decoder(), Board()
+    pool = pool or Pool()
     static = _static()
-    asked = _Asked(session, runs or RunsKnown())
+    asked = _Asked(session, runs or RunsKnown(), board)
 
     async def home(request: Request) -> Response:
         return static["lab.html"]
@@ -56,12 +60,12 @@ def make_app(
         return found or PlainTextResponse("No such file.", 404)
 
     def api(path: str, work: Work, method: str = "GET") -> Route:
-        return Route(f"/api/{path}", _in_pool(pool, work, RANKS.get(path, Rank.COSTLY)), methods=[method])
+        return Route(f"/api/{path}", _in_pool(pool, board, work, RANKS.get(path, Rank.COSTLY)), methods=[method])
 
     routes = [
         *(Route(path, home) for path in PAGES),
         Route("/static/{name}", asset),
-        Route("/api/pictures", _upload(pool, session, decoder), methods=["POST"]),
+        Route("/api/pictures", _upload(partial(_in_pool, pool, board), session, decoder), methods=["POST"]),
         *(api(path, work) for path, work in asked.paths().items()),
     ]
 
@@ -78,13 +82,14 @@ def make_app(
 class _Asked:
     """One method an address; they run in threads."""
 
-    def __init__(self, session: Callable[[], Any], runs: RunsKnown) -> None:
-        self._opening, self._runs = session, runs
+    def __init__(self, session: Callable[[], Any], runs: RunsKnown, board: Board) -> None:
+        self._opening, self._runs, self._board = session, runs, board
 
     def paths(self) -> dict[str, Work]:
         """What is answered, by its address."""
         return {
             "session": self.session,
+            "work": self.work,
             "pictures/{picture}": self.picture,
             "pictures/{picture}/pixels": self.pixels,
             "pictures/{picture}/page": self.page,
@@ -93,6 +98,7 @@ class _Asked:
             "pictures/{picture}/layers/{layer}/values": self.values,
             "pictures/{picture}/layers/{layer}/units/{unit}": self.unit,
             "pictures/{picture}/layers/{layer}/units/{unit}/reach": self.reach,
+            "pictures/{picture}/attributions/{method}": self.attribution,
             "family/{picture}": self.family,
             "family/{picture}/maps": self.members,
             "family/{picture}/times": self.times,
@@ -111,6 +117,9 @@ class _Asked:
 
     def session(self, request: Request) -> Response:
         return Json(answers.session_facts(self._session, version=__version__))
+
+    def work(self, request: Request) -> Response:
+        return Json(self._board.told())
 
     def picture(self, request: Request) -> Response:
         return Json(answers.picture_facts(self._session, self._session.picture(request.path_params["picture"])))
@@ -149,6 +158,14 @@ class _Asked:
         effective = request.query_params.get("effective") == "1"
         measure = partial(self._session.effective, request.path_params["picture"]) if effective else None
         return packed(*reached(look, op, _unit(request), measure=measure))
+
+    def attribution(self, request: Request) -> Response:
+        label = request.query_params.get("class")
+        told = self._session.attribution(
+            request.path_params["picture"], request.path_params["method"],
+            None if label is None else _number(label, "class"),
+        )  # fmt: skip
+        return packed(*answers.attribution(*told))
 
     def family(self, request: Request) -> Response:
         return Json(members.family(self._setting(request)[1]).data())
@@ -196,7 +213,7 @@ class _Asked:
 
 def answerer(session: Any) -> Callable[[str], Response]:
     """What the server would say to a question, without a server: an address below /api, with its query."""
-    works = _Asked(lambda: session, RunsKnown(base=None)).paths()
+    works = _Asked(lambda: session, RunsKnown(base=None), Board()).paths()
     routes = [(Route(f"/{path}", work), work) for path, work in works.items()]
 
     def answer(asked: str) -> Response:
@@ -211,7 +228,11 @@ def answerer(session: Any) -> Callable[[str], Response]:
     return answer
 
 
-def _upload(pool: Pool, session: Callable[[], Session], decoder: Decoder) -> Callable[[Request], Awaitable[Response]]:
+def _upload(
+    in_pool: Callable[[Work, Rank], Callable[[Request], Awaitable[Response]]],
+    session: Callable[[], Session],
+    decoder: Decoder,
+) -> Callable[[Request], Awaitable[Response]]:
     """A picture in the body; its name is shown and nothing else."""
 
     async def upload(request: Request) -> Response:
@@ -222,17 +243,21 @@ def _upload(pool: Pool, session: Callable[[], Session], decoder: Decoder) -> Cal
             picture = decoder.decode(body, source=name)
             return Json(answers.picture_facts(session(), session().add(picture, name=name)))
 
-        return await _in_pool(pool, work, Rank.COSTLY)(request)
+        return await in_pool(work, Rank.COSTLY)(request)
 
     return upload
 
 
-def _in_pool(pool: Pool, work: Work, rank: Rank) -> Callable[[Request], Awaitable[Response]]:
-    """The work in a thread."""
+def _in_pool(pool: Pool, board: Board, work: Work, rank: Rank) -> Callable[[Request], Awaitable[Response]]:
+    """The work in a thread; it ends early once nobody waits for the answer."""
 
     async def answer(request: Request) -> Response:
+        steps = Steps()
         try:
-            return await pool.run(lambda: _said(lambda: work(request)), rank)
+            running = pool.run(lambda: board.run(steps, lambda: _said(lambda: work(request))), rank)
+            return await (running if rank is Rank.CLICK else _watched(running, request, steps))
+        except Stopped:
+            return Json({"error": "stopped: who asked has gone"}, 503)
         except asyncio.CancelledError:  # the server ends, and waits no longer
             return Json({"error": "the lab is ending"}, 503)
         except BusyError:
@@ -240,6 +265,14 @@ def _in_pool(pool: Pool, work: Work, rank: Rank) -> Callable[[Request], Awaitabl
                         {"retry-after": "1"})  # fmt: skip
 
     return answer
+
+
+async def _watched(running: Coroutine[Any, Any, Response], request: Request, steps: Steps) -> Response:
+    """The answer; its work is stopped if the connection ends before."""
+    job = asyncio.ensure_future(running)
+    while not (await asyncio.wait([job], timeout=WATCH))[0]:
+        steps.stopped = steps.stopped or await request.is_disconnected()
+    return await job
 
 
 def _said(work: Callable[[], Response]) -> Response:

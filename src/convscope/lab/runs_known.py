@@ -10,12 +10,14 @@ import numpy as np
 import torch
 
 from convscope.errors import CheckpointError
-from convscope.evaluate import Measured, evaluate_run
+from convscope.evaluate import EVALUATIONS, Measured, held_out
 from convscope.lab import found
 from convscope.lab.session import MissingError
+from convscope.lab.steps import counting
 from convscope.predict import predict
 from convscope.runs import Run, open_run
 from convscope.runs.folder import CONFIG, MODEL
+from convscope.runs.loaded import load_model
 
 PICTURES = 48  # shown of one cell of the confusion matrix
 MEASURED = 2  # evaluations that are held
@@ -131,8 +133,16 @@ class RunsKnown:
         run = self._run(number)
         with self._lock:
             if number not in self._measured:
-                self._measured[number] = evaluate_run(run.folder)
+                self._measured[number] = _measured(run)
                 while len(self._measured) > MEASURED:
                     self._measured.popitem(last=False)
             self._measured.move_to_end(number)
             return self._measured[number]
+
+
+def _measured(run: Run) -> Measured:
+    """As `evaluate_run`, counted picture by picture."""
+    loaded = load_model(str(run.folder))
+    images = held_out(loaded)
+    with counting(loaded.model, len(images)):
+        return Measured(run, loaded.model, images, EVALUATIONS[loaded.task](loaded.model, images))

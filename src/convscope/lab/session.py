@@ -15,9 +15,12 @@ from torch import Tensor
 from convscope.data.digits import digits
 from convscope.data.images import Picture
 from convscope.data.named import PHOTOGRAPHS, open_picture
+from convscope.errors import InputError
+from convscope.explain.attribution import METHODS, Attribution, attribute, copies
 from convscope.graph import Op, Recording, record
 from convscope.inspect import EffectiveField, Summary, effective_field, summarize
-from convscope.predict import Predictions, predict
+from convscope.lab.steps import counting
+from convscope.predict import Answer, Predictions, answer, predict
 from convscope.runs.loaded import LoadedModel
 
 MEMORY = 768 * 2**20  # bytes of activations that are held
@@ -62,7 +65,9 @@ class Session:
         self._summaries: dict[str, Summary] = {}
         self._count = 0
         self.given = self._shown(GIVEN, name, picture)
-        plan = record(loaded.model, self.given.x, keep=lambda op: False)
+        with counting(loaded.model, 0, modules=True) as steps:
+            plan = record(loaded.model, self.given.x, keep=lambda op: False)
+        self._calls = steps.done
         self._whole = _activation_bytes(plan) <= memory // 2
         self.classes = _classes(loaded, plan)
 
@@ -72,7 +77,8 @@ class Session:
         return {
             "model": loaded.spec, "trained": loaded.trained, "shape": loaded.shape,
             "mean": loaded.normalisation.mean, "std": loaded.normalisation.std, "classes": self.classes,
-            "given": self.given.name, "digits": self.num_digits,
+            "given": self.given.name, "digits": self.num_digits, "answers": self._answers(),
+            "methods": list(METHODS) if self._answers() else [],
             "can": {"pictures": True, "effective": True, "values": True, "page": True},
         }  # fmt: skip
 
@@ -151,13 +157,34 @@ class Session:
         with self._running:
             return predict(self.loaded.model, shown.x, classes=self.classes, names=[shown.name])
 
+    def attribution(self, key: str, method: str, label: int | None = None) -> tuple[Answer, Attribution]:
+        """What the network answers, or the class that is asked for, and which pixels of the picture bear on it.
+
+        Raises: InputError if there is no such method or class, or the network answers nothing that can be asked about.
+        """
+        shown, names = self.picture(key), self._answers()
+        if not names:
+            raise InputError("attribution: the network gives no answer of a known kind; open a classifier or a run")
+        if label is not None and label >= len(names):
+            raise InputError(f"attribution: there is no class {label}; use 0 to {len(names) - 1}")
+        model, target = self.loaded.model, None if label is None else names[label]
+        with self._running, counting(model, copies(method, shown.x.shape)):
+            told = answer(self.loaded, shown.x, target=target)
+            layer = told.layer if "cam" in method else None
+            return told, attribute(model, shown.x, method, target=told.target, layer=layer)
+
+    def _answers(self) -> tuple[str, ...]:
+        """The classes that an answer can be about."""
+        return self.classes or (self.loaded.classes if self.loaded.task != "classify" else None) or ()
+
     def _remembered(self, key: tuple[Any, ...], shown: Shown, keep: Callable[[Op], bool]) -> Look:
         if (found := self._found(key)) is not None:
             return found
         with self._running:
             if (found := self._found(key)) is not None:  # another thread made it meanwhile
                 return found
-            recording = record(self.loaded.model, shown.x, keep=keep)
+            with counting(self.loaded.model, self._calls, modules=True):
+                recording = record(self.loaded.model, shown.x, keep=keep)
             look = self._look(recording)
             with self._held:
                 self._looks[key], self._sizes[key] = look, _kept_bytes(recording)

@@ -1,5 +1,7 @@
 // @ts-check
 // Questions to the server. A newer question in the same slot puts off the older one.
+import { putOff, state } from "./notices.js";
+import { Waiting } from "./waiting.js";
 
 /** @typedef {{head: any, values: Float32Array}} Packed */
 
@@ -7,10 +9,12 @@ export class Problem extends Error {}
 
 /** @type {Map<string, AbortController>} */
 const slots = new Map();
+/** @type {Set<AbortController>} */
+const open = new Set();
 /** @type {(path: string, options: RequestInit) => Promise<Response>} */
 let asked = (path, options) => fetch(`/api/${path}`, options);
-let open = 0;
-let timer = 0;
+let counts = true;
+const waiting = new Waiting(work, () => open.forEach((one) => one.abort()));
 
 /**
  * Let something else than a server answer: the page itself, or a notebook's kernel.
@@ -18,42 +22,47 @@ let timer = 0;
  */
 export function answerBy(answer) {
   asked = answer;
+  counts = false;
 }
 
-/** The page says that it works only after 100 ms: a shorter wait is none. */
-function counted(/** @type {number} */ change) {
-  open += change;
-  clearTimeout(timer);
-  if (open > 0) timer = setTimeout(() => document.body.classList.add("busy"), 100);
-  else document.body.classList.remove("busy");
+/** How far the server has come; null where nobody counts. @returns {Promise<any>} */
+async function work() {
+  try {
+    return counts ? await (await asked("work", {})).json() : null;
+  } catch {
+    return null;
+  }
 }
 
 /**
- * @param {string} path @param {RequestInit & {slot?: string, tries?: number}} [options]
+ * @param {string} path @param {RequestInit & {slot?: string}} [options]
  * @returns {Promise<Response>}
  */
-async function ask(path, { slot, tries = 4, ...options } = {}) {
-  if (slot) {
-    slots.get(slot)?.abort();
-    slots.set(slot, new AbortController());
-    options.signal = slots.get(slot)?.signal;
-  }
-  counted(1);
+async function ask(path, { slot = "", ...options } = {}) {
+  const stop = new AbortController();
+  slots.get(slot)?.abort();
+  if (slot) slots.set(slot, stop);
+  open.add(stop);
   try {
-    const answer = await asked(path, options);
-    if (answer.ok) return answer;
-    if (answer.status === 503 && tries > 1) {
-      await new Promise((done) => setTimeout(done, 1000 * Number(answer.headers.get("retry-after") ?? 1)));
-      return await ask(path, { tries: tries - 1, ...options });
-    }
-    const text = await answer.text();
-    throw new Problem(sentence(text) || `${answer.status} ${answer.statusText}`);
+    return await waiting.until(answered(path, { ...options, signal: stop.signal }));
   } catch (error) {
-    if (error instanceof TypeError) throw new Problem("");
-    throw error;
+    if (putOff(error) && (!slot || slots.get(slot) === stop)) state(true); // the reader ended it
+    throw error instanceof TypeError ? new Problem("") : error;
   } finally {
-    counted(-1);
+    open.delete(stop);
   }
+}
+
+/** @param {string} path @param {RequestInit} options @param {number} [tries] @returns {Promise<Response>} */
+async function answered(path, options, tries = 4) {
+  const answer = await asked(path, options);
+  if (answer.ok) return answer;
+  if (answer.status === 503 && tries > 1) {
+    await new Promise((done) => setTimeout(done, 1000 * Number(answer.headers.get("retry-after") ?? 1)));
+    options.signal?.throwIfAborted();
+    return answered(path, options, tries - 1);
+  }
+  throw new Problem(sentence(await answer.text()) || `${answer.status} ${answer.statusText}`);
 }
 
 /** @param {string} text */
@@ -63,11 +72,6 @@ function sentence(text) {
   } catch {
     return text.slice(0, 300);
   }
-}
-
-/** @param {unknown} error whether it only says that a newer question was asked */
-export function putOff(error) {
-  return error instanceof DOMException && error.name === "AbortError";
 }
 
 /** @param {string} path @param {string} [slot] @returns {Promise<any>} */

@@ -4,9 +4,11 @@
 import { scaleOf, swatch } from "./colour.js";
 import { el, fill } from "./dom.js";
 import { count, exponentOf, fixed, number, plain, power, written } from "./format.js";
+import { labelled } from "./labels.js";
 import { t } from "./words.js";
 
 const BARS = 6;
+const COLUMN = 8; // terms in a column
 
 /** @typedef {{mean: number[], std: number[]}} Normal */
 
@@ -154,7 +156,7 @@ export class Arithmetic {
         this.all = true;
         this.draw();
       } }, el("span", { class: "label" }, t("other-channels", { n: count(ranked.length - bars) })), bar(rest, limit), el("span", { class: "figure" }, number(rest))),
-      ...told.named.map((/** @type {any} */ term) => line(term.label === "bias" ? t("bias") : term.label,
+      ...told.named.map((/** @type {any} */ term) => line(labelled(term.label, told.channels),
         term.part ?? NaN)),
       line(t("total"), told.total ?? NaN, "total"));
   }
@@ -168,20 +170,27 @@ export class Arithmetic {
 
   /** @param {any[]} terms @param {number} more @param {number | null} rest */
   terms(terms, more, rest) {
+    const { told } = this.facts;
     const limit = Math.max(...terms.map((term) => size(term.part ?? NaN)).filter(Number.isFinite), 1e-30);
-    const head = ["term", "from", "value", "weight", "part"].map((k) => el("th",
-      { scope: "col", class: k === "term" || k === "from" ? null : "num" }, t(k)));
     const rows = terms.map((term) => el("tr", {},
-      el("td", {}, written(term.label)), el("td", { class: "soft" }, term.from), el("td", { class: "num" }, number(term.value)),
+      el("td", {}, labelled(term.label, told.channels)), el("td", { class: "soft" }, term.from), el("td", { class: "num" }, number(term.value)),
       el("td", { class: "num" }, term.weight === null ? "" : number(term.weight)),
       el("td", { class: "num" }, number(term.part)), el("td", {}, bar(term.part ?? NaN, limit))));
-    const others = more ? el("tr", {}, el("td", { colspan: 4, class: "soft" }, t("other-terms", { n: count(more) })),
-      el("td", { class: "num" }, rest === null ? "" : number(rest))) : null;
-    const total = el("tr", { class: "total" }, el("td", { colspan: 4 }, t("total")),
-      el("td", { class: "num" }, number(this.facts.told.total)));
-    return el("table", { class: "terms" }, el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...rows, others),
-      el("tfoot", {}, total));
+    if (more) rows.push(el("tr", {}, el("td", { colspan: 4, class: "soft" }, t("other-terms", { n: count(more) })),
+      el("td", { class: "num" }, rest === null ? "" : number(rest))));
+    const half = rows.length > COLUMN ? Math.ceil(rows.length / 2) : rows.length;
+    return el("div", { class: "terms-all" }, table(rows.slice(0, half), half < rows.length ? null : told.total),
+      half < rows.length && table(rows.slice(half), told.total));
   }
+}
+
+/** @param {Node[]} rows of terms @param {number | null} total below them */
+function table(rows, total) {
+  const head = ["term", "from", "value", "weight", "part"].map((k) => el("th",
+    { scope: "col", class: k === "term" || k === "from" ? null : "num" }, t(k)));
+  return el("table", { class: "terms" }, el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...rows),
+    total !== null && el("tfoot", {}, el("tr", { class: "total" }, el("td", { colspan: 4 }, t("total")),
+      el("td", { class: "num" }, number(total)))));
 }
 
 /** @param {number} value */

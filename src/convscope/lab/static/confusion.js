@@ -4,7 +4,7 @@ import { getJson, getPacked } from "./api.js";
 import { el, fill, sized } from "./dom.js";
 import { count, short } from "./format.js";
 import { complain } from "./notices.js";
-import { gauge } from "./source.js";
+import { likeliest } from "./likeliest.js";
 import { thumbnail } from "./thumbnail.js";
 import { t } from "./words.js";
 
@@ -82,9 +82,7 @@ export class Confusion {
     try {
       const answer = await getJson(`runs/${this.run}/predictions/${index}`, "prediction");
       fill(host, el("h3", {}, t("thought", { n: index, true: answer.true })),
-        ...answer.top.map((/** @type {any} */ row) => el("div", { class: "bar" },
-        el("span", { class: "label", title: row.label }, row.label), gauge(row), el("span", { class: "figure" },
-          `${(100 * row.probability).toFixed(1)} %`))));
+        ...likeliest(answer.top));
     } catch (error) {
       complain(error);
     }

@@ -1,10 +1,10 @@
 // @ts-check
 // The family page: every kind of convolution on the same picture, with what it costs, sees and takes.
-import { getJson, getPacked, putOff } from "./api.js";
+import { getJson, getPacked } from "./api.js";
 import { paint, scaleOf } from "./colour.js";
 import { choice, el, fill, sized } from "./dom.js";
 import { count, number, shape, short, significant } from "./format.js";
-import { complain, quiet, state } from "./notices.js";
+import { complain, putOff, quiet, state } from "./notices.js";
 import { Progress } from "./progress.js";
 import { numberOf, remember, shown } from "./state.js";
 import { t } from "./words.js";

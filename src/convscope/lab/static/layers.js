@@ -88,7 +88,7 @@ export class Layers {
       type: "button", "aria-current": String(row.index === this.current), title: name,
       onclick: () => this.chosen(row),
     },
-    el("span", { class: "name" }, el("bdi", {}, el("span", { class: "path" }, name.slice(0, cut)), name.slice(cut))),
+    el("span", { class: "name" }, el("bdi", {}, name.slice(0, cut), el("strong", {}, name.slice(cut)))),
     el("span", { class: "type" }, plain(row.op)),
     el("span", { class: "size" }, shape(row.output_shape.slice(1)) || "1"),
     el("span", { class: "sees" }, sees(row)),

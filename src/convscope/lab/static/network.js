@@ -7,7 +7,7 @@ import { count, number, shape } from "./format.js";
 import { listen } from "./keyboard.js";
 import { Layers } from "./layers.js";
 import { Maps } from "./maps.js";
-import { complain, quiet, speak, state } from "./notices.js";
+import { complain, putOff, quiet, speak, state } from "./notices.js";
 import { looksAt, PictureView, sentence } from "./picture.js";
 import { Source } from "./source.js";
 import { remember, shown } from "./state.js";
@@ -45,6 +45,10 @@ class Network {
     this.picture = "given";
     /** @type {Row | null} */
     this.row = null;
+    /** @type {any} */
+    this.head = null;
+    /** @type {any} */
+    this.told = null;
     /** @type {number[]} */
     this.unit = [];
     this.page = 0;
@@ -58,12 +62,12 @@ class Network {
     }
     const { layers, tools, maps, picture, source, work } = this.places;
     this.layers = new Layers(layers, (row) => this.choose(row));
-    this.view = new PictureView(picture, this.session.can.effective, () => this.explain());
-    this.source = new Source(source, this.session, (id) => this.show(id), (sent) => this.take(sent));
+    this.view = new PictureView(picture, this.session, () => this.explain(), () => this.why());
+    this.source = new Source(source, this.session, (id) => this.show(id), (sent) => this.take(sent),
+      (name) => this.view?.overlay.about(this.session.answers.indexOf(name)));
     this.maps = new Maps(maps, (place) => this.hover(place), (place) => this.pick(place));
     this.sum = new Arithmetic(work, this.session, (channel) => this.explain(channel));
     this.tools = new Tools(tools, this.maps, {
-      changed: () => this.load(),
       turn: (to) => this.turnTo(to),
       numbers: () => this.numbers(),
       can: this.session.can,
@@ -121,6 +125,7 @@ class Network {
       }
       this.row ??= this.first(layer);
       if (this.row) await this.choose(this.row, true);
+      if (this.view?.overlay.mode === "why") await this.why();
     } catch (error) {
       complain(error);
     }
@@ -130,40 +135,45 @@ class Network {
   first(layer) {
     const rows = this.layers?.rows ?? [];
     const named = rows.find((r) => r.module === layer || String(r.index) === layer);
-    return named ?? rows.filter((r) => r.op === "convolution").pop() ?? rows[0] ?? null;
+    return named ?? rows.filter((r) => r.op === "convolution").pop() ?? rows.find((r) => r.output_shape.length > 1) ?? rows[0] ?? null;
   }
 
   /** @param {Row} row @param {boolean} [keep] whether page and unit stay */
   async choose(row, keep = false) {
-    if (!keep) {
-      this.page = 0;
-      this.unit = [];
-    }
-    this.row = row;
     this.layers?.select(row.index);
-    remember({ layer: this.layers?.rows.filter((r) => r.module === row.module).pop() === row && row.module ? row.module : row.index });
-    await this.load();
+    await (keep ? this.load(row, this.page, this.unit) : this.load(row));
   }
 
-  async load() {
-    const { row, maps, tools } = this;
-    if (!row || !maps || !tools) return;
+  /** Shows a page of a layer; what is shown stays if it cannot be. @param {Row | null} row @param {number} [page] @param {number[]} [unit] */
+  async load(row, page = 0, unit = []) {
+    const { maps, tools, layers } = this;
+    if (!row || !maps || !tools || !layers) return;
     state(false);
     try {
-      const path = `pictures/${this.picture}/layers/${row.index}/maps?page=${this.page}&by=${tools.by}`;
+      const path = `pictures/${this.picture}/layers/${row.index}/maps?page=${page}&by=${tools.by}`;
       const { head, values } = await getPacked(path, "maps");
-      this.head = head;
+      Object.assign(this, { row, head, page, unit });
       maps.show(head, values);
       tools.show(head);
-      remember({ page: this.page || null, by: tools.by === "index" ? null : tools.by });
+      const last = layers.rows.filter((r) => r.module === row.module).pop();
+      remember({ layer: row.module && last === row ? row.module : row.index, page: page || null,
+        by: tools.by === "index" ? null : tools.by });
       this.readout(null);
-      const place = this.placeOf(this.unit) ?? this.brightest();
-      if (place) await this.pick(place);
     } catch (error) {
-      maps.choose(null);
-      this.sum?.empty();
-      complain(error);
+      if (!putOff(error) || this.layers?.current === row.index) this.stay();
+      return complain(error);
     }
+    const place = this.placeOf(unit) ?? this.brightest();
+    if (place) await this.pick(place);
+  }
+
+  /** The list and the tools say again what is shown. */
+  stay() {
+    const { row, head, tools, layers } = this;
+    if (!row || !head || !tools) return;
+    layers?.select(row.index);
+    tools.by = head.by;
+    tools.frame();
   }
 
   /** @returns {Place | null} the largest value of the page */
@@ -227,17 +237,43 @@ class Network {
       state(true);
     } catch (error) {
       complain(error);
+      if (!putOff(error) && this.told) this.back();
     }
+  }
+
+  /** To the unit whose numbers are shown. */
+  back() {
+    if (this.told.index !== this.row?.index) return;
+    this.unit = this.told.unit;
+    this.maps?.choose(this.placeOf(this.unit));
+    remember({ unit: this.unit.join(",") });
   }
 
   /** The very pixels of the unit; once the keys rest where they are not asked for. @param {string} path of the unit */
   async pixels(path) {
     clearTimeout(this.resting);
     const { view } = this;
-    const ask = async () => view?.reached(await getPacked(`${path}/reach${view.effective ? "?effective=1" : ""}`, "reach"));
-    if (!view?.box) return;
-    if (view.effective) await ask();
+    const mode = view?.overlay.mode;
+    const ask = async () => view?.reached(await getPacked(`${path}/reach${mode === "effective" ? "?effective=1" : ""}`, "reach"));
+    if (!view?.box || mode === "why") return;
+    if (mode === "effective") await ask();
     else this.resting = setTimeout(() => ask().catch(complain), REST);
+  }
+
+  /** Which pixels bear on the network's answer. */
+  async why() {
+    const { view, picture } = this;
+    if (!view) return;
+    state(false);
+    try {
+      const found = await getPacked(`pictures/${picture}/${view.overlay.path()}`, "why");
+      view.explained(found);
+      this.source?.press(found.head.class);
+      quiet();
+      state(true);
+    } catch (error) {
+      complain(error);
+    }
   }
 
   /** @param {Place | null} place */
@@ -287,9 +323,7 @@ class Network {
 
   /** @param {number} to */
   async turnTo(to) {
-    this.page = to;
-    this.unit = [];
-    await this.load();
+    await this.load(this.row, to);
   }
 
   /** The arithmetic as it is shown, or a word on why there is none. */

@@ -1,8 +1,12 @@
 // @ts-check
 // What went wrong, said above the last good view; and what a screen reader is told.
-import { putOff } from "./api.js";
 import { el, fill } from "./dom.js";
 import { t } from "./words.js";
+
+/** @param {unknown} error whether it only says that a newer question was asked, or that none is wanted */
+export function putOff(error) {
+  return error instanceof DOMException && error.name === "AbortError";
+}
 
 /** @param {unknown} error */
 export function complain(error) {

@@ -1,29 +1,25 @@
 // @ts-check
 // The picture as the network takes it, and on it the receptive field: solid where it lies on the picture, dashed in
 // full.
-import { paint } from "./colour.js";
-import { el, fill, segments, sized } from "./dom.js";
-import { count, significant } from "./format.js";
-import { remember, shown } from "./state.js";
+import { el, fill, sized } from "./dom.js";
+import { count } from "./format.js";
+import { Overlay } from "./overlay.js";
+import { thumbnail } from "./thumbnail.js";
 import { t } from "./words.js";
 
-/** @typedef {[[number, number], [number, number]]} Box rows and columns, both ends included */
+/** @typedef {import("./overlay.js").Box} Box rows and columns, both ends included */
 const MARGIN = 0.09; // of the side, for what lies in padding
-const HOLE = [20, 110, 84, 200]; // RGBA over a pixel that does not count: a hue, since pictures may be grey
 
 export class PictureView {
   /**
-   * @param {HTMLElement} host @param {boolean} can whether there is a network to ask for the effective field
-   * @param {() => void} changed whether it is wanted
+   * @param {HTMLElement} host @param {any} session what there is to ask
+   * @param {() => void} field asks for the unit's pixels anew @param {() => void} why asks what the answer rests on
    */
-  constructor(host, can, changed) {
-    this.changed = changed;
-    this.can = can;
-    this.effective = can && shown().get("field") === "effective";
+  constructor(host, session, field, why) {
     this.canvas = el("canvas", { role: "img" });
     this.says = el("p", { class: "says" });
     this.host = host;
-    /** @type {HTMLCanvasElement | OffscreenCanvas | null} */
+    /** @type {OffscreenCanvas | null} */
     this.image = null;
     this.height = this.width = 1;
     /** @type {Box | null} */
@@ -31,93 +27,53 @@ export class PictureView {
     /** @type {Box | null} */
     this.link = null;
     this.which = el("div", { class: "which" });
-    /** @type {{head: any, values: Float32Array} | null} */
-    this.reach = null;
+    this.overlay = new Overlay(this.which, session, { field, why, draw: () => this.draw() });
     fill(host, this.canvas, this.says, this.which);
     this.frame();
     new ResizeObserver(() => this.draw()).observe(host);
   }
 
   frame() {
-    const value = this.effective ? "effective" : "box";
-    if (this.can) fill(this.which, segments(t("which-field"), [["box", t("field-box")], ["effective", t("field-effective")]], value,
-      (v) => {
-        this.effective = v === "effective";
-        remember({ field: this.effective ? v : null });
-        this.changed();
-      }));
-    this.tell();
-    this.draw();
+    this.overlay.frame();
+    this.renew();
   }
 
-  /** What is shown, in words. */
-  tell() {
-    const { box, reach } = this;
-    const words = [box ? sentence(box, this.height, this.width) : ""];
-    if (reach?.head.holes) words.push(t("holes", { n: count(reach.head.depends_on), h: count(reach.head.holes) }));
-    if (reach?.head.unseen) words.push(t("holes-unseen"));
-    const told = reach?.head.effective;
-    if (told) {
-      const [h, w, share] = [...told.spread, 100 * told.share].map((v) => significant(v, 3));
-      words.push(t("effective-says", { h, w, share, n: count(told.theoretical) }));
-    }
+  /** What is shown, in words and drawn. */
+  renew() {
+    const { box, overlay } = this;
+    const words = overlay.mode === "why" ? overlay.words()
+      : [box ? sentence(box, this.height, this.width) : "", ...overlay.words()];
     this.says.textContent = words.filter(Boolean).join(". ");
-    this.says.title = told ? t("effective-how") : "";
+    this.says.title = overlay.covers() ? overlay.how() : "";
+    this.draw();
   }
 
   /** @param {number[]} shape channels, height, width @param {Float32Array} values in 0..1 @param {string} name */
   show(shape, values, name) {
-    const [channels, height, width] = shape;
-    this.height = height;
-    this.width = width;
+    [, this.height, this.width] = shape;
     this.name = name;
-    const image = new ImageData(width, height);
-    const plane = height * width;
-    for (let i = 0; i < plane; i++) {
-      for (let c = 0; c < 3; c++) image.data[4 * i + c] = 255 * values[(channels < 3 ? 0 : c) * plane + i];
-      image.data[4 * i + 3] = channels % 2 ? 255 : 255 * values[(channels - 1) * plane + i];
-    }
-    const canvas = new OffscreenCanvas(width, height);
-    /** @type {OffscreenCanvasRenderingContext2D} */ (canvas.getContext("2d")).putImageData(image, 0, 0);
-    this.image = canvas;
-    this.draw();
+    this.image = thumbnail(values, shape);
+    this.overlay.why = null;
+    this.renew();
   }
 
   /** @param {Box | null} box */
   field(box) {
     this.box = box;
-    this.reach = null;
-    this.tell();
-    this.draw();
+    this.overlay.reached(null);
+    this.renew();
   }
 
-  /** @param {{head: any, values: Float32Array}} reach the pixels that the unit depends on, and how much each counts */
+  /** @param {import("./api.js").Packed} reach the pixels that the unit depends on, and how much each counts */
   reached(reach) {
-    const { head } = reach;
-    this.reach = head.holes || head.unseen || head.effective ? reach : null;
-    this.tell();
-    this.draw();
+    this.overlay.reached(reach);
+    this.renew();
   }
 
-  /** What lies over the picture: pale holes, or in its place the effective field. @returns {OffscreenCanvas | null} */
-  over() {
-    if (!this.reach) return null;
-    const { height, width } = this;
-    const { head, values } = this.reach;
-    const image = new ImageData(width, height);
-    const plane = height * width;
-    if (head.effective) paint(values.subarray(plane), 0, plane, image.data, { limit: 1, signed: false });
-    else if (this.box) {
-      const seen = clip(this.box, height, width) ?? [[0, -1], [0, -1]];
-      for (let r = seen[0][0]; r <= seen[0][1]; r++) {
-        for (let c = seen[1][0]; c <= seen[1][1]; c++) {
-          if (!values[r * width + c]) image.data.set(HOLE, 4 * (r * width + c));
-        }
-      }
-    }
-    const canvas = new OffscreenCanvas(width, height);
-    /** @type {OffscreenCanvasRenderingContext2D} */ (canvas.getContext("2d")).putImageData(image, 0, 0);
-    return canvas;
+  /** @param {import("./api.js").Packed} why which pixels bear on an answer */
+  explained(why) {
+    this.overlay.explained(why);
+    this.renew();
   }
 
   /** @param {Box | null} box the place that a hovered value looks at */
@@ -138,19 +94,28 @@ export class PictureView {
   draw() {
     if (!this.image || !this.host.clientWidth) return;
     const { side, zoom, x, y, tall } = this.layout();
+    const { overlay } = this;
     const pen = sized(this.canvas, side, tall);
     const style = getComputedStyle(this.host);
+    const over = overlay.canvas(this.height, this.width, this.box && clip(this.box, this.height, this.width));
     pen.imageSmoothingEnabled = zoom < 1;
+    pen.filter = overlay.covers() ? "grayscale(1)" : "none";
     pen.drawImage(this.image, x, y, this.width * zoom, this.height * zoom);
-    const over = this.over();
+    pen.filter = "none";
+    pen.globalAlpha = overlay.covers() ? overlay.mix / 100 : 1;
     if (over) pen.drawImage(over, x, y, this.width * zoom, this.height * zoom);
+    pen.globalAlpha = 1;
     pen.strokeStyle = style.getPropertyValue("--line");
     pen.strokeRect(x - 0.5, y - 0.5, this.width * zoom + 1, this.height * zoom + 1);
     this.canvas.setAttribute("aria-label", `${this.name ?? ""}. ${this.says.textContent ?? ""}`);
-    if (this.box) {
+    const accent = style.getPropertyValue("--accent");
+    if (overlay.mode === "why") {
+      const [x1, y1, x2, y2] = overlay.why?.head.box ?? [];
+      if (x2 !== undefined) outline(pen, [[y1, y2 - 1], [x1, x2 - 1]], { x, y, zoom }, accent, [], 2);
+    } else if (this.box) {
       const clipped = clip(this.box, this.height, this.width);
-      if (clipped) outline(pen, clipped, { x, y, zoom }, style.getPropertyValue("--accent"), [], 2.5);
-      outline(pen, this.box, { x, y, zoom }, style.getPropertyValue("--accent"), [4, 3], 1.25);
+      if (clipped) outline(pen, clipped, { x, y, zoom }, accent, [], 2.5);
+      outline(pen, this.box, { x, y, zoom }, accent, [4, 3], 1.25);
     }
     if (this.link) outline(pen, this.link, { x, y, zoom }, style.getPropertyValue("--ink"), [], 1.5);
   }

@@ -1,6 +1,7 @@
 // @ts-check
 // Work of several turns: how many are done, how long the rest takes, and an end to it on request.
 import { el, fill } from "./dom.js";
+import { left } from "./waiting.js";
 import { t } from "./words.js";
 
 export class Progress {
@@ -28,10 +29,8 @@ export class Progress {
     this.host.hidden = false;
     try {
       for (let done = 0; done < turns; done++) {
-        const left = done ? ((performance.now() - begun) / done) * (turns - done) / 1000 : null;
         bar.value = done;
-        says.textContent = left === null ? t("turns", { n: done, of: turns })
-          : t("turns-left", { n: done, of: turns, s: Math.max(1, Math.round(left)) });
+        says.textContent = left(done, turns, (performance.now() - begun) / 1000);
         await turn();
         if (this.stopped || mine !== this.round) return;
       }

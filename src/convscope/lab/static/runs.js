@@ -73,7 +73,7 @@ class Runs {
       el("ul", { class: "rows", role: "list" }, ...this.runs.map((run) => el("li", {},
       el("button", { type: "button", "aria-current": String(run.id === this.current),
         onclick: () => this.choose(run.id) },
-        el("span", { class: "name" }, el("bdi", {}, run.name)), el("span",
+        el("span", { class: "name" }, el("bdi", {}, el("strong", {}, run.name))), el("span",
           { class: run.finished ? "type" : "type live" }, run.finished ? "" : t("unfinished")),
         el("span", { class: "size" }, `${run.model}, ${run.data}`), el("span", { class: "sees" },
           t("epochs", { n: count(run.done), of: count(run.epochs) }))), this.besideBox(run)))));

@@ -2,6 +2,7 @@
 // Which picture: one by name, one of the reader's own, or a digit drawn by hand; and what the model says of it.
 import { sendPicture } from "./api.js";
 import { el, fill, segments } from "./dom.js";
+import { likeliest } from "./likeliest.js";
 import { complain } from "./notices.js";
 import { t } from "./words.js";
 
@@ -14,12 +15,16 @@ export class Source {
    * @param {any} facts of the session
    * @param {(id: string) => void} named
    * @param {(facts: any) => void} sent
+   * @param {(name: string) => void} why what an answer rests on
    */
-  constructor(host, facts, named, sent) {
+  constructor(host, facts, named, sent, why) {
     this.host = host;
     this.facts = facts;
     this.named = named;
     this.sent = sent;
+    this.why = why;
+    /** @type {import("./likeliest.js").Row[]} */
+    this.rows = [];
     this.way = "name";
     this.id = "given";
     this.area = el("div", { class: "source" });
@@ -120,10 +125,13 @@ export class Source {
     this.name = facts.name;
     if (changed && this.way === "name" && this.facts.can.pictures) this.body();
     this.notes.textContent = this.way === "draw" ? "" : facts.notes.join("; ");
-    fill(this.top, ...facts.top.map((/** @type {any} */ row) => el("div", { class: "bar" },
-      el("span", { class: "label", title: row.label }, row.label),
-      gauge(row),
-      el("span", { class: "figure" }, `${(100 * row.probability).toFixed(1)} %`))));
+    this.rows = facts.top;
+    this.press(null);
+  }
+
+  /** @param {string | null} name the class that the picture shows the pixels of */
+  press(name) {
+    fill(this.top, ...likeliest(this.rows, this.facts.methods?.length ? (row) => this.why(row.label) : null, name));
     this.top.setAttribute("role", "group");
     this.top.setAttribute("aria-label", t("likeliest"));
   }
@@ -162,12 +170,4 @@ function drawing(canvas, changed) {
     changed();
   });
   for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, () => { down = false; });
-}
-
-/** @param {{label: string, probability: number}} row */
-export function gauge(row) {
-  const inner = el("span");
-  inner.style.width = `${100 * row.probability}%`;
-  return el("span", { class: "gauge", role: "meter", "aria-label": row.label, "aria-valuemin": 0, "aria-valuemax": 1,
-    "aria-valuenow": row.probability }, inner);
 }

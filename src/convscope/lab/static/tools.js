@@ -1,21 +1,19 @@
 // @ts-check
 // Above the maps: order, scale, zoom, page, and what can be taken away; the colour bar with its numbers.
-import { paint } from "./colour.js";
-import { choice, el, fill, segments, sized } from "./dom.js";
-import { number } from "./format.js";
+import { choice, el, fill, segments } from "./dom.js";
 import { complain } from "./notices.js";
 import { save, saveJson, savePng } from "./save.js";
+import { ScaleBar } from "./scalebar.js";
 import { remember, shown } from "./state.js";
 import { cells, fileOf, mapsDrawn, MOST_CELLS } from "./vector.js";
 import { t } from "./words.js";
 
 const ORDERS = ["index", "max", "variance"];
-const BAR = [80, 10];
 
 export class Tools {
   /**
    * @param {HTMLElement} host @param {import("./maps.js").Maps} maps
-   * @param {{changed: () => void, turn: (to: number) => void, numbers: () => any, values: () => string, name: () =>
+   * @param {{turn: (to: number) => void, numbers: () => any, values: () => string, name: () =>
    *   string, arithmetic: () => SVGElement | null, page: () => Promise<Blob>, picture: () => HTMLCanvasElement | null,
    *   can: Record<string, boolean>}} calls
    */
@@ -29,9 +27,7 @@ export class Tools {
     maps.zoom = Math.min(16, Math.max(0, Math.round(Number(asked.get("zoom"))) || 0));
     /** @type {any} */
     this.head = null;
-    this.bar = el("canvas", { role: "img" });
-    this.low = el("span", { class: "figure" });
-    this.high = el("span", { class: "figure" });
+    this.bar = new ScaleBar();
     this.pages = el("div", { class: "pager" });
     this.zoomed = el("output", { class: "figure" });
   }
@@ -64,7 +60,7 @@ export class Tools {
         el("button", { type: "button", onclick: () => this.zoom(0) }, t("fit"))),
       this.pages,
       el("span", { class: "push" }),
-      el("div", { class: "scalebar" }, this.low, this.bar, this.high),
+      this.bar.host,
       this.take());
     this.pager();
     this.legend();
@@ -91,20 +87,7 @@ export class Tools {
   }
 
   legend() {
-    const { limit, signed } = this.head;
-    const per = this.maps.perMap;
-    const [width, height] = BAR;
-    const pen = sized(this.bar, width, height);
-    const values = Float32Array.from({ length: width }, (_,
-      i) => (signed ? 2 * (i / (width - 1)) - 1 : i / (width - 1)));
-    const image = new ImageData(width, 1);
-    paint(values, 0, width, image.data, { limit: 1, signed });
-    const strip = new OffscreenCanvas(width, 1);
-    /** @type {OffscreenCanvasRenderingContext2D} */ (strip.getContext("2d")).putImageData(image, 0, 0);
-    pen.drawImage(strip, 0, 0, width, height);
-    this.low.textContent = signed ? (per ? t("minus-largest") : number(-limit)) : "0";
-    this.high.textContent = per ? t("largest") : number(limit);
-    this.bar.setAttribute("aria-label", t("scale-from", { low: this.low.textContent, high: this.high.textContent }));
+    this.bar.show(this.head, this.maps.perMap);
   }
 
   take() {

@@ -66,7 +66,7 @@ export function arithmeticDrawn(facts, channel) {
   const step = columns * (CELL + 1) + 26;
   const top = 64;
   const sums = told.channel_sums.map((/** @type {number | null} */ v, /** @type {number} */ c) => [t("channel", { c }), v]);
-  const lines = told.combine === "sum" ? [...sums, [t("bias"), told.bias ?? 0], [t("total"), told.total]]
+  const lines = told.combine === "sum" ? [...sums, [t("term-bias"), told.bias ?? 0], [t("total"), told.total]]
     : [[t("total"), told.total]];
   const low = top + rows * (LOW + 1) + 26;
   return page(Math.max(360, GAP + parts.length * step), low + 16 * lines.length + GAP,
