@@ -111,6 +111,12 @@ def run(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def lab_of_run(run, lab_of_opened):
+    with lab_of_opened(*open_lab(str(run), "digits:0", port=0)) as served:
+        yield served
+
+
 @pytest.fixture(scope="session")
 def violations():
     """What axe finds on a page, as sentences."""
@@ -141,7 +147,8 @@ def opened(chromium):
 
     @contextmanager
     def opened(lab, path="/", *, width=1440, height=900, **options):
-        context = chromium.new_context(viewport={"width": width, "height": height}, locale="en-GB", **options)
+        options = {"locale": "en-GB", "viewport": {"width": width, "height": height}} | options
+        context = chromium.new_context(**options)
         page, trouble, own = context.new_page(), [], f"http://127.0.0.1:{lab.door.port}/"
         page.on("console", lambda m: trouble.append(f"console: {m.text}"))
         page.on("pageerror", lambda e: trouble.append(f"error: {e}"))

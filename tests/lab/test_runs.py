@@ -19,12 +19,6 @@ def measured(run):
     return evaluate_run(run)
 
 
-@pytest.fixture(scope="module")
-def lab_of_run(run, lab_of_opened):
-    with lab_of_opened(*open_lab(str(run), "digits:0", port=0)) as served:
-        yield served
-
-
 def test_the_matrix_is_the_evaluations_and_its_cells_open(lab_of_run, opened, measured):
     evaluation, images = measured.evaluation, measured.images
     with opened(lab_of_run, "/runs") as page:

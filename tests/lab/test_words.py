@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from convscope import lab as lab_package
+from convscope.explain import METHODS
 from convscope.explain.pictures import ANCHORS, colour_table
+from convscope.family import MEMBERS
 from convscope.lab.guard import PAGES
 from convscope.table import number
 
@@ -60,7 +62,7 @@ def test_a_sequential_scale_is_monotone_and_the_neutral_is_the_page(page):
 
 def words(language):
     text = (STATIC / f"words.{language}.js").read_text()
-    return dict(re.findall(r'"?([\w-]+)"?: "((?:[^"\\]|\\.)*)"', text))
+    return dict(re.findall(r'"?([\w+-]+)"?: "((?:[^"\\]|\\.)*)"', text))
 
 
 def test_both_languages_have_the_same_words_and_blanks():
@@ -77,8 +79,14 @@ def test_every_word_that_is_asked_for_is_there_and_none_is_left_over():
     assert asked <= words("en").keys()
     spoken = set(re.findall(r'"([\w-]+)"', code))  # also those that are put together: by-max, view-slide, set-kernel
     spoken |= {
-        f"{kind}-{name}" for kind in ("by", "view", "set", "field", "col", "found", "mark", "curve") for name in spoken
+        f"{kind}-{name}"
+        for kind in ("by", "view", "set", "field", "col", "found", "mark", "curve", "term")
+        for name in spoken
     }
+    named = [("why", METHODS), ("member", MEMBERS)]  # what the server names
+    spoken |= {f"{kind}-{name.replace(' ', '-')}" for kind, names in named for name in names}
+    assert {f"why-{name}" for name in METHODS} <= words("en").keys()
+    assert {f"member-{name.replace(' ', '-')}" for name in MEMBERS} <= words("en").keys()
     assert words("en").keys() <= spoken
 
 
@@ -110,3 +118,29 @@ def test_the_language_is_the_browsers_and_can_be_changed(lab, opened, page):
     page.settled()
     assert page.inner_text("nav a >> nth=0") == "网络"
     assert page.title() == "网络 · convscope lab"
+
+
+SPOKEN = """() => { const said = [];
+  for (const e of document.body.querySelectorAll('*')) {
+    for (const n of e.childNodes) if (n.nodeType === 3 && n.textContent.trim()) said.push(n.textContent.trim());
+    for (const a of ['aria-label', 'title', 'placeholder']) if (e.getAttribute(a)) said.push(e.getAttribute(a));
+  }
+  return said; }"""
+# names of layers and operators, units, formats, methods and tasks that are called so in Chinese texts too
+KEPT = r"""convscope|lab|LeNet5|English|features|head|runs|digits|digit|small|train|demo|C1|S2|C3|S4|F5|F6|relu\d
+|flatten|output|convolution|relu|max|pool2d|view|addmm|MACs?|KiB|MiB|px|Grad-CAM(?:\+\+)?|SmoothGrad|PNG|SVG|JSON|NPZ|CSV|HTML|NaN|IoU
+|Page|Up|Down|Shift|x|exp|weight|bias|activation|input"""
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("path", ["/?layer=features.C3", "/?layer=features.S2", "/?layer=head.F5&field=why",
+                                  "/?layer=features.relu1&field=effective", "/convolution",
+                                  "/convolution?view=transposed&stride=2", "/convolution?view=matrix", "/family",
+                                  "/family?scale=map", "/runs"])  # fmt: skip
+def test_no_english_is_left_in_the_chinese_page(lab_of_run, opened, path):
+    kept = re.compile(rf"\b(?:{KEPT})\b".replace("\n", ""))
+    with opened(lab_of_run, path, locale="zh-CN") as page:
+        page.wait_for_timeout(300)
+        said = [text for text in page.evaluate(SPOKEN) if not text.startswith(lab_of_run.session.loaded.spec)]
+        assert sum(bool(re.search(r"[\u4e00-\u9fff]", text)) for text in said) > 15
+        assert {text for text in said if re.search(r"[A-Za-z]{2,}", kept.sub("", text))} == set()

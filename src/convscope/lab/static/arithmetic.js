@@ -5,6 +5,7 @@ import { scaleOf, swatch } from "./colour.js";
 import { el, fill } from "./dom.js";
 import { count, exponentOf, fixed, number, plain, power, written } from "./format.js";
 import { labelled } from "./labels.js";
+import { remember, shown as address } from "./state.js";
 import { t } from "./words.js";
 
 const BARS = 6;
@@ -22,7 +23,7 @@ export class Arithmetic {
     this.host = host;
     this.normal = normal;
     this.asked = asked;
-    this.raw = false;
+    this.raw = address().get("pixels") === "raw";
     /** @type {any} */
     this.facts = null;
     this.channel = -1;
@@ -93,6 +94,7 @@ export class Arithmetic {
     const toggle = told.from_input && this.normal.mean && told.combine === "sum" ? el("label", { class: "check" },
       el("input", { type: "checkbox", checked: this.raw, onchange: () => {
         this.raw = !this.raw;
+        remember({ pixels: this.raw ? "raw" : null });
         this.draw();
       } }), t("raw")) : null;
     return el("div", { class: "matrices" }, el("div", { class: "row" }, ...parts), el("p", { class: "soft" },

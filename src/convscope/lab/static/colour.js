@@ -82,8 +82,13 @@ export function swatch(value, scale) {
   const colours = table(scale.signed, dark());
   const at = finite ? 3 * place(/** @type {number} */ (value), scale) : 0;
   const [r, g, b] = finite ? colours.slice(at, at + 3) : NOT_FINITE;
+  return { back: `rgb(${r} ${g} ${b})`, ink: inkOn([r, g, b]) };
+}
+
+/** Black or white, whichever is easier to read. @param {number[]} rgb of the ground */
+export function inkOn([r, g, b]) {
   const light = luminance(r) * 0.2126 + luminance(g) * 0.7152 + luminance(b) * 0.0722;
-  return { back: `rgb(${r} ${g} ${b})`, ink: light > 0.179 ? "#000000" : "#ffffff" };
+  return light > 0.179 ? "#000000" : "#ffffff";
 }
 
 /** @param {number} byte */

@@ -5,6 +5,7 @@ import { el, fill, sized } from "./dom.js";
 import { count, short } from "./format.js";
 import { complain } from "./notices.js";
 import { likeliest } from "./likeliest.js";
+import { remember, shown as address } from "./state.js";
 import { thumbnail } from "./thumbnail.js";
 import { t } from "./words.js";
 
@@ -27,6 +28,8 @@ export class Confusion {
     this.run = run;
     this.result = result;
     this.draw();
+    const [right, said] = (address().get("cell") ?? "").split(",").map(Number);
+    if (result && right < result.classes.length && said < result.classes.length) this.open(right, said);
   }
 
   draw() {
@@ -63,6 +66,7 @@ export class Confusion {
     try {
       const { head, values } = await getPacked(`runs/${this.run}/cells/${right}/${said}`, "cell");
       const names = this.result.classes;
+      remember({ cell: `${right},${said}` });
       const plane = head.shape.reduce((/** @type {number} */ a, /** @type {number} */ b) => a * b, 1);
       const more = el("div", { class: "top5" });
       const pictures = head.index.map((/** @type {number} */ index, /** @type {number} */ i) => el("button", {
@@ -111,7 +115,7 @@ export function matrixTable({ down, across }, counts, open) {
     return el("tr", {}, el("th", { scope: "row", title: down[right] }, down[right]), ...row.map((n, said) => {
       const cell = el("td", { class: said === right ? "right-cell" : null }, n
         ? el("button", { type: "button", "aria-label": t("cell", { n: count(n), true: down[right], said: across[said] }),
-          onclick: () => open(right, said) }, n < 1e5 ? String(n) : short(n)) : null);
+          onclick: () => open(right, said) }, n < 1e4 ? String(n) : short(n)) : null);
       if (n) cell.style.setProperty("--share",
         `${Math.round(100 * (said === right ? 0.12 + 0.5 * (n / whole) : Math.min(1, 0.15 + 3 * (n / whole))))}%`);
       return cell;

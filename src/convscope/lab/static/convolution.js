@@ -15,6 +15,7 @@ const VIEWS = ["slide", "transposed", "matrix"];
 const TICK = 450; // ms a frame
 const START = { size: 5, inputs: 1, outputs: 1, kernel: 3, stride: 1, padding: 1, dilation: 1, groups: 1, outpad: 0 };
 const GAP = 34;
+const [LEAST, MOST] = [9, 52]; // px of a cell
 
 /** @param {HTMLElement} main @returns {Promise<() => void>} */
 export async function begin(main) {
@@ -147,9 +148,9 @@ class Convolution {
   }
 
   /** @param {number} width in cells @param {number} tall in cells @param {number} gaps @param {number} [most] */
-  cell(width, tall, gaps, most = 52) {
+  cell(width, tall, gaps, most = MOST) {
     const room = (this.stage.clientWidth - 40 - gaps * GAP) / width;
-    return Math.max(9, Math.min(most, Math.floor(room), Math.floor((this.stage.clientHeight - 60) / tall)));
+    return Math.max(LEAST, Math.min(most, Math.floor(room), Math.floor((this.stage.clientHeight - 60) / tall)));
   }
 
   /** The width of so many cells, or of the titles above them. @param {number} cells @param {...string} titles */
@@ -172,18 +173,15 @@ class Convolution {
     const [row, column] = [Math.floor(this.step / size), this.step % size];
     const padded = s.size + 2 * s.padding;
     const read = group(s, this.output);
-    const [inputs, kernels] = [tiled(s.inputs), tiled(read.length)];
-    const tall = Math.max(inputs.rows * (padded + 1), size + 1, kernels.rows * (s.kernel + 1));
-    const cell = this.cell(inputs.columns * padded + kernels.columns * s.kernel + size, tall, 3 + inputs.columns + kernels.columns);
-    const line = (/** @type {number} */ n) => n * cell + TITLE + 12;
-    const kernelWide = this.width(s.kernel * cell, ...read.map((channel) => t("kernel-n", { n: channel }))) + GAP / 2;
-    const inputWide = padded * cell + GAP / 2;
-    const kernelX = 4 + inputs.columns * inputWide + GAP / 2;
-    const outX = kernelX + kernels.columns * kernelWide + GAP / 2;
-    const brush = this.brush(style, outX + this.width(size * cell, t("output-n", { n: this.output })) + GAP,
-      Math.max(inputs.rows * line(padded), kernels.rows * line(s.kernel), line(size)) + 6);
+    const { cell, columns: [across, abreast], inputWide, kernelWide, wide, tall } = arranged(
+      { inputs: s.inputs, kernels: read.length, padded, kernel: s.kernel, size },
+      [this.width(0, ...read.map((channel) => t("kernel-n", { n: channel }))), this.width(0, t("output-n", { n: this.output }))],
+      [this.stage.clientWidth - 40, this.stage.clientHeight - 40]);
+    const kernelX = 4 + across * inputWide + GAP / 2;
+    const outX = kernelX + abreast * kernelWide + GAP / 2;
+    const brush = this.brush(style, wide, tall);
     x.forEach((plane, channel) => {
-      const [left, y] = [4 + (channel % inputs.columns) * inputWide, Math.floor(channel / inputs.columns) * line(padded)];
+      const [left, y] = [4 + (channel % across) * inputWide, Math.floor(channel / across) * line(padded, cell)];
       const shownPlane = bordered(plane, s.padding);
       const mine = read.includes(channel);
       const border = (/** @type {number} */ r,
@@ -197,7 +195,7 @@ class Convolution {
     });
     drawSign(brush, "\u00d7", kernelX - GAP / 2, TITLE + (s.kernel * cell) / 2);
     read.forEach((channel, i) => drawPlane(brush, kernelOf(s, weights, channel, this.output),
-      kernelX + (i % kernels.columns) * kernelWide, Math.floor(i / kernels.columns) * line(s.kernel), cell, { title: t("kernel-n", { n: channel }), scale: { limit: 2, signed: true } }));
+      kernelX + (i % abreast) * kernelWide, Math.floor(i / abreast) * line(s.kernel, cell), cell, { title: t("kernel-n", { n: channel }), scale: { limit: 2, signed: true } }));
     drawSign(brush, "=", outX - GAP / 2, TITLE + (s.kernel * cell) / 2);
     drawPlane(brush, convolved(s, x, weights, this.output, this.step), outX, 0, cell,
       { title: t("output-n", { n: this.output }), scale: this.scale(), marked: (r, c) => r === row && c === column });
@@ -313,10 +311,35 @@ class Convolution {
   }
 }
 
-/** @param {number} planes how they stand beside and below each other */
-function tiled(planes) {
-  const columns = planes > 1 ? 2 : 1;
-  return { columns, rows: Math.ceil(planes / columns) };
+/** The height of so many cells with their title. @param {number} cells @param {number} cell */
+function line(cells, cell) {
+  return cells * cell + TITLE + 12;
+}
+
+/**
+ * How many inputs and kernels stand beside each other so that the cells are largest, and what room that takes.
+ * @param {{inputs: number, kernels: number, padded: number, kernel: number, size: number}} planes how many, and their cells
+ * @param {number[]} titles widths of those above a kernel and above the output @param {number[]} room width and height
+ */
+function arranged(planes, [kernelTitle, outTitle], [width, height]) {
+  const tried = (/** @type {number[]} */ columns, /** @type {number} */ cell) => {
+    const inputWide = planes.padded * cell + GAP / 2;
+    const kernelWide = Math.max(planes.kernel * cell, kernelTitle) + GAP / 2;
+    const wide = 4 + columns[0] * inputWide + columns[1] * kernelWide + 2 * GAP + Math.max(planes.size * cell, outTitle);
+    const tall = 6 + Math.max(Math.ceil(planes.inputs / columns[0]) * line(planes.padded, cell),
+      Math.ceil(planes.kernels / columns[1]) * line(planes.kernel, cell), line(planes.size, cell));
+    return { cell, columns, inputWide, kernelWide, wide, tall };
+  };
+  let best = tried([Math.min(2, planes.inputs), 1], LEAST);
+  for (let across = planes.inputs; across > 0; across--) {
+    for (let abreast = planes.kernels; abreast > 0; abreast--) {
+      for (let cell = MOST; cell > best.cell; cell--) {
+        const one = tried([across, abreast], cell);
+        if (one.wide <= width && one.tall <= height) best = one;
+      }
+    }
+  }
+  return best;
 }
 
 /** @param {number[][]} plane @param {number} by */

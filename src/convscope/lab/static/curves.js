@@ -12,6 +12,7 @@ import { t } from "./words.js";
  */
 const [WIDTH, HEIGHT] = [400, 244];
 const NAMED = ["loss", "accuracy", "map", "map50", "miou", "scoring", "placing", "score"]; // quantities that have words
+const ROOM = 0.04; // above and below the lines
 const EDGE = { left: 52, right: 12, top: 30, bottom: 34 };
 
 /** @param {string} kind a quantity of the log, perhaps with its task before it @returns {string} */
@@ -19,6 +20,12 @@ export function titled(kind) {
   const words = kind.split("_");
   const last = words.pop() ?? "";
   return [...words, NAMED.includes(last) ? t(`curve-${last}`) : last].join(" ");
+}
+
+/** A line's name in words: `val_loss`, or with another run's name before it. @param {string} name */
+function said(name) {
+  const [, run, part, kind] = /^(?:(.*) )?(train|val)_(.+)$/.exec(name) ?? [];
+  return part ? `${run ? `${run}, ` : ""}${t(part)}, ${titled(kind)}` : name === "lr" ? t("lr") : name;
 }
 
 /**
@@ -44,7 +51,8 @@ export function ticks(low, high, log) {
     const [from, to] = [Math.floor(Math.log10(low)), Math.ceil(Math.log10(high))];
     const steps = to - from <= 2 ? [1, 2, 5] : [1];
     const all = Array.from({ length: to - from + 1 }, (_, i) => steps.map((s) => s * 10 ** (from + i))).flat();
-    return all.filter((v) => v >= low * 0.999 && v <= high * 1.001);
+    const kept = all.filter((v) => v >= low * 0.999 && v <= high * 1.001);
+    return kept.length > 1 ? kept : ticks(low, high, false); // less than the space between two round powers
   }
   const rough = (high - low || 1) / 5;
   const size = 10 ** Math.floor(Math.log10(rough));
@@ -87,7 +95,8 @@ export function chart(epochs, lines, look) {
 function range(values, log) {
   if (!values.length) return log ? [0.1, 1] : [0, 1];
   const [low, high] = [Math.min(...values), Math.max(...values)];
-  if (low < high) return [low, high];
+  if (low < high && log) return [low / (high / low) ** ROOM, high * (high / low) ** ROOM];
+  if (low < high) return [low - ROOM * (high - low), high + ROOM * (high - low)];
   return log ? [low / 2, high * 2] : [low - (Math.abs(low) || 1) / 2, high + (Math.abs(high) || 1) / 2];
 }
 
@@ -105,11 +114,11 @@ function drawn(epochs, line, { x, y, drawable, look }) {
   const plain = { fill: "none", stroke: line.colour, "stroke-linejoin": "round", "stroke-dasharray": line.dash ?? null };
   return [
     svg("path", { ...plain, d: path(line.values), "stroke-width": 1.6, opacity: look.smooth ? 0.3 : 1,
-      "data-line": line.name }, svg("title", {}, line.name)),
+      "data-line": line.name }, svg("title", {}, said(line.name))),
     look.smooth ? svg("path", { ...plain, d: path(smoothed(line.values, look.smooth)), "stroke-width": 2 }) : null,
     ...gaps.map((epoch) => svg("path", { class: "gap", d: `M${x(epoch) - 3} ${HEIGHT - EDGE.bottom - 7}l6 6m0-6l-6 6`,
       stroke: look.colours.odd, "stroke-width": 1.6 },
-      svg("title", {}, `${line.name}, ${epoch}: NaN`))),
+      svg("title", {}, `${said(line.name)}, ${epoch}: NaN`))),
     ...(epochs.length < 3 ? epochs.map((epoch, i) => (drawable(line.values[i] ?? null) ? svg("circle",
       { cx: x(epoch), cy: y(Number(line.values[i])), r: 3, fill: line.colour }) : null)) : []),
   ].filter((made) => made !== null);

@@ -2,16 +2,18 @@
 // The family page: every kind of convolution on the same picture, with what it costs, sees and takes.
 import { getJson, getPacked } from "./api.js";
 import { paint, scaleOf } from "./colour.js";
-import { choice, el, fill, sized } from "./dom.js";
-import { count, number, shape, short, significant } from "./format.js";
+import { choice, el, fill, segments, sized } from "./dom.js";
+import { count, shape, short, significant } from "./format.js";
 import { complain, putOff, quiet, state } from "./notices.js";
 import { Progress } from "./progress.js";
+import { ScaleBar } from "./scalebar.js";
 import { numberOf, remember, shown } from "./state.js";
 import { t } from "./words.js";
 
 /** @type {[string, number, number, number][]} name, least, most, start */
 const SLIDERS = [["channels", 1, 64, 16], ["kernel", 1, 9, 3], ["groups", 1, 16, 4], ["dilation", 1, 5, 2]];
 const PICTURES = ["given", "flower", "china"];
+const OTHERS = /^(digits:\d+|own-\d+)$/; // pictures of the network page
 const TURNS = 6; // answers that a measurement takes
 const SIDE = 128; // px of a map
 
@@ -29,14 +31,18 @@ class Family {
     this.why = el("p", { class: "why", "aria-live": "polite" });
     this.maps = el("div", { class: "members" });
     this.measure = el("div", { class: "measure" });
-    this.scale = el("p", { class: "one-scale" });
+    this.scale = el("div", { class: "one-scale" });
     this.table = el("div", { class: "costs" });
     this.progress = new Progress();
     fill(main, this.left, el("section", { class: "centre", tabIndex: 0 }, this.maps, this.scale, this.table, this.measure));
     const asked = shown().get("picture") ?? "given";
-    this.picture = PICTURES.includes(asked) ? asked : "given";
+    this.other = OTHERS.test(asked) ? [asked] : [];
+    this.picture = [...PICTURES, ...this.other].includes(asked) ? asked : "given";
+    this.perMap = shown().get("scale") === "map";
     /** @type {Record<string, number>} */
     this.values = Object.fromEntries(SLIDERS.map(([k, low, high, start]) => [k, numberOf(k, start, low, high)]));
+    if (refusal(this.values)) this.values = Object.fromEntries(SLIDERS.map(([k, , , start]) => [k, start]));
+    this.bar = new ScaleBar();
     /** @type {Record<string, number[]>} */
     this.seconds = {};
     this.threads = 0;
@@ -69,7 +75,8 @@ class Family {
       } });
       return el("label", { class: "slider" }, el("span", { class: "label" }, t(`set-${key}`)), slider, told);
     });
-    fill(this.left, choice(t("picture"), PICTURES.map((p) => [p, t(p)]), this.picture, (p) => {
+    fill(this.left, choice(t("picture"), [...PICTURES.map((p) => /** @type {[string, string]} */ ([p, t(p)])),
+      ...this.other.map((p) => /** @type {[string, string]} */ ([p, p]))], this.picture, (p) => {
       this.picture = p;
       this.load();
     }), el("div", { class: "settings" }, ...rows), this.why, el("p", { class: "notes" }, t("family-how")));
@@ -77,13 +84,15 @@ class Family {
   }
 
   async load() {
+    const refused = refusal(this.values);
+    this.why.textContent = refused ? t(...refused) : "";
+    if (refused) return;
     state(false);
     this.progress.cancel();
     try {
       const told = await getJson(this.path(), "family");
       const made = await getPacked(this.path("/maps"), "members");
       [this.told, this.made, this.seconds] = [told, made, {}];
-      this.why.textContent = "";
       quiet();
       remember({ picture: this.picture === "given" ? null : this.picture,
         ...Object.fromEntries(SLIDERS.map(([k, , , start]) => [k, this.values[k] === start ? null : this.values[k]])) });
@@ -91,10 +100,7 @@ class Family {
       state(true);
     } catch (error) {
       if (putOff(error)) return;
-      if (error instanceof Error && error.message.startsWith("family: ")) {
-        this.why.textContent = error.message.slice(8);
-        state(true);
-      } else complain(error);
+      complain(error);
     }
   }
 
@@ -110,23 +116,30 @@ class Family {
   drawMaps() {
     const { head, values } = /** @type {import("./api.js").Packed} */ (this.made);
     const plane = head.maps[0].height * head.maps[0].width;
-    const scale = scaleOf(values.subarray(plane));
+    const whole = scaleOf(values.subarray(plane));
     let from = 0;
     fill(this.maps, ...head.maps.map((/** @type {any} */ m) => {
-      const canvas = el("canvas", { role: "img", "aria-label": `${m.name || t("picture")} ${m.height}\u00d7${m.width}` });
+      const canvas = el("canvas", { role: "img", "aria-label": `${called(m.name)} ${m.height}\u00d7${m.width}` });
       const part = values.subarray(from, from + m.height * m.width);
       from += m.height * m.width;
       const image = new ImageData(m.width, m.height);
-      paint(part, 0, part.length, image.data, m.name ? scale : scaleOf(part));
+      paint(part, 0, part.length, image.data, m.name && !this.perMap ? whole : scaleOf(part));
       const sheet = new OffscreenCanvas(m.width, m.height);
       /** @type {OffscreenCanvasRenderingContext2D} */ (sheet.getContext("2d")).putImageData(image, 0, 0);
       const share = SIDE / Math.max(m.height, m.width);
       const pen = sized(canvas, m.width * share, m.height * share);
       pen.drawImage(sheet, 0, 0, m.width * share, m.height * share);
       return el("figure", { class: "member", "data-member": m.name }, canvas, el("figcaption", {},
-        el("strong", {}, m.name || t("picture")), el("span", { class: "soft" }, `${m.height}\u00d7${m.width}`)));
+        el("strong", {}, called(m.name)), el("span", { class: "soft" }, `${m.height}\u00d7${m.width}`)));
     }));
-    this.scale.textContent = t("scale-from", { low: scale.signed ? number(-scale.limit) : "0", high: number(scale.limit) });
+    this.bar.show(whole, this.perMap);
+    fill(this.scale, segments(t("scale"), [["family", t("whole-family")], ["map", t("each-map")]], this.perMap ? "map" : "family",
+      (v) => {
+      this.perMap = v === "map";
+      remember({ scale: this.perMap ? "map" : null });
+      this.drawMaps();
+      /** @type {HTMLElement | null} */ (this.scale.querySelector("[aria-pressed=true]"))?.focus();
+    }), this.bar.host);
   }
 
   drawTable() {
@@ -143,7 +156,7 @@ class Family {
         const gauge = el("span", {});
         gauge.style.width = `${100 * m.macs / most}%`;
         const times = this.seconds[m.name];
-        return el("tr", { "data-row": m.name }, el("th", { scope: "row" }, m.name), cell(shape(m.output_shape.slice(1))),
+        return el("tr", { "data-row": m.name }, el("th", { scope: "row" }, called(m.name)), cell(shape(m.output_shape.slice(1))),
           cell(count(m.params)), cell(short(m.macs)), el("td", {}, el("span", { class: "gauge" }, gauge)),
           cell(`${shape(m.field)} px`), cell(`${significant(m.bytes / 1024, 3)} KiB`),
           cell(m.promised ? `${significant(m.promised, 3)}\u00d7` : "\u2013"),
@@ -169,6 +182,19 @@ class Family {
     this.seconds = seconds;
     this.draw();
   }
+}
+
+/** Why there are no such members, as a key of the words and its numbers. @param {Record<string, number>} values
+ * @returns {[string, Record<string, string | number>] | null} */
+function refusal({ channels, groups }) {
+  if (channels % groups === 0) return null;
+  const fit = Array.from({ length: channels }, (_, i) => i + 1).filter((n) => channels % n === 0);
+  return ["no-division", { g: groups, c: channels, fit: fit.join(", ") }];
+}
+
+/** @param {string} name of a member; the picture has none */
+function called(name) {
+  return name ? t(`member-${name.replaceAll(" ", "-")}`) : t("picture");
 }
 
 /** @param {number[]} values */

@@ -1,11 +1,13 @@
 // @ts-check
 // What a detector or a segmenter found in its test pictures: boxes or masks, a threshold, what is right and what not.
 import { getJson, getPacked } from "./api.js";
+import { inkOn } from "./colour.js";
 import { matrixTable } from "./confusion.js";
 import { el, fill, segments, sized } from "./dom.js";
 import { count, number } from "./format.js";
 import { judged } from "./matching.js";
 import { complain } from "./notices.js";
+import { numberOf, remember, shown } from "./state.js";
 import { thumbnail } from "./thumbnail.js";
 import { t } from "./words.js";
 
@@ -23,11 +25,15 @@ export class Found {
     this.run = run;
     this.result = result;
     this.boxes = result.task === "detect";
-    this.threshold = this.boxes ? SHOWN_SCORE : 0;
-    this.show = this.boxes ? "all" : "said";
-    this.page = 0;
+    this.views = this.boxes ? ["all", ...KINDS] : ["said", "true", "differs"];
+    this.usual = { least: this.boxes ? SHOWN_SCORE : 0, show: this.views[0] };
+    const asked = shown();
+    this.threshold = numberOf(this.key("least"), Math.round(100 * this.usual.least), 0, 100) / 100;
+    this.show = this.views.includes(asked.get(this.key("show")) ?? "") ? asked.get(this.key("show")) ?? "" : this.usual.show;
+    this.page = numberOf(this.key("page"), 0, 0, 1e6);
+    const cell = /^(\d+),(\d+)$/.exec(asked.get(this.key("cell")) ?? "");
     /** @type {number[] | null} true and said class of the cell that was opened */
-    this.cell = null;
+    this.cell = cell && cell.slice(1).map(Number);
     /** @type {any[]} */
     this.pictures = [];
     this.sheet = el("div", { class: "found" });
@@ -36,6 +42,17 @@ export class Found {
     this.limit = el("output", { class: "figure" });
     /** @type {Map<number, import("./api.js").Packed>} */
     this.known = new Map();
+  }
+
+  /** @param {string} what of this task, in the address */
+  key(what) {
+    return `${this.result.task}-${what}`;
+  }
+
+  remember() {
+    remember({ [this.key("least")]: this.threshold === this.usual.least ? null : Math.round(100 * this.threshold),
+      [this.key("show")]: this.show === this.usual.show ? null : this.show, [this.key("page")]: this.page || null,
+      [this.key("cell")]: this.cell && this.cell.join(",") });
   }
 
   async start() {
@@ -52,8 +69,7 @@ export class Found {
     const { result, boxes } = this;
     const [low, high] = result.interval;
     const percent = (/** @type {number} */ v) => (100 * v).toFixed(2);
-    const views = /** @type {[string, string][]} */ ((boxes ? ["all", ...KINDS] : ["said", "true", "differs"]).map((v) => [v,
-      t(`found-${v}`)]));
+    const views = /** @type {[string, string][]} */ (this.views.map((v) => [v, t(`found-${v}`)]));
     const slider = el("input", { type: "range", min: 0, max: 100, value: String(Math.round(100 * this.threshold)),
       "data-set": "threshold", oninput: () => {
       this.threshold = Number(slider.value) / 100;
@@ -125,12 +141,13 @@ export class Found {
     const pages = Math.max(1, Math.ceil(list.length / PAGE));
     this.page = Math.min(this.page, pages - 1);
     this.limit.textContent = `${Math.round(100 * this.threshold)} %`;
+    this.remember();
     this.drawMatrix();
     this.drawPager(pages, list.length);
-    const shown = list.slice(this.page * PAGE, (this.page + 1) * PAGE);
+    const here = list.slice(this.page * PAGE, (this.page + 1) * PAGE);
     const asked = this.asked = {};
     try {
-      for (const p of shown) {
+      for (const p of here) {
         if (!this.known.has(p.index)) this.known.set(p.index,
           await getPacked(`runs/${this.run}/${this.result.task}/pictures/${p.index}`));
         if (asked !== this.asked) return;
@@ -138,8 +155,8 @@ export class Found {
     } catch (error) {
       return complain(error);
     }
-    if (!shown.length) return fill(this.sheet, el("p", { class: "hint" }, t("found-none")));
-    fill(this.sheet, ...shown.map((p) => this.figure(p)));
+    if (!here.length) return fill(this.sheet, el("p", { class: "hint" }, t("found-none")));
+    fill(this.sheet, ...here.map((p) => this.figure(p)));
   }
 
   drawMatrix() {
@@ -205,21 +222,21 @@ export class Found {
         pen.strokeRect(x1, y1, x2 - x1, y2 - y1);
       }
       pen.setLineDash([]);
-      this.label(pen, v, [x1, y1, y2], [colour, style.getPropertyValue("--page")]);
+      this.label(pen, v, [x1, y1, y2], colour);
     }
     const n = (/** @type {string} */ kind) => all.filter((v) => v.kind === kind).length;
     return t("found-says", { right: n("right"), wrong: n("wrong"), missed: n("missed") });
   }
 
-  /** @param {CanvasRenderingContext2D} pen @param {Verdict} v @param {number[]} at @param {string[]} colours */
-  label(pen, v, [x, top, bottom], [back, ink]) {
+  /** @param {CanvasRenderingContext2D} pen @param {Verdict} v @param {number[]} at @param {string} back `rgb(r, g, b)` */
+  label(pen, v, [x, top, bottom], back) {
     const name = this.result.classes[v.kind === "missed" ? v.meant : v.said];
     const text = v.kind === "missed" ? name : `${name} ${number(Number(v.box[5].toFixed(2)))}`;
     pen.font = `11px ${getComputedStyle(this.host).fontFamily}`;
     const y = top > 16 ? top - 16 : bottom;
     pen.fillStyle = back;
     pen.fillRect(x - 1, y, pen.measureText(text).width + 8, 16);
-    pen.fillStyle = ink;
+    pen.fillStyle = inkOn((back.match(/\d+/g) ?? []).map(Number));
     pen.fillText(text, x + 3, y + 12);
   }
 

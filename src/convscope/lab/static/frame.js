@@ -1,7 +1,7 @@
 // @ts-check
 // The frame of every page: name, pages, language, colours. The page itself is a module of its own.
 import { el, fill } from "./dom.js";
-import { remember, set, setting } from "./state.js";
+import { lastOf, remember, set, setting } from "./state.js";
 import { LANGUAGES, language, setLanguage, t } from "./words.js";
 
 const THEMES = ["auto", "light", "dark"];
@@ -31,7 +31,10 @@ export async function start(pages, path, load) {
     document.documentElement.lang = language();
     document.title = `${t(name)} \u00b7 convscope lab`;
     const links = Object.entries(pages).map(([to, other]) =>
-      el("a", { href: to, "aria-current": to === path ? "page" : null }, t(other)));
+      el("a", { href: to, "aria-current": to === path ? "page" : null,
+        onclick: (/** @type {MouseEvent} */ e) => {
+          if (to !== path) /** @type {HTMLAnchorElement} */ (e.currentTarget).search = lastOf(to);
+        } }, t(other)));
     fill(header,
       el("a", { class: "skip", href: "#main" }, t("skip")),
       el("h1", { class: "unseen" }, t(name)),

@@ -10,7 +10,7 @@ import { Maps } from "./maps.js";
 import { complain, putOff, quiet, speak, state } from "./notices.js";
 import { looksAt, PictureView, sentence } from "./picture.js";
 import { Source } from "./source.js";
-import { remember, shown } from "./state.js";
+import { numberOf, remember, shown, whenBack } from "./state.js";
 import { Tools } from "./tools.js";
 import { arithmeticDrawn } from "./vector.js";
 import { t } from "./words.js";
@@ -61,7 +61,7 @@ class Network {
       return complain(error);
     }
     const { layers, tools, maps, picture, source, work } = this.places;
-    this.layers = new Layers(layers, (row) => this.choose(row));
+    this.layers = new Layers(layers, (row) => this.load(row, { step: row !== this.row }));
     this.view = new PictureView(picture, this.session, () => this.explain(), () => this.why());
     this.source = new Source(source, this.session, (id) => this.show(id), (sent) => this.take(sent),
       (name) => this.view?.overlay.about(this.session.answers.indexOf(name)));
@@ -78,11 +78,20 @@ class Network {
       name: () => `${this.row?.module || this.row?.op}`,
     });
     listen(this.maps.sheet, (rows, columns) => this.move(rows, columns), (by) => this.turn(by));
-    const asked = shown();
-    this.page = Number(asked.get("page") ?? 0) || 0;
-    this.unit = (asked.get("unit") ?? "").split(",").filter(Boolean).map(Number);
     this.frame();
-    await this.show(asked.get("picture") ?? "given", asked.get("layer"));
+    whenBack(() => this.again());
+    await this.again();
+  }
+
+  /** Shows what the address says. */
+  async again() {
+    const asked = shown();
+    const picture = asked.get("picture") ?? "given";
+    if (this.tools) this.tools.by = this.tools.asked();
+    this.page = numberOf("page", 0, 0, 1e6);
+    this.unit = (asked.get("unit") ?? "").split(",").filter(Boolean).map(Number);
+    if (!this.head || picture !== this.picture) return this.show(picture, asked.get("layer"));
+    await this.load(this.first(asked.get("layer")), { page: this.page, unit: this.unit, channel: numberOf("channel", -1, 0, 1e6) });
   }
 
   frame() {
@@ -112,7 +121,7 @@ class Network {
       quiet();
       this.picture = sent.id;
       this.source?.show(sent);
-      remember({ picture: sent.id === "given" || sent.id.startsWith("own-") ? null : sent.id });
+      remember({ picture: sent.id === "given" ? null : sent.id });
       const pixels = await getPacked(`pictures/${sent.id}/pixels`, "pixels");
       this.size = pixels.head.shape.slice(1);
       this.view?.show(pixels.head.shape, pixels.values, sent.name);
@@ -123,8 +132,8 @@ class Network {
         this.layers?.show(answer);
         this.row = null;
       }
-      this.row ??= this.first(layer);
-      if (this.row) await this.choose(this.row, true);
+      if (layer !== null || !this.row) this.row = this.first(layer);
+      await this.load(this.row, { page: this.page, unit: this.unit, channel: this.told ? -1 : numberOf("channel", -1, 0, 1e6) });
       if (this.view?.overlay.mode === "why") await this.why();
     } catch (error) {
       complain(error);
@@ -138,16 +147,15 @@ class Network {
     return named ?? rows.filter((r) => r.op === "convolution").pop() ?? rows.find((r) => r.output_shape.length > 1) ?? rows[0] ?? null;
   }
 
-  /** @param {Row} row @param {boolean} [keep] whether page and unit stay */
-  async choose(row, keep = false) {
-    this.layers?.select(row.index);
-    await (keep ? this.load(row, this.page, this.unit) : this.load(row));
-  }
-
-  /** Shows a page of a layer; what is shown stays if it cannot be. @param {Row | null} row @param {number} [page] @param {number[]} [unit] */
-  async load(row, page = 0, unit = []) {
+  /**
+   * Shows a page of a layer; what is shown stays if it cannot be.
+   * @param {Row | null} row @param {{page?: number, unit?: number[], channel?: number, step?: boolean}} [at] `channel`
+   *   whose matrices are wanted first, `step` whether the browser's way back leads to what was shown before
+   */
+  async load(row, { page = 0, unit = [], channel = -1, step = false } = {}) {
     const { maps, tools, layers } = this;
     if (!row || !maps || !tools || !layers) return;
+    layers.select(row.index);
     state(false);
     try {
       const path = `pictures/${this.picture}/layers/${row.index}/maps?page=${page}&by=${tools.by}`;
@@ -157,14 +165,14 @@ class Network {
       tools.show(head);
       const last = layers.rows.filter((r) => r.module === row.module).pop();
       remember({ layer: row.module && last === row ? row.module : row.index, page: page || null,
-        by: tools.by === "index" ? null : tools.by });
+        by: tools.by === "index" ? null : tools.by, unit: null, channel: null }, step);
       this.readout(null);
     } catch (error) {
       if (!putOff(error) || this.layers?.current === row.index) this.stay();
       return complain(error);
     }
     const place = this.placeOf(unit) ?? this.brightest();
-    if (place) await this.pick(place);
+    if (place) await this.pick(place, channel);
   }
 
   /** The list and the tools say again what is shown. */
@@ -211,12 +219,11 @@ class Network {
     return this.maps?.place(slot, row / step, column / step) ?? null;
   }
 
-  /** @param {Place} place */
-  async pick(place) {
+  /** @param {Place} place @param {number} [channel] whose matrices are wanted first */
+  async pick(place, channel = -1) {
     this.unit = this.unitOf(place);
     this.maps?.choose(place);
-    remember({ unit: this.unit.join(",") });
-    await this.explain();
+    await this.explain(channel);
   }
 
   /** @param {number} [channel] */
@@ -227,6 +234,7 @@ class Network {
       const path = `pictures/${this.picture}/layers/${this.row?.index}/units/${this.unit.join(",")}`;
       const facts = await getJson(`${path}${more}`, "unit");
       this.told = facts;
+      remember({ unit: this.unit.join(","), channel: channel < 0 ? null : channel });
       const box = facts.box ? facts.box.slice(-2) : null;
       this.view?.field(box);
       this.sum?.show(facts, channel);
@@ -246,7 +254,6 @@ class Network {
     if (this.told.index !== this.row?.index) return;
     this.unit = this.told.unit;
     this.maps?.choose(this.placeOf(this.unit));
-    remember({ unit: this.unit.join(",") });
   }
 
   /** The very pixels of the unit; once the keys rest where they are not asked for. @param {string} path of the unit */
@@ -323,7 +330,7 @@ class Network {
 
   /** @param {number} to */
   async turnTo(to) {
-    await this.load(this.row, to);
+    await this.load(this.row, { page: to });
   }
 
   /** The arithmetic as it is shown, or a word on why there is none. */

@@ -2,7 +2,7 @@
 // The runs page: curves that grow while a run trains, and what the trained network confuses.
 import { getJson } from "./api.js";
 import { Confusion } from "./confusion.js";
-import { compared } from "./compare.js";
+import { compared, DASHES } from "./compare.js";
 import { chart, titled } from "./curves.js";
 import { el, fill } from "./dom.js";
 import { count } from "./format.js";
@@ -13,7 +13,6 @@ import { numberOf, remember, shown } from "./state.js";
 import { t } from "./words.js";
 
 const POLL = 1500; // ms between looks at a run that trains
-const DASHES = ["5 3", "2 3", "9 3 2 3"];
 
 /** @param {HTMLElement} main @returns {Promise<() => void>} */
 export async function begin(main) {
@@ -125,6 +124,10 @@ class Runs {
     this.result = null;
     this.confusion.show(id, null);
     fill(this.found);
+    if (id !== numberOf("run", 0, 0, 9999)) {
+      const now = Object.keys(Object.fromEntries(shown())).filter((key) => key === "cell" || /^(detect|segment)-/.test(key));
+      remember(Object.fromEntries(now.map((key) => [key, null])));
+    }
     remember({ run: id || null });
     await this.fetchOthers().catch(complain);
     await this.look();

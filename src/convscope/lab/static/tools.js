@@ -22,7 +22,7 @@ export class Tools {
     this.maps = maps;
     this.calls = calls;
     const asked = shown();
-    this.by = ORDERS.includes(asked.get("by") ?? "") ? asked.get("by") ?? "index" : "index";
+    this.by = this.asked();
     maps.perMap = asked.get("scale") === "map";
     maps.zoom = Math.min(16, Math.max(0, Math.round(Number(asked.get("zoom"))) || 0));
     /** @type {any} */
@@ -30,6 +30,12 @@ export class Tools {
     this.bar = new ScaleBar();
     this.pages = el("div", { class: "pager" });
     this.zoomed = el("output", { class: "figure" });
+  }
+
+  /** The order that the address asks for. */
+  asked() {
+    const by = shown().get("by") ?? "";
+    return ORDERS.includes(by) ? by : "index";
   }
 
   /** @param {any} head of the maps that are shown */
