@@ -369,3 +369,31 @@ def test_the_arithmetic_stays_on_the_screen(lab_of_model, opened, width, height)
         assert box["x"] + box["width"] <= width
         total = page.locator(".sum.total").bounding_box()
         assert total["x"] + total["width"] <= width
+
+
+class Volume(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.cube, self.line = nn.Conv3d(1, 4, 3, padding=1), nn.Conv1d(4, 4, 3)
+
+    def forward(self, x):
+        return {"line": self.line(self.cube(x[:, None]).mean((3, 4))), "sum": x.sum()}
+
+
+def test_a_network_without_an_operator_says_so(lab_of_model, opened):
+    with lab_of_model(nn.Identity(), (3, 8, 8)) as served, opened(served) as page:
+        assert "no operator" in page.inner_text(".readout")
+        page.select_option(".top select >> nth=0", "zh")
+        assert "没有可查看的算子" in page.inner_text(".readout")
+
+
+def test_other_axes_than_rows_and_columns_and_outputs_by_name(lab_of_model, opened):
+    with lab_of_model(Volume(), (3, 12, 12)) as served, opened(served) as page:
+        assert served.json("/api/session")["methods"] == []
+        for name in ("cube", "line"):
+            page.click(f'.rows button[title="{name}"]')
+            page.settled()
+            page.wait_for_timeout(300)  # the pixels of the unit are asked for once the keys rest
+            assert page.is_hidden("#problem")
+            assert page.locator(".equals .model").count() == 1
+        page.trouble.clear()  # the browser says that the pixels of a line are refused

@@ -9,7 +9,7 @@ import { t } from "./words.js";
 const GAP = 10;
 const LABEL = 16;
 const NARROWEST = 36;
-const MOST_ZOOM = 16;
+export const MOST_ZOOM = 32;
 
 export class Maps {
   /** @param {HTMLElement} host @param {(place: Place | null) => void} hovered @param {(place: Place) => void} picked */

@@ -154,7 +154,7 @@ class Network {
    */
   async load(row, { page = 0, unit = [], channel = -1, step = false } = {}) {
     const { maps, tools, layers } = this;
-    if (!row || !maps || !tools || !layers) return;
+    if (!row || !maps || !tools || !layers) return this.nothing();
     layers.select(row.index);
     state(false);
     try {
@@ -173,6 +173,12 @@ class Network {
     }
     const place = this.placeOf(unit) ?? this.brightest();
     if (place) await this.pick(place, channel);
+  }
+
+  /** A network without an operator that is shown. */
+  nothing() {
+    fill(this.places.readout, el("span", { class: "soft" }, t("no-layers")));
+    state(true);
   }
 
   /** The list and the tools say again what is shown. */
@@ -228,6 +234,7 @@ class Network {
 
   /** @param {number} [channel] */
   async explain(channel = -1) {
+    if (!this.head) return;
     state(false);
     try {
       const more = channel < 0 ? "" : `?channel=${channel}`;
@@ -264,7 +271,7 @@ class Network {
     const ask = async () => view?.reached(await getPacked(`${path}/reach${mode === "effective" ? "?effective=1" : ""}`, "reach"));
     if (!view?.box || mode === "why") return;
     if (mode === "effective") await ask();
-    else this.resting = setTimeout(() => ask().catch(complain), REST);
+    else this.resting = setTimeout(() => ask().catch(() => {}), REST); // where there are none, the box says enough
   }
 
   /** Which pixels bear on the network's answer. */
@@ -354,5 +361,6 @@ class Network {
     this.view?.draw();
     this.sum?.draw();
     if (this.head) this.readout(null);
+    else this.nothing();
   }
 }

@@ -1,6 +1,7 @@
 // @ts-check
 // Above the maps: order, scale, zoom, page, and what can be taken away; the colour bar with its numbers.
 import { choice, el, fill, segments } from "./dom.js";
+import { MOST_ZOOM } from "./maps.js";
 import { complain } from "./notices.js";
 import { save, saveJson, savePng } from "./save.js";
 import { ScaleBar } from "./scalebar.js";
@@ -24,7 +25,7 @@ export class Tools {
     const asked = shown();
     this.by = this.asked();
     maps.perMap = asked.get("scale") === "map";
-    maps.zoom = Math.min(16, Math.max(0, Math.round(Number(asked.get("zoom"))) || 0));
+    maps.zoom = Math.min(MOST_ZOOM, Math.max(0, Math.round(Number(asked.get("zoom"))) || 0));
     /** @type {any} */
     this.head = null;
     this.bar = new ScaleBar();
@@ -75,7 +76,7 @@ export class Tools {
 
   /** @param {number} to 0: what fits */
   zoom(to) {
-    this.maps.zoom = Math.min(16, Math.max(0, to));
+    this.maps.zoom = Math.min(MOST_ZOOM, Math.max(0, to));
     remember({ zoom: this.maps.zoom || null });
     this.maps.draw();
     this.zoomed.textContent = `${this.maps.used}\u00d7`;

@@ -4,7 +4,7 @@ export const en = {
   language: "Language", theme: "Colours", auto: "Auto", light: "Light", dark: "Dark", close: "Close",
   unreachable: "The lab does not answer. Is it still running? Start it again, and open the address that it prints.",
   layers: "Layers", search: "Name, type or shape", totals: "{params} params \u00b7 {macs} MACs",
-  uncounted: "No rule for {names}: their MACs are not counted.", "no-layer": "No such layer. Try a shorter word.",
+  uncounted: "No rule for {names}: their MACs are not counted.", "no-layers": "This network gives its picture back: there is no operator to look into.", "no-layer": "No such layer. Try a shorter word.",
   more: "{n} more", "n-params": "{n} params", whole: "whole input",
   untrained: "random weights", "untrained-long": "These weights are fresh and random. convscope demo trains LeNet5; then open its run: convscope lab runs/demo",
   maps: "Feature maps", "maps-how": "Feature maps. Arrows move the unit, with Shift by 8; Page Up and Page Down change the map.",
