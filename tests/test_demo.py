@@ -11,6 +11,7 @@ def test_the_demo_makes_a_run_a_report_and_says_what_to_do_next(tmp_path):
     assert "61,706  416,520" in said
     assert "the model says" in said
     assert f"convscope predict {tmp_path / 'demo'} digits:0" in said
+    assert said.endswith(f"convscope lab {tmp_path / 'demo'} digits:0")
 
 
 def test_a_second_demo_keeps_the_first(tmp_path):

@@ -13,6 +13,8 @@ VIEWS = (
     "/family",
     "/runs",
     "/?field=effective",
+    "/?field=why&method=integrated-gradients",
+    "/?layer=head.F5",
 )
 
 

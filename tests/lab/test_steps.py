@@ -134,7 +134,7 @@ def test_what_cannot_be_attributed_is_refused(lab, asked, said):
 
 def test_a_network_that_answers_nothing_known_offers_no_attribution(lab_of_model):
     with lab_of_model(nn.Conv2d(1, 2, 3), (1, 8, 8)) as lab:
-        assert lab.json("/api/session")["methods"] == []
+        assert not lab.json("/api/session")["can"]["why"]
         status, _, body = lab.ask("/api/pictures/given/attributions/saliency")
         assert status == 400
         assert b"open a classifier" in body

@@ -78,8 +78,8 @@ class Session:
             "model": loaded.spec, "trained": loaded.trained, "shape": loaded.shape,
             "mean": loaded.normalisation.mean, "std": loaded.normalisation.std, "classes": self.classes,
             "given": self.given.name, "digits": self.num_digits, "answers": self._answers(),
-            "methods": list(METHODS) if self._answers() else [],
-            "can": {"pictures": True, "effective": True, "values": True, "page": True},
+            "methods": list(METHODS),
+            "can": {"pictures": True, "effective": True, "values": True, "page": True, "why": bool(self._answers())},
         }  # fmt: skip
 
     @cached_property

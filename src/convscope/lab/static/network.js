@@ -283,6 +283,7 @@ class Network {
       const found = await getPacked(`pictures/${picture}/${view.overlay.path()}`, "why");
       view.explained(found);
       this.source?.press(found.head.class);
+      speak(view.says.textContent ?? "");
       quiet();
       state(true);
     } catch (error) {
@@ -348,7 +349,8 @@ class Network {
   }
 
   numbers() {
-    return { model: this.session.model, picture: this.picture, maps: this.head, unit: this.told };
+    return { model: this.session.model, picture: this.picture, maps: this.head, unit: this.told,
+      attribution: this.view?.overlay.why?.head ?? null };
   }
 
   redraw() {

@@ -25,10 +25,10 @@ export class Overlay {
     this.session = session;
     this.calls = calls;
     const asked = shown();
-    const modes = ["box", session.can.effective && "effective", session.methods?.length && "why"];
+    const modes = ["box", session.can.effective && "effective", session.can.why && "why"];
     this.modes = modes.filter((mode) => typeof mode === "string");
     this.mode = this.modes.includes(asked.get("field") ?? "") ? asked.get("field") ?? "box" : "box";
-    this.method = session.methods?.includes(asked.get("method")) ? asked.get("method") ?? "" : "grad-cam";
+    this.method = session.can.why && session.methods.includes(asked.get("method")) ? asked.get("method") ?? "" : "grad-cam";
     this.label = numberOf("class", -1, 0, (session.answers?.length ?? 0) - 1);
     this.mix = numberOf("mix", MIX, 0, 100);
     this.bar = new ScaleBar();

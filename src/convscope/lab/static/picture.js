@@ -9,6 +9,7 @@ import { t } from "./words.js";
 
 /** @typedef {import("./overlay.js").Box} Box rows and columns, both ends included */
 const MARGIN = 0.09; // of the side, for what lies in padding
+const WHOLE = 3; // from so many screen pixels a pixel on, all have the same number
 
 export class PictureView {
   /**
@@ -86,7 +87,7 @@ export class PictureView {
     const side = Math.max(80, this.host.clientWidth);
     const room = side * (1 - 2 * MARGIN);
     const fit = room / Math.max(this.width, this.height);
-    const zoom = fit >= 1 ? Math.floor(fit) : fit;
+    const zoom = fit >= WHOLE ? Math.floor(fit) : fit;
     return { side, zoom, x: (side - this.width * zoom) / 2, y: side * MARGIN,
       tall: this.height * zoom + 2 * side * MARGIN };
   }
@@ -98,11 +99,12 @@ export class PictureView {
     const pen = sized(this.canvas, side, tall);
     const style = getComputedStyle(this.host);
     const over = overlay.canvas(this.height, this.width, this.box && clip(this.box, this.height, this.width));
-    pen.imageSmoothingEnabled = zoom < 1;
+    pen.imageSmoothingEnabled = zoom < WHOLE;
     pen.filter = overlay.covers() ? "grayscale(1)" : "none";
     pen.drawImage(this.image, x, y, this.width * zoom, this.height * zoom);
     pen.filter = "none";
     pen.globalAlpha = overlay.covers() ? overlay.mix / 100 : 1;
+    pen.imageSmoothingEnabled = zoom < 1;
     if (over) pen.drawImage(over, x, y, this.width * zoom, this.height * zoom);
     pen.globalAlpha = 1;
     pen.strokeStyle = style.getPropertyValue("--line");

@@ -30,7 +30,7 @@ export class Source {
     this.area = el("div", { class: "source" });
     this.top = el("div", { class: "top5" });
     this.notes = el("p", { class: "notes" });
-    this.pad = el("canvas", { class: "pad", width: PAD, height: PAD, role: "img" });
+    this.pad = el("canvas", { class: "sketch", width: PAD, height: PAD, role: "img" });
     this.timer = 0;
     drawing(this.pad, () => {
       clearTimeout(this.timer);
@@ -131,7 +131,7 @@ export class Source {
 
   /** @param {string | null} name the class that the picture shows the pixels of */
   press(name) {
-    fill(this.top, ...likeliest(this.rows, this.facts.methods?.length ? (row) => this.why(row.label) : null, name));
+    fill(this.top, ...likeliest(this.rows, this.facts.can.why ? (row) => this.why(row.label) : null, name));
     this.top.setAttribute("role", "group");
     this.top.setAttribute("aria-label", t("likeliest"));
   }
