@@ -80,14 +80,29 @@ def test_the_page_shows_all_members_follows_the_sliders_and_says_why_not(lab, op
         page.until(lambda: "8 channels divide into 1, 2, 4, 8" in page.inner_text(".why"))
         page.settled()
         assert "576" in page.inner_text('[data-row="dense"]')
-        assert page.trouble.pop().startswith(
-            "console: Failed to load resource: the server responded with a status of 400"
-        )
+        page.select_option(".top select >> nth=0", "zh")
+        page.fill('[data-set="groups"]', "5")
+        page.until(lambda: "8 个通道只能分成 1, 2, 4, 8 组" in page.inner_text(".why"))
         page.fill('[data-set="groups"]', "2")
         page.until(lambda: page.inner_text(".why") == "")
         page.settled()
         assert "channels=8" in page.url
         assert "groups=2" in page.url
+
+
+def test_the_picture_of_the_network_page_comes_along_and_each_map_has_its_scale_on_request(lab, opened):
+    with opened(lab, "/?picture=digits:7") as page:
+        page.click("nav a >> nth=2")
+        page.settled()
+        assert page.url.endswith("/family?picture=digits:7")
+        assert page.input_value(".left select") == "digits:7"
+        low, high = (page.inner_text(f".scalebar .figure >> nth={i}") for i in (0, 1))
+        assert low == f"\u2212{high}"
+        page.focus("[data-value=map]")
+        page.keyboard.press("Enter")
+        assert page.inner_text(".scalebar .figure >> nth=1") == "largest"
+        assert "scale=map" in page.url
+        assert page.evaluate("document.activeElement.dataset.value") == "map"
 
 
 def test_times_are_measured_on_request_and_can_be_cancelled(lab, opened):

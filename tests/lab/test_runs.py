@@ -122,6 +122,7 @@ def test_smoothing_and_ticks_are_right(lab_of_run, opened):
         ask = "async a => (await import('/static/curves.js')).ticks(...a)"
         assert page.evaluate(ask, [0, 1, False]) == [0, 0.2, 0.4, 0.6, 0.8, 1]
         assert page.evaluate(ask, [0.01, 10, True]) == [0.01, 0.1, 1, 10]
+        assert page.evaluate(ask, [0.26, 0.45, True]) == [0.3, 0.35, 0.4, 0.45]
 
 
 def test_a_run_grows_on_the_page_and_nan_is_a_marked_gap(run, lab_of_opened, opened, tmp_path):
