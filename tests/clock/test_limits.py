@@ -30,25 +30,35 @@ def counted(monkeypatch):
 
 
 @given(macs=st.floats(0, 1e12), size=st.floats(0, 1e9), dtype=st.sampled_from(["float32", "int8"]))
-def test_the_least_time_is_the_longest_of_its_parts(macs, size, dtype):
+def test_the_least_time_is_a_call_and_the_longer_of_arithmetic_and_memory(macs, size, dtype):
     parts = {
         "arithmetic": macs / SOME.macs[dtype],
-        "memory": size / (100e9 if size < 2**24 else 50e9),
+        "memory": size / SOME.bytes_per_second(size),
         "call": 1e-6,
     }
-    assert SOME.least_seconds(macs=macs, bytes=size, dtype=dtype) == max(parts.values())
+    assert SOME.least_seconds(macs=macs, bytes=size, dtype=dtype) == 1e-6 + max(parts["arithmetic"], parts["memory"])
     assert parts[SOME.bound(macs=macs, bytes=size, dtype=dtype)] == max(parts.values())
 
 
 def test_the_working_set_decides_on_the_rate_of_memory():
-    assert SOME.least_seconds(macs=0, bytes=1e8) == 1e8 / 50e9
-    assert SOME.least_seconds(macs=0, bytes=1e8, working_set=2**20) == 1e8 / 100e9
+    assert SOME.least_seconds(macs=0, bytes=1e8) == 1e-6 + 1e8 / 50e9
+    assert SOME.least_seconds(macs=0, bytes=1e8, working_set=2**10) == 1e-6 + 1e8 / 100e9
+    for size, rate in SOME.bytes:
+        assert SOME.bytes_per_second(size) == rate
     assert SOME.bytes_per_second(1) == 100e9
     assert SOME.bytes_per_second(2**40) == 50e9
 
 
+@given(st.floats(0, 1))
+def test_between_two_working_sets_the_time_grows_evenly(part):
+    (small, fast), (large, slow) = SOME.bytes
+    size = small + part * (large - small)
+    wanted = small / fast + part * (large / slow - small / fast)
+    assert size / SOME.bytes_per_second(size) == pytest.approx(wanted)
+
+
 def test_dtypes_are_named_as_torch_does_and_unknown_ones_refused():
-    assert SOME.least_seconds(macs=2e9, bytes=0, dtype=torch.float32) == 0.01
+    assert SOME.least_seconds(macs=2e9, bytes=0, dtype=torch.float32) == 1e-6 + 0.01
     with pytest.raises(InputError, match="limits: float64 was not measured; use float32, int8"):
         SOME.least_seconds(macs=1, bytes=1, dtype=torch.float64)
 

@@ -1,11 +1,12 @@
 """The machine's limits: how fast arithmetic and memory can be at most, and what a call costs.
 
 They are the best that PyTorch's own operators reach when they do nothing else: products of matrices and dense
-convolutions for arithmetic, one array read and another one written for memory. A layer cannot be quicker than its
-MACs, its bytes and one call allow; how near it comes is its share of the limit. An algorithm that does with fewer MACs
-(Winograd's) can pass it.
+convolutions for arithmetic, one array read and another one written for memory. A layer is called before its work
+begins, and cannot work more quickly than its MACs and its bytes allow; how near it comes is its share of the limit. An
+algorithm that does with fewer MACs (Winograd's) can pass it.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -41,17 +42,18 @@ class Limits:
     def least_seconds(
         self, *, macs: float, bytes: float, dtype: str | torch.dtype = "float32", working_set: float | None = None
     ) -> float:
-        """The least time for so many MACs and for so many bytes read and written.
+        """The least time for a call, and for so many MACs while so many bytes are read and written.
 
         Units: seconds. `working_set` is the bytes that are in use at a time, if it is not `bytes`.
         Raises: InputError if the dtype was not measured.
         """
-        return max(self._parts(macs, bytes, dtype, working_set).values())
+        parts = self._parts(macs, bytes, dtype, working_set)
+        return parts["call"] + max(parts["arithmetic"], parts["memory"])
 
     def bound(
         self, *, macs: float, bytes: float, dtype: str | torch.dtype = "float32", working_set: float | None = None
     ) -> Bound:
-        """What the least time is spent on: the arguments are those of `least_seconds`.
+        """What most of the least time is spent on: the arguments are those of `least_seconds`.
 
         Raises: InputError if the dtype was not measured.
         """
@@ -59,8 +61,14 @@ class Limits:
         return max(parts, key=parts.__getitem__)
 
     def bytes_per_second(self, working_set: float) -> float:
-        """The rate of the largest measured working set that is not larger; below the smallest, its rate."""
-        return next((rate for size, rate in reversed(self.bytes) if size <= working_set), self.bytes[0][1])
+        """The rate in a working set; between two measured ones, as if the time grew evenly from one to the other."""
+        sizes, rates = zip(*self.bytes, strict=True)
+        if not sizes[0] < working_set < sizes[-1]:
+            return rates[0] if working_set <= sizes[0] else rates[-1]
+        i = bisect_left(sizes, working_set)
+        before, after = sizes[i - 1] / rates[i - 1], sizes[i] / rates[i]
+        part = (working_set - sizes[i - 1]) / (sizes[i] - sizes[i - 1])
+        return working_set / (before + part * (after - before))
 
     def data(self) -> dict[str, Any]:
         """Everything, as plain data."""
