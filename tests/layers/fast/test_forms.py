@@ -11,8 +11,10 @@ from torch import nn
 from convscope.graph import record
 from convscope.inspect import summarize
 from convscope.layers import DepthwiseSeparableConv, FlattenedConv, ShuffledGroupConv, SpatiallySeparableConv
-from convscope.layers.fast import forms
-from convscope.layers.fast.compiled import kernels
+from convscope.layers.fast import forms, operators
+from convscope.layers.fast.compiled import Window, kernels
+from convscope.layers.fast.operators import conv2d
+from convscope.layers.fast.packing import pack_grouped, unpack_grouped
 from convscope.layers.fast.ways import stack, ways
 from sameness import close, same
 
@@ -134,7 +136,7 @@ def test_the_operators_keep_pytorchs_rules(way):
     groups = 32 if way == "grouped" else 1
     x = torch.randn(1, 32, 7, 7)
     w = torch.randn(32, 32 // groups, 3, 3)
-    args = (x, w, torch.randn(32), [1, 1], [1, 1], [1, 1], groups, way)
+    args = (x, w, torch.randn(32), Window(3, 3, 1, 1, 1, 1, 1, 1), groups, way)
     torch.library.opcheck(torch.ops.convscope.conv2d.default, args, test_utils=("test_schema", "test_faketensor"))
 
 
@@ -176,3 +178,54 @@ def test_gradients_of_gradients_are_pytorchs(way):
         slope.square().sum().backward()
         module.second = given_x.grad
     close(form.second, layer.second)
+
+
+@needs_kernels
+@FEW
+@given(st.sampled_from([(16, 1), (8, 2), (4, 4), (4, 8), (5, 4)]), st.sampled_from([1, 2]), pairs(1, 2), st.data())
+def test_gradients_of_weights_in_groups_of_few_channels(groups_per, stride, dilation, data):
+    """Rows of every length: those that fill no run of outputs, those that meet both borders, those with room."""
+    groups, per = groups_per
+    window = {"stride": stride, "dilation": dilation, "padding": data.draw(pairs(0, 2))}
+    conv = nn.Conv2d(
+        groups * per, groups * per, data.draw(st.sampled_from([3, (2, 3), (3, 1)])), groups=groups, **window
+    )
+    assert "own kernel" in same(conv, torch.randn(2, groups * per, 6, data.draw(st.integers(5, 30))))
+
+
+@needs_kernels
+def test_weights_are_unpacked_as_they_were_packed():
+    weight = torch.randn(32, 4, 3, 5)
+    assert torch.equal(unpack_grouped(pack_grouped(weight, lanes=16)), weight)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_pointwise_convolution_is_a_product_of_matrices(bias):
+    assert "as a product of matrices" in same(nn.Conv2d(12, 20, 1, bias=bias), torch.randn(2, 12, 5, 7))
+    for other in (nn.Conv2d(12, 12, 1, stride=2), nn.Conv2d(12, 12, 1, groups=2), nn.Conv2d(12, 12, 1, padding=1)):
+        assert "as a product of matrices" not in same(other, torch.randn(2, 12, 5, 7))
+
+
+@needs_kernels
+@pytest.mark.parametrize("way", ["grouped", "winograd"])
+def test_the_operator_has_the_gradients_of_the_function(way):
+    """Where somebody listens, the operator is called; else a function of autograd is."""
+    layer = nn.Conv2d(32, 32, 3, padding=1, groups=32 if way == "grouped" else 1)
+    x = torch.randn(2, 32, 7, 9, requires_grad=True)
+    given = (x, layer.weight, layer.bias, forms.window_of(layer), layer.groups, way)
+    found, wanted = (
+        torch.autograd.grad(run(*given).square().sum(), given[:3]) for run in (torch.ops.convscope.conv2d, conv2d)
+    )
+    assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+
+
+@needs_kernels
+def test_packed_weights_go_with_their_tensor():
+    weight, x = torch.randn(16, 1, 3, 3), torch.randn(1, 16, 5, 5)
+    kept = operators._PACKED._kept
+    with torch.no_grad():
+        conv2d(x, weight, None, Window(3, 3, 1, 1, 1, 1, 1, 1), 16, "grouped")
+    assert id(weight) in kept
+    at = id(weight)
+    del weight
+    assert at not in kept

@@ -25,7 +25,7 @@ from convscope.clock import cache
 from convscope.errors import RunError
 from convscope.files import write_whole
 
-SOURCES = tuple(Path(__file__).with_name(name) for name in ("kernels.h", "windows.cpp", "winograd.cpp"))
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("kernels.h", "rows.h", "windows.cpp", "winograd.cpp"))
 SWITCH = "CONVSCOPE_COMPILE"
 _FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-fno-math-errno", "-shared", "-fPIC")
 _GAP = 16  # floats behind the values of a point, as the kernels have it
@@ -53,6 +53,15 @@ class Window(NamedTuple):
         down = (h + 2 * self.ph - self.dh * (self.kh - 1) - 1) // self.sh + 1
         return down, (w + 2 * self.pw - self.dw * (self.kw - 1) - 1) // self.sw + 1
 
+    def steps(self) -> tuple[list[int], list[int], list[int]]:
+        """Stride, padding and dilation, as PyTorch takes them."""
+        return [self.sh, self.sw], [self.ph, self.pw], [self.dh, self.dw]
+
+    def turned(self) -> "Window | None":
+        """With stride 1: the window that takes the gradient of the output to that of the input."""
+        ph, pw = self.dh * (self.kh - 1) - self.ph, self.dw * (self.kw - 1) - self.pw
+        return self._replace(ph=ph, pw=pw) if self.sh == self.sw == 1 and min(ph, pw) >= 0 else None
+
 
 class After(NamedTuple):
     """What is done to sums before they are written: a bias, another array of the output's shape, bounds."""
@@ -64,11 +73,16 @@ class After(NamedTuple):
 
     def c(self) -> "_After":
         """The same as the kernels take it; the bias goes apart."""
-        return _After(_at(self.other), self.low, self.high)
+        return _bounds(self.low, self.high) if self.other is None else _After(_at(self.other), self.low, self.high)
 
 
 class _After(ctypes.Structure):
     _fields_ = [("other", ctypes.c_void_p), ("low", ctypes.c_float), ("high", ctypes.c_float)]
+
+
+@functools.lru_cache(maxsize=64)
+def _bounds(low: float, high: float) -> _After:
+    return _After(None, low, high)
 
 
 class _Strides(ctypes.Structure):
@@ -93,6 +107,7 @@ class Kernels:
         self._library.winograd_pack.argtypes = [at, at, _Strides, _Window, number, number, number]
         self._library.winograd_weights.argtypes = [at, at, at, at, _Shape, _Window, number, number]
         self._library.flattened.argtypes = [at, at, at, at, at, _Shape, _Window]
+        self._library.grouped_weights.argtypes = [at, at, at, _Shape, _Window, number, number, ctypes.c_long]
         self._library.max_pool.argtypes = [at, at, _Shape, _Window]
         self._library.max_pool_backward.argtypes = [at, at, at, _Shape, _Window]
 
@@ -106,22 +121,31 @@ class Kernels:
         self._library.grouped(_at(x), _at(packed), _at(after.bias), _at(y), *plan, packed.shape[3], after.c())
         return y
 
+    def grouped_weights(self, x: Tensor, grad: Tensor, per: int, window: Window) -> Tensor:
+        """The gradient of the weights of `grouped`, in the order in which they are packed."""
+        *_, shape, same = _plan(x.shape, grad.shape[1], window)
+        lanes, threads = self.lanes(shape.c), torch.get_num_threads()
+        sums = torch.empty(threads, shape.c // lanes, window.kh, window.kw, per, lanes)
+        size = sums[0].numel()
+        self._library.grouped_weights(_at(x), _at(grad), _at(sums), shape, same, per, threads, size)
+        return sums.sum(0)
+
     def pointwise(self, x: Tensor, packed: Tensor, after: After, channels: int) -> Tensor:
         """Convolution with 1x1 kernels to so many channels; packed as `pack_panels` does."""
         n, c, h, w = x.shape
-        y = torch.empty((n, channels, h, w), dtype=x.dtype, memory_format=torch.channels_last)
+        y = torch.empty_strided((n, channels, h, w), (h * w * channels, 1, w * channels, channels), dtype=x.dtype)
         self._library.pointwise(_at(x), _at(packed), _at(after.bias), _at(y), n * h * w, c, channels, after.c())
         return y
 
     def separable(self, x: Tensor, depth: Tensor, point: Tensor, bias: Tensor | None, window: Window) -> Tensor:
         """Depthwise (without bias), then 1x1; packed as `pack_grouped` and `pack_panels` do."""
-        y, *plan = _output(x, point.shape[1] * point.shape[3], window)
+        y, *plan = _output(x, len(point) * self.panel, window)
         self._library.separable(_at(x), _at(depth), _at(point), _at(bias), _at(y), *plan)
         return y
 
     def flattened(self, x: Tensor, across: Tensor, depth: Tensor, bias: Tensor | None, window: Window) -> Tensor:
         """1x1 (without bias), then depthwise; packed as `pack_panels` and `pack_grouped` do."""
-        y, *plan = _output(x, across.shape[1] * across.shape[3], window)
+        y, *plan = _output(x, len(across) * self.panel, window)
         self._library.flattened(_at(x), _at(across), _at(depth), _at(bias), _at(y), *plan)
         return y
 
@@ -157,17 +181,17 @@ class Kernels:
 
     def winograd_weights(self, x: Tensor, grad: Tensor, size: Sequence[int], window: Window, groups: int) -> Tensor:
         """The gradient of the weights, of that size, by Winograd's way."""
-        _, *plan = _plan(tuple(x.shape), grad.shape[1], window)
+        *_, shape, same = _plan(x.shape, grad.shape[1], window)
         points = torch.empty((36 if window.kh == window.kw else 6) * (size[0] * size[1] + _GAP))
         weight = torch.empty(tuple(size))
-        self._library.winograd_weights(_at(x), _at(grad), _at(points), _at(weight), *plan, groups, _TILES)
+        self._library.winograd_weights(_at(x), _at(grad), _at(points), _at(weight), shape, same, groups, _TILES)
         return weight
 
     def max_pool_backward(self, x: Tensor, grad: Tensor, window: Window) -> Tensor:
         """The gradient of the input of `max_pool`."""
         to = torch.empty_like(x)
-        _, *plan = _plan(tuple(x.shape), x.shape[1], window)
-        self._library.max_pool_backward(_at(x), _at(grad), _at(to), *plan)
+        *_, shape, same = _plan(x.shape, x.shape[1], window)
+        self._library.max_pool_backward(_at(x), _at(grad), _at(to), shape, same)
         return to
 
     def max_pool(self, x: Tensor, window: Window) -> Tensor:
@@ -234,15 +258,19 @@ def _compile(compiler: str, path: Path) -> None:
 
 
 def _output(x: Tensor, channels: int, window: Window) -> tuple[Tensor, _Shape, _Window]:
-    size, shape, same_window = _plan(x.shape, channels, window)
-    return torch.empty(size, dtype=x.dtype, memory_format=torch.channels_last), shape, same_window
+    size, strides, shape, same_window = _plan(x.shape, channels, window)
+    return torch.empty_strided(size, strides, dtype=x.dtype), shape, same_window
 
 
 @functools.lru_cache(maxsize=1024)
-def _plan(shape: tuple[int, ...], channels: int, window: Window) -> tuple[tuple[int, ...], _Shape, _Window]:
+def _plan(
+    shape: tuple[int, ...], channels: int, window: Window
+) -> tuple[tuple[int, ...], tuple[int, ...], _Shape, _Window]:
+    """Size and strides of the output, and sizes and window as the kernels take them."""
     n, c, h, w = shape
-    out = window.out(h, w)
-    return (n, channels, *out), _Shape(n, h, w, c, *out, channels), _Window(*window)
+    down, along = window.out(h, w)
+    strides = (down * along * channels, 1, along * channels, channels)
+    return (n, channels, down, along), strides, _Shape(n, h, w, c, down, along, channels), _Window(*window)
 
 
 def _at(tensor: Tensor | None) -> int | None:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from convscope.layers.fast.compiled import Window
 from convscope.layers.fast.operators import LAST, conv2d, flattened2d, max_pool2d, separable2d
 
 _ONEDNN = torch.ops.mkldnn
@@ -20,6 +21,12 @@ _ONEDNN = torch.ops.mkldnn
 def pair(value: int | Sequence[int]) -> list[int]:
     """One number for each of the two axes."""
     return [value, value] if isinstance(value, int) else list(value)
+
+
+def window_of(layer: Any) -> Window:
+    """The window of a convolution or pooling of two axes."""
+    size, stride, padding = (pair(v) for v in (layer.kernel_size, layer.stride, layer.padding))
+    return Window(*size, *stride, *padding, *pair(getattr(layer, "dilation", 1)))
 
 
 class Form(nn.Module):
@@ -32,7 +39,7 @@ class Form(nn.Module):
         self.plain = plain.to(memory_format=LAST)
 
     def forward(self, x: Tensor) -> Tensor:
-        ours = x.dtype == torch.float32 and x.device.type == "cpu" and x.dim() == 4
+        ours = x.dtype == torch.float32 and x.is_cpu and x.dim() == 4
         if not ours or torch.is_autocast_enabled("cpu"):
             return self.plain(x)
         return self.run(x.contiguous(memory_format=LAST))
@@ -92,17 +99,25 @@ class Prepacked(Form):
 
 
 @final
+class Product(Form):
+    """A 1x1 convolution as the product of matrices that it is, in channels_last: its gradients are products as well."""
+
+    def run(self, x: Tensor) -> Tensor:
+        weight, bias = self.plain.weight, self.plain.bias
+        return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
+
+
+@final
 class Compiled(Form):
     """A convolution by our own kernel: "grouped" for few channels a group, "winograd" for 3 taps and stride 1."""
 
     def __init__(self, plain: nn.Conv2d, way: str) -> None:
         super().__init__(plain)
-        self.way = way
+        self.way, self._window = way, window_of(plain)
 
     def run(self, x: Tensor) -> Tensor:
-        p = self.plain
-        window = (p.stride, p.padding, p.dilation, p.groups, self.way)
-        return conv2d(x, p.weight, p.bias, *window)
+        plain = self.plain
+        return conv2d(x, plain.weight, plain.bias, self._window, plain.groups, self.way)
 
 
 @final
@@ -113,8 +128,7 @@ class Separable(Form):
         if torch.is_grad_enabled():
             return self.plain(x)
         depth, point = self.plain
-        window = (depth.stride, depth.padding, depth.dilation)
-        return separable2d(x, depth.weight, point.weight, point.bias, *window)
+        return separable2d(x, depth.weight, point.weight, point.bias, window_of(depth))
 
 
 class _Merged(Form):
@@ -123,7 +137,7 @@ class _Merged(Form):
     def __init__(self, plain: nn.Sequential) -> None:
         super().__init__(plain)
         self._made_of: tuple[int, ...] = ()
-        self._merged = torch.empty(0)
+        self._merged, self._window = torch.empty(0), self.window()
 
     def weight(self) -> Tensor:
         """The weight of the one depthwise convolution."""
@@ -136,12 +150,11 @@ class _Merged(Form):
                 self._merged, self._made_of = weights[0] * weights[1], made_of
         return self._merged
 
-    def window(self) -> tuple[list[int], list[int], list[int]]:
-        """Its stride, padding and dilation."""
-        first, second = list(self.plain)[-2:]
-        stride = [a * b for a, b in zip(first.stride, second.stride, strict=True)]
-        padding = [a + b for a, b in zip(first.padding, second.padding, strict=True)]
-        return stride, padding, [(first if k > 1 else second).dilation[i] for i, k in enumerate(first.kernel_size)]
+    def window(self) -> Window:
+        """Its window: along each axis, that of the one which is not idle there."""
+        first, second = (window_of(part) for part in list(self.plain)[-2:])
+        down, along = (second if first.kh == 1 else first), (second if first.kw == 1 else first)
+        return Window(down.kh, along.kw, down.sh, along.sw, down.ph, along.pw, down.dh, along.dw)
 
 
 @final
@@ -155,8 +168,8 @@ class MergedDepthwise(_Merged):
     def run(self, x: Tensor) -> Tensor:
         weight, bias = self.weight(), self.plain[-1].bias
         if self.way == "grouped":
-            return conv2d(x, weight, bias, *self.window(), len(weight), self.way)
-        return F.conv2d(x, weight, bias, *self.window(), len(weight))
+            return conv2d(x, weight, bias, self._window, len(weight), self.way)
+        return F.conv2d(x, weight, bias, *self._window.steps(), len(weight))
 
 
 @final
@@ -166,7 +179,7 @@ class Flattened(_Merged):
     def run(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled():
             return self.plain(x)
-        return flattened2d(x, self.plain[0].weight, self.weight(), self.plain[-1].bias, *self.window())
+        return flattened2d(x, self.plain[0].weight, self.weight(), self.plain[-1].bias, self._window)
 
 
 @final
@@ -175,10 +188,10 @@ class MaxPool(Form):
 
     def __init__(self, plain: nn.MaxPool2d) -> None:
         super().__init__(plain)
-        self._window = [pair(v) for v in (plain.kernel_size, plain.stride, plain.padding, plain.dilation)]
+        self._window = window_of(plain)
 
     def run(self, x: Tensor) -> Tensor:
-        return max_pool2d(x, *self._window)
+        return max_pool2d(x, self._window)
 
 
 @final
@@ -189,16 +202,15 @@ class AveragePool(Form):
 
     def __init__(self, plain: nn.AvgPool2d, channels: int, way: str) -> None:
         super().__init__(plain)
-        size = pair(plain.kernel_size)
-        self.way = way
-        value = 1 / (plain.divisor_override or size[0] * size[1])
-        self.register_buffer("weight", torch.full((channels, 1, *size), value), persistent=False)
+        self.way, self._window = way, window_of(plain)
+        down, along = self._window.kh, self._window.kw
+        value = 1 / (plain.divisor_override or down * along)
+        self.register_buffer("weight", torch.full((channels, 1, down, along), value), persistent=False)
 
     def run(self, x: Tensor) -> Tensor:
-        stride, padding = pair(self.plain.stride), pair(self.plain.padding)
         if self.way == "grouped":
-            return conv2d(x, self.weight, None, stride, padding, [1, 1], x.shape[1], self.way)
-        return F.conv2d(x, self.weight, None, stride, padding, 1, x.shape[1])
+            return conv2d(x, self.weight, None, self._window, x.shape[1], self.way)
+        return F.conv2d(x, self.weight, None, *self._window.steps(), x.shape[1])
 
 
 def _version(tensor: Tensor) -> int:

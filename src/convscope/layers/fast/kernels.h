@@ -123,11 +123,13 @@ struct Product {
                 if constexpr (N > 1) right[r] += value * w_right;
             }
         }
+        const After last = after;
+        float* to = y;
 #pragma GCC unroll 16
         for (int r = 0; r < R; r++) {
             long at = (row + r) * y_apart;
-            store<LANES>(y + at, after.apply<LANES>(left[r], at));
-            if constexpr (N > 1) store<LANES>(y + at + LANES, after.apply<LANES>(right[r], at + LANES));
+            store<LANES>(to + at, last.apply<LANES>(left[r], at));
+            if constexpr (N > 1) store<LANES>(to + at + LANES, last.apply<LANES>(right[r], at + LANES));
         }
     }
 

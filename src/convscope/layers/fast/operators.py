@@ -2,12 +2,14 @@
 
 `convscope::conv2d` is a convolution done in one of two ways, `convscope::separable2d` a depthwise one with a 1x1 behind
 it, `convscope::flattened2d` the two the other way round (both without gradients), `convscope::max_pool2d` a pooling.
-Gradients of inputs are convolutions again, and go the same way where the stride is 1; those of weights have Winograd's
-way, and large depthwise kernels Fourier's.
-The functions of these names call the operators, or, where nobody listens (inference mode), what is behind them.
+Gradients of inputs are convolutions again, and go the same way where the stride is 1; those of weights are summed in
+the same way, and for large depthwise kernels by Fourier transforms.
+The functions of these names call the operators, or, where nobody listens (no recording, compiling, transforming), what
+is behind them.
 """
 
 import itertools
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -15,22 +17,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
-from torch.utils.weak import WeakIdKeyDictionary
 
 from convscope.layers.fast.compiled import After, Kernels, Window, kernels
-from convscope.layers.fast.packing import pack_grouped, pack_panels
+from convscope.layers.fast.packing import pack_grouped, pack_panels, unpack_grouped
 
 LAST = torch.channels_last
 LARGE = 9  # taps along an axis of a depthwise kernel, from which on its gradient goes by Fourier transforms
-_LIBRARY = torch.library.Library("convscope", "DEF")
-_WINDOW = "int[] stride, int[] padding, int[] dilation"
-_LIBRARY.define(f"conv2d(Tensor x, Tensor weight, Tensor? bias, {_WINDOW}, int groups, str way) -> Tensor")
-_LIBRARY.define(f"separable2d(Tensor x, Tensor depth, Tensor point, Tensor? bias, {_WINDOW}) -> Tensor")
-_LIBRARY.define(f"flattened2d(Tensor x, Tensor across, Tensor depth, Tensor? bias, {_WINDOW}) -> Tensor")
-_LIBRARY.define(f"winograd_inputs(Tensor grad, Tensor weight, {_WINDOW}, int groups) -> Tensor")
-_LIBRARY.define(f"winograd_weights(Tensor x, Tensor grad, int[] size, {_WINDOW}, int groups) -> Tensor")
-_LIBRARY.define(f"max_pool2d_backward(Tensor x, Tensor grad, int[] size, {_WINDOW}) -> Tensor")
-_LIBRARY.define(f"max_pool2d(Tensor x, int[] size, {_WINDOW}) -> Tensor")
+_LIBRARY = torch.library.Library("convscope", "DEF")  # a window is the eight numbers of `Window`
+_LIBRARY.define("conv2d(Tensor x, Tensor weight, Tensor? bias, int[] window, int groups, str way) -> Tensor")
+_LIBRARY.define("separable2d(Tensor x, Tensor depth, Tensor point, Tensor? bias, int[] window) -> Tensor")
+_LIBRARY.define("flattened2d(Tensor x, Tensor across, Tensor depth, Tensor? bias, int[] window) -> Tensor")
+_LIBRARY.define("grouped_weights(Tensor x, Tensor grad, int[] window, int groups) -> Tensor")
+_LIBRARY.define("winograd_inputs(Tensor grad, Tensor weight, int[] window, int groups) -> Tensor")
+_LIBRARY.define("winograd_weights(Tensor x, Tensor grad, int[] size, int[] window, int groups) -> Tensor")
+_LIBRARY.define("max_pool2d_backward(Tensor x, Tensor grad, int[] window) -> Tensor")
+_LIBRARY.define("max_pool2d(Tensor x, int[] window) -> Tensor")
 
 
 def there() -> Kernels:
@@ -62,7 +63,7 @@ def pack(way: str, weight: Tensor, *, groups: int) -> Tensor:
         return pack_grouped(weight, lanes=there().lanes(weight.shape[0]))
     if way == "pointwise":
         full = F.pad(weight.flatten(1), (0, 0, 0, -weight.shape[0] % there().panel))
-        return pack_panels(full[..., None, None], panel=there().panel)
+        return pack_panels(full, panel=there().panel)
     return there().winograd_pack(weight, groups)
 
 
@@ -70,15 +71,18 @@ class _Packed:
     """Packed weights, kept as long as the tensor is, and packed anew when it has changed."""
 
     def __init__(self) -> None:
-        self._kept = WeakIdKeyDictionary()
+        self._kept: dict[int, tuple[weakref.ref[Tensor], int, str, Tensor]] = {}
 
-    def get(self, weight: Tensor, how: str, pack: Callable[[Tensor], Tensor]) -> Tensor:
+    def get(self, weight: Tensor, how: str, groups: int = 1) -> Tensor:
+        """The weights as the way `how` reads them."""
         if weight.is_inference():  # has no version that would tell of a change
-            return pack(weight)
-        found = self._kept.get(weight)
-        if found is None or found[:2] != (weight._version, how):
-            found = self._kept[weight] = (weight._version, how, pack(weight.detach()))
-        return found[2]
+            return pack(how, weight, groups=groups)
+        at, version = id(weight), weight._version
+        found = self._kept.get(at)
+        if found is None or found[0]() is not weight or found[1] != version or found[2] != how:
+            kept = weakref.ref(weight, lambda _: self._kept.pop(at, None))
+            found = self._kept[at] = (kept, version, how, pack(how, weight.detach(), groups=groups))
+        return found[3]
 
     def forget(self) -> None:
         """Pack anew what is asked for next, as after a step of training, which changes all weights."""
@@ -89,112 +93,74 @@ _PACKED = _Packed()
 forget_packed = _PACKED.forget
 
 
-def _conv2d(  # noqa: PLR0913 - the arguments of the operator
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    groups: int,
-    way: str,
-) -> Tensor:
-    window = _of(weight.shape[2:], stride, padding, dilation)
-    packed = _PACKED.get(weight, way, lambda w: pack(way, w, groups=groups))
-    x = x.contiguous(memory_format=LAST)
+def _conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, window: Sequence[int], groups: int, way: str) -> Tensor:
+    packed, x, found = _PACKED.get(weight, way, groups), x.contiguous(memory_format=LAST), there()
     if way == "grouped":
-        return there().grouped(x, packed, After(bias), window)
-    return there().winograd(x, packed, After(bias), window, groups)
+        return found.grouped(x, packed, After(bias), Window(*window))
+    return found.winograd(x, packed, After(bias), Window(*window), groups)
 
 
-def _conv2d_shape(x: Tensor, weight: Tensor, bias: Any, stride: Any, padding: Any, dilation: Any, *_: Any) -> Tensor:
-    return _empty(x, weight.shape[0], _of(weight.shape[2:], stride, padding, dilation))
+def _conv2d_shape(x: Tensor, weight: Tensor, bias: Any, window: Sequence[int], *_: Any) -> Tensor:
+    return _empty(x, weight.shape[0], window)
 
 
-def _separable2d(  # noqa: PLR0913 - the arguments of the operator
-    x: Tensor,
-    depth: Tensor,
-    point: Tensor,
-    bias: Tensor | None,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-) -> Tensor:
-    found = there()
-    window = _of(depth.shape[2:], stride, padding, dilation)
-    packed_depth = _PACKED.get(depth, "grouped", lambda w: pack("grouped", w, groups=len(w)))
-    packed_point = _PACKED.get(point, "panels", lambda w: pack_panels(w, panel=found.panel))
-    return found.separable(x.contiguous(memory_format=LAST), packed_depth, packed_point, bias, window)
+def _separable2d(x: Tensor, depth: Tensor, point: Tensor, bias: Tensor | None, window: Sequence[int]) -> Tensor:
+    packed = _PACKED.get(depth, "grouped", len(depth)), _PACKED.get(point, "pointwise")
+    return there().separable(x.contiguous(memory_format=LAST), *packed, bias, Window(*window))
 
 
-def _separable2d_shape(x: Tensor, depth: Tensor, point: Tensor, bias: Any, *window: Any) -> Tensor:
-    return _empty(x, point.shape[0], _of(depth.shape[2:], *window))
+def _separable2d_shape(x: Tensor, depth: Any, point: Tensor, bias: Any, window: Sequence[int]) -> Tensor:
+    return _empty(x, point.shape[0], window)
 
 
-def _flattened2d(  # noqa: PLR0913 - the arguments of the operator
-    x: Tensor,
-    across: Tensor,
-    depth: Tensor,
-    bias: Tensor | None,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-) -> Tensor:
-    found = there()
-    window = _of(depth.shape[2:], stride, padding, dilation)
-    packed_across = _PACKED.get(across, "panels", lambda w: pack_panels(w, panel=found.panel))
-    packed_depth = _PACKED.get(depth, "grouped", lambda w: pack("grouped", w, groups=len(w)))
-    return found.flattened(x.contiguous(memory_format=LAST), packed_across, packed_depth, bias, window)
+def _flattened2d(x: Tensor, across: Tensor, depth: Tensor, bias: Tensor | None, window: Sequence[int]) -> Tensor:
+    packed = _PACKED.get(across, "pointwise"), _PACKED.get(depth, "grouped", len(depth))
+    return there().flattened(x.contiguous(memory_format=LAST), *packed, bias, Window(*window))
 
 
-def _flattened2d_shape(x: Tensor, across: Tensor, depth: Tensor, bias: Any, *window: Any) -> Tensor:
-    return _empty(x, len(across), _of(depth.shape[2:], *window))
+def _flattened2d_shape(x: Tensor, across: Tensor, depth: Any, bias: Any, window: Sequence[int]) -> Tensor:
+    return _empty(x, len(across), window)
 
 
-def _winograd_inputs(
-    grad: Tensor, weight: Tensor, stride: list[int], padding: list[int], dilation: list[int], groups: int
-) -> Tensor:
-    packed = there().winograd_pack(weight, groups, turned=True)
-    window = _of(weight.shape[2:], stride, padding, dilation)
-    return there().winograd(grad.contiguous(memory_format=LAST), packed, After(), window, groups)
-
-
-def _winograd_inputs_shape(grad: Tensor, weight: Tensor, *window: Any) -> Tensor:
-    *steps, groups = window
-    return _empty(grad, groups * weight.shape[1], _of(weight.shape[2:], *steps))
-
-
-def _winograd_weights(  # noqa: PLR0913 - the arguments of the operator
-    x: Tensor,
-    grad: Tensor,
-    size: list[int],
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    groups: int,
-) -> Tensor:
-    window = _of(size[2:], stride, padding, dilation)
+def _grouped_weights(x: Tensor, grad: Tensor, window: Sequence[int], groups: int) -> Tensor:
     x, grad = (t.contiguous(memory_format=LAST) for t in (x, grad))
-    return there().winograd_weights(x, grad, size, window, groups)
+    return unpack_grouped(there().grouped_weights(x, grad, x.shape[1] // groups, Window(*window)))
 
 
-def _winograd_weights_shape(x: Tensor, grad: Tensor, size: Any, *_: Any) -> Tensor:
+def _grouped_weights_shape(x: Tensor, grad: Tensor, window: Sequence[int], groups: int) -> Tensor:
+    kernel = Window(*window)
+    return x.new_empty((grad.shape[1], x.shape[1] // groups, kernel.kh, kernel.kw))
+
+
+def _winograd_inputs(grad: Tensor, weight: Tensor, window: Sequence[int], groups: int) -> Tensor:
+    packed = there().winograd_pack(weight, groups, turned=True)
+    return there().winograd(grad.contiguous(memory_format=LAST), packed, After(), Window(*window), groups)
+
+
+def _winograd_inputs_shape(grad: Tensor, weight: Tensor, window: Sequence[int], groups: int) -> Tensor:
+    return _empty(grad, groups * weight.shape[1], window)
+
+
+def _winograd_weights(x: Tensor, grad: Tensor, size: Sequence[int], window: Sequence[int], groups: int) -> Tensor:
+    x, grad = (t.contiguous(memory_format=LAST) for t in (x, grad))
+    return there().winograd_weights(x, grad, size, Window(*window), groups)
+
+
+def _winograd_weights_shape(x: Tensor, grad: Tensor, size: Sequence[int], *_: Any) -> Tensor:
     return x.new_empty(size)
 
 
-def _max_pool2d(x: Tensor, size: list[int], stride: list[int], padding: list[int], dilation: list[int]) -> Tensor:
-    return there().max_pool(x.contiguous(memory_format=LAST), _of(size, stride, padding, dilation))
+def _max_pool2d(x: Tensor, window: Sequence[int]) -> Tensor:
+    return there().max_pool(x.contiguous(memory_format=LAST), Window(*window))
 
 
-def _max_pool2d_shape(x: Tensor, size: Any, *window: Any) -> Tensor:
-    return _empty(x, x.shape[1], _of(size, *window))
+def _max_pool2d_shape(x: Tensor, window: Sequence[int]) -> Tensor:
+    return _empty(x, x.shape[1], window)
 
 
-def _max_pool2d_backward(
-    x: Tensor, grad: Tensor, size: list[int], stride: list[int], padding: list[int], dilation: list[int]
-) -> Tensor:
+def _max_pool2d_backward(x: Tensor, grad: Tensor, window: Sequence[int]) -> Tensor:
     x, grad = (t.contiguous(memory_format=LAST) for t in (x, grad))
-    return there().max_pool_backward(x, grad, _of(size, stride, padding, dilation))
+    return there().max_pool_backward(x, grad, Window(*window))
 
 
 def _max_pool2d_backward_shape(x: Tensor, *_: Any) -> Tensor:
@@ -202,8 +168,8 @@ def _max_pool2d_backward_shape(x: Tensor, *_: Any) -> Tensor:
 
 
 def _keep_conv2d(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, weight, bias, ctx.stride, ctx.padding, ctx.dilation, ctx.groups, ctx.way = inputs
-    ctx.bias_size = None if bias is None else [len(bias)]
+    x, weight, bias, window, ctx.groups, ctx.way = inputs
+    ctx.window, ctx.bias_size = Window(*window), None if bias is None else [len(bias)]
     ctx.save_for_backward(x, weight)
 
 
@@ -221,30 +187,31 @@ def _conv2d_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
             found[2] = grad.permute(0, 2, 3, 1).flatten(0, 2).sum(0)
     left = [want and done is None for want, done in zip(wanted, found, strict=True)]
     if any(left):
-        window = (ctx.stride, ctx.padding, ctx.dilation, False, [0, 0], ctx.groups)
+        window = (*ctx.window.steps(), False, [0, 0], ctx.groups)
         rest = torch.ops.aten.convolution_backward(grad, x, weight, ctx.bias_size, *window, left)
         found = [own if own is not None else other for own, other in zip(found, rest, strict=True)]
-    return (*found, None, None, None, None, None)
+    return (*found, None, None, None)
 
 
 def _grad_of_input(ctx: Any, grad: Tensor, weight: Tensor) -> Tensor | None:
     """With stride 1: the convolution of the gradient with the turned kernel, inputs and outputs exchanged."""
-    padding = [d * (k - 1) - p for k, p, d in zip(weight.shape[2:], ctx.padding, ctx.dilation, strict=True)]
+    turned_window = ctx.window.turned()
     by_group = weight.unflatten(0, (ctx.groups, -1)).transpose(1, 2).flatten(0, 1)
-    if set(ctx.stride) != {1} or min(padding) < 0 or not can(ctx.way, by_group, stride=(1,), groups=ctx.groups):
+    if turned_window is None or not can(ctx.way, by_group, stride=(1,), groups=ctx.groups):
         return None
     if ctx.way == "winograd":
-        return torch.ops.convscope.winograd_inputs(grad, weight, [1, 1], padding, ctx.dilation, ctx.groups)
-    turned = by_group.flip(2, 3)
-    return torch.ops.convscope.conv2d(grad, turned, None, [1, 1], padding, ctx.dilation, ctx.groups, ctx.way)
+        return _winograd_inputs_of(grad, weight, turned_window, ctx.groups)
+    return conv2d(grad, by_group.flip(2, 3), None, turned_window, ctx.groups, ctx.way)
 
 
 def _grad_of_weight(ctx: Any, grad: Tensor, x: Tensor, weight: Tensor) -> Tensor | None:
+    w = ctx.window
     if ctx.way == "winograd":
-        window = (ctx.stride, ctx.padding, ctx.dilation)
-        return torch.ops.convscope.winograd_weights(x, grad, weight.shape, *window, ctx.groups)
-    plain = set(ctx.stride) == set(ctx.dilation) == {1} and ctx.groups == len(weight)
-    return correlated(x, grad, weight, ctx.padding) if plain and min(weight.shape[2:]) >= LARGE else None
+        return _winograd_weights_of(x, grad, weight.shape, w, ctx.groups)
+    large, plain = min(w.kh, w.kw) >= LARGE, {w.sh, w.sw, w.dh, w.dw} == {1} and ctx.groups == len(weight)
+    if large:
+        return correlated(x, grad, weight, (w.ph, w.pw)) if plain else None
+    return _grouped_weights_of(x, grad, w, ctx.groups)
 
 
 def correlated(x: Tensor, grad: Tensor, weight: Tensor, padding: Sequence[int]) -> Tensor:
@@ -277,25 +244,25 @@ def _good_sizes(least: int) -> Iterator[int]:
 
 
 def _keep_max_pool2d(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, *ctx.window = inputs
+    x, window = inputs
+    ctx.window = Window(*window)
     ctx.save_for_backward(x)
 
 
 def _max_pool2d_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    (x,) = ctx.saved_tensors
+    (x,), w = ctx.saved_tensors, ctx.window
     if torch.is_grad_enabled():
         with torch.enable_grad():
             again = x.detach().requires_grad_()
-            return torch.autograd.grad(F.max_pool2d(again, *ctx.window), again, grad)[0], None, None, None, None
-    return torch.ops.convscope.max_pool2d_backward(x, grad, *ctx.window), None, None, None, None
+            stride, padding, dilation = w.steps()
+            return torch.autograd.grad(F.max_pool2d(again, (w.kh, w.kw), stride, padding, dilation), again, grad)[
+                0
+            ], None
+    return _max_pool2d_backward_of(x, grad, w), None
 
 
-def _of(size: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]) -> Window:
-    return Window(*size, *stride, *padding, *dilation)
-
-
-def _empty(x: Tensor, channels: int, window: Window) -> Tensor:
-    size = (x.shape[0], channels, *window.out(*x.shape[2:]))
+def _empty(x: Tensor, channels: int, window: Sequence[int]) -> Tensor:
+    size = (x.shape[0], channels, *Window(*window).out(*x.shape[2:]))
     return torch.empty(size, dtype=x.dtype, device=x.device, memory_format=LAST)
 
 
@@ -304,6 +271,7 @@ for _name, _run, _shape in (
     ("separable2d", _separable2d, _separable2d_shape),
     ("flattened2d", _flattened2d, _flattened2d_shape),
     ("max_pool2d", _max_pool2d, _max_pool2d_shape),
+    ("grouped_weights", _grouped_weights, _grouped_weights_shape),
     ("winograd_inputs", _winograd_inputs, _winograd_inputs_shape),
     ("winograd_weights", _winograd_weights, _winograd_weights_shape),
     ("max_pool2d_backward", _max_pool2d_backward, _max_pool2d_backward_shape),
@@ -317,17 +285,61 @@ for _name, _gradient, _setup in (
     torch.library.register_autograd(f"convscope::{_name}", _gradient, setup_context=_setup, lib=_LIBRARY)
 
 
-def _called(run: Callable[..., Tensor], operator: Callable[..., Tensor]) -> Callable[..., Tensor]:
+class _Conv2d(torch.autograd.Function):
+    """The operator and its gradients without the operator's overhead, for where nobody listens."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        y = _conv2d(*inputs)
+        _keep_conv2d(ctx, inputs, y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return _conv2d_backward(ctx, *grads)
+
+
+class _MaxPool2d(torch.autograd.Function):
+    """The same for the pooling."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        y = _max_pool2d(*inputs)
+        _keep_max_pool2d(ctx, inputs, y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return _max_pool2d_gradient(ctx, *grads)
+
+
+def _called(
+    run: Callable[..., Tensor],
+    operator: Callable[..., Tensor],
+    function: type[torch.autograd.Function] | None = None,
+) -> Callable[..., Tensor]:
     def call(x: Tensor, *args: Any) -> Tensor:
-        unheard = torch.is_inference_mode_enabled() and not torch.compiler.is_compiling()
-        if unheard and type(x) is Tensor and not is_in_torch_dispatch_mode():
-            return run(x, *args)
+        if _unheard(x):
+            if not torch.is_grad_enabled():
+                return run(x, *args)
+            if function is not None:
+                return function.apply(x, *args)
         return operator(x, *args)
 
     return call
 
 
-conv2d = _called(_conv2d, torch.ops.convscope.conv2d)
+def _unheard(x: Tensor) -> bool:
+    """Whether nobody records, compiles or transforms what is called."""
+    listened = is_in_torch_dispatch_mode() or torch.compiler.is_compiling() or type(x) is not Tensor
+    return not listened and not torch._C._are_functorch_transforms_active()
+
+
+conv2d = _called(_conv2d, torch.ops.convscope.conv2d, _Conv2d)
 separable2d = _called(_separable2d, torch.ops.convscope.separable2d)
 flattened2d = _called(_flattened2d, torch.ops.convscope.flattened2d)
-max_pool2d = _called(_max_pool2d, torch.ops.convscope.max_pool2d)
+max_pool2d = _called(_max_pool2d, torch.ops.convscope.max_pool2d, _MaxPool2d)
+_winograd_inputs_of = _called(_winograd_inputs, torch.ops.convscope.winograd_inputs)
+_winograd_weights_of = _called(_winograd_weights, torch.ops.convscope.winograd_weights)
+_grouped_weights_of = _called(_grouped_weights, torch.ops.convscope.grouped_weights)
+_max_pool2d_backward_of = _called(_max_pool2d_backward, torch.ops.convscope.max_pool2d_backward)

@@ -3,16 +3,32 @@
 Shape suffixes: O output channels, I input channels of a group, HW the kernel's axes.
 """
 
+import torch
 from torch import Tensor
 
 
 def pack_grouped(w_OIHW: Tensor, *, lanes: int) -> Tensor:
-    """Blocks of `lanes` output channels: O/lanes x H x W x I x lanes."""
+    """Blocks of `lanes` output channels: O/lanes x H x W x I x lanes, I counted on from the output's own place in its
+    group, so that the first needs no other lane's input.
+    """
     o, i, h, w = w_OIHW.shape
-    return w_OIHW.reshape(o // lanes, lanes, i, h, w).permute(0, 3, 4, 2, 1).contiguous()
+    return _turned(w_OIHW, 1).reshape(o // lanes, lanes, i, h, w).permute(0, 3, 4, 2, 1).contiguous()
 
 
-def pack_panels(w_OI11: Tensor, *, panel: int) -> Tensor:
-    """Panels of output channels, of a 1x1 kernel: 1 x O/panel x I x panel."""
-    o, i = w_OI11.shape[:2]
-    return w_OI11.reshape(1, o // panel, panel, i).transpose(2, 3).contiguous()
+def unpack_grouped(packed: Tensor) -> Tensor:
+    """The way back: O x I x H x W."""
+    return _turned(packed.permute(0, 4, 3, 1, 2).flatten(0, 1), -1)
+
+
+def pack_panels(w_OI: Tensor, *, panel: int) -> Tensor:
+    """Panels of output channels, of a 1x1 kernel: O/panel x I x panel."""
+    return w_OI.unflatten(0, (-1, panel)).transpose(1, 2).contiguous()
+
+
+def _turned(w_OIHW: Tensor, by: int) -> Tensor:
+    """The input channels of each output in its group, begun at its own place there; with `by` -1 begun at 0 again."""
+    o, i = w_OIHW.shape[:2]
+    if i == 1:
+        return w_OIHW
+    order = (torch.arange(i) + by * torch.arange(o)[:, None]) % i
+    return w_OIHW.gather(1, order[..., None, None].expand_as(w_OIHW))

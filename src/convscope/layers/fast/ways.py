@@ -57,6 +57,8 @@ def _of_conv(layer: nn.Conv2d, example: Tensor, training: bool) -> Iterator[Way]
     for way, words in (("grouped", "own kernel"), ("winograd", "own kernel, Winograd")):
         if can(way, layer.weight, stride=layer.stride, groups=layer.groups):
             yield Way(words, lambda way=way: forms.Compiled(copy.deepcopy(layer), way))
+    if layer.kernel_size == layer.stride == (1, 1) and layer.padding == (0, 0) and layer.groups == 1:
+        yield Way("as a product of matrices", lambda: forms.Product(copy.deepcopy(layer)))
     if not training and torch.backends.mkldnn.is_available():
         yield Way("oneDNN, prepacked", lambda: forms.Prepacked(copy.deepcopy(layer), example))
 

@@ -1,131 +1,8 @@
 // Sliding windows: few channels in a group, depthwise with 1x1 behind it, pooling.
 
-#include "kernels.h"
+#include "rows.h"
 
 namespace {
-
-// What a window does with its inputs: a sum of products, or the largest (NaN wins, as in PyTorch).
-template <int L> struct Sum {
-    static void add(Vec<L>& sum, Vec<L> x, const float* w) { sum += x * load<L>(w); }
-};
-template <int L> struct Largest {
-    static void add(Vec<L>& best, Vec<L> x, const float*) { best = ((x > best) | (x != x)) ? x : best; }
-};
-
-// One output row. PER: the channels of a group. A lane needs each input channel of its group: a shuffle of the vector.
-// OVERLAP: 3 taps, stride 1, so that one input serves three neighbouring outputs.
-template <int L, int PER, template <int> class Act, bool OVERLAP> struct Row {
-    using V = Vec<L>;
-    static constexpr int R = 8;  // outputs at a time, in registers
-    const Layer& a;
-    const float *x, *w;  // of the first row of taps
-    int rows;
-    long x_row, w_row, w_channel;
-
-    Row(const Layer& a, int n, int row) : a(a) {
-        int top = row * a.k.sh - a.k.ph;
-        Taps down(top, a.s.h, a.k.kh, a.k.dh);
-        x_row = (long)a.k.dh * a.s.w * a.x_apart, w_row = (long)a.k.kw * PER * L, rows = down.last - down.first;
-        x = a.x + ((long)n * a.s.h + top + down.first * a.k.dh) * a.s.w * a.x_apart;
-        w = a.w + down.first * w_row, w_channel = (long)a.k.kh * a.k.kw * PER;
-    }
-
-    static V spread(V v, int i) {
-        if constexpr (PER == 1) return v;
-        typename Vector<L>::Mask lane;
-        for (int l = 0; l < L; l++) lane[l] = l / PER * PER + i;
-        return __builtin_shuffle(v, lane);
-    }
-
-    // Runs of R, the last of which may do outputs again; those that meet a border look where they read.
-    void all(float* y) const {
-        int count = std::min(R, a.s.out_w), most = a.s.out_w - count;
-        for (int c = 0; c < a.s.out_w; c += R) {
-            int column = std::min(c, most);
-            float* to = y + column * a.y_apart;
-            bool inside = column >= a.in.first && column + R <= a.in.last;
-            inside ? run<false>(column, R, to) : run<true>(column, count, to);
-        }
-    }
-
-    V start(int channel) const { return a.bias ? load<L>(a.bias + channel) : V{} + a.initial; }
-
-    // Of a row of inputs, the one in a column; outside, what changes nothing.
-    template <bool EDGE> V input(const float* row, int column) const {
-        bool outside = EDGE && (unsigned)column >= (unsigned)a.s.w;
-        return outside ? V{} + a.initial : load<L>(row + column * a.x_apart);
-    }
-
-    template <bool EDGE> void run(int column, int count, float* y) const {
-        int left = column * a.k.sw - a.k.pw;
-        for (int channel = 0; channel < a.s.c; channel += L) {
-            const float *from = x + channel, *weights = w + channel * w_channel;
-            V sum[R], first = start(channel);
-#pragma GCC unroll 16
-            for (int r = 0; r < R; r++) sum[r] = first;
-            for (int i = 0; i < rows; i++, from += x_row, weights += w_row)
-                OVERLAP ? overlapping<EDGE>(sum, from, left, weights) : apart<EDGE>(sum, from, left, weights);
-#pragma GCC unroll 16
-            for (int r = 0; r < R; r++)
-                if (!EDGE || r < count) store<L>(y + channel + r * a.y_apart, a.after.apply<L>(sum[r], 0));
-        }
-    }
-
-    // Any window: a weight is read once and serves R outputs.
-    template <bool EDGE> void apart(V* sum, const float* from, int left, const float* w) const {
-        for (int k = 0; k < a.k.kw; k++, left += a.k.dw, w += PER * L) {
-#pragma GCC unroll 8
-            for (int g = 0; g < PER; g++) {
-#pragma GCC unroll 16
-                for (int r = 0; r < R; r++)
-                    Act<L>::add(sum[r], spread(input<EDGE>(from, left + r * a.k.sw), g), w + g * L);
-            }
-        }
-    }
-
-    // An input is read, and spread, once and serves every window that holds it. Sums take turns, so that none waits.
-    template <bool EDGE> void overlapping(V* sum, const float* from, int left, const float* w) const {
-        V v[R + 2], own[R + 2];
-#pragma GCC unroll 16
-        for (int j = 0; j < R + 2; j++) v[j] = input<EDGE>(from, left + j);
-#pragma GCC unroll 8
-        for (int g = 0; g < PER; g++) {
-#pragma GCC unroll 16
-            for (int j = 0; j < R + 2; j++) own[j] = spread(v[j], g);
-#pragma GCC unroll 4
-            for (int k = 0; k < 3; k++) {
-                V weight = load<L>(w + (k * PER + g) * L);
-#pragma GCC unroll 16
-                for (int r = 0; r < R; r++) sum[r] += own[r + k] * weight;
-            }
-        }
-    }
-};
-
-using RowOf = void (*)(const Layer&, int n, int row, float* y);
-
-template <int L, int PER, template <int> class Act, bool OVERLAP> void row(const Layer& a, int n, int i, float* y) {
-    Row<L, PER, Act, OVERLAP>(a, n, i).all(y);
-}
-
-// The widest vector that the channels fill.
-int lanes_for(int channels) {
-    for (int l = LANES; l > 4; l /= 2)
-        if (channels % l == 0) return l;
-    return 4;
-}
-
-template <int PER, template <int> class Act, bool OVERLAP> RowOf row_of(int channels) {
-    if constexpr (LANES >= 16)
-        if (lanes_for(channels) == 16) return row<16, PER, Act, OVERLAP>;
-    if constexpr (LANES >= 8)
-        if (lanes_for(channels) == 8) return row<8, PER, Act, OVERLAP>;
-    return row<4, PER, Act, OVERLAP>;
-}
-
-template <int PER> RowOf sums_of(int channels, const Window& k) {
-    return k.kw == 3 && k.sw == 1 && k.dw == 1 ? row_of<PER, Sum, true>(channels) : row_of<PER, Sum, false>(channels);
-}
 
 // Rows that are worked on together: the more the kernel overlaps, the more, as long as all threads have work.
 int band_rows(const Shape& s, const Window& k) {
@@ -134,7 +11,7 @@ int band_rows(const Shape& s, const Window& k) {
 
 template <class Body> void in_bands(const Shape& s, const Window& k, Body body) {
     int band = band_rows(s, k), bands = ceil_div(s.out_h, band);
-#pragma omp parallel for schedule(dynamic, 1)
+#pragma omp parallel for schedule(static)
     for (int b = 0; b < s.n * bands; b++) {
         int first = b % bands * band;
         body(b / bands, first, std::min(first + band, s.out_h));
@@ -218,7 +95,7 @@ template <int L> void blocks_of(const Layer& a, float* y) {
     int vectors = s.c / L, by_long = ceil_div(s.out_w, LONG) * LONG, by_short = ceil_div(s.out_w, SHORT) * SHORT;
     int columns = std::min(by_long, by_short);  // those behind out_w are not kept
     int wide = std::max(s.w + 2 * a.k.pw, (columns - 1) * a.k.sw + (a.k.kw - 1) * a.k.dw + 1);
-#pragma omp parallel for schedule(dynamic, 1)
+#pragma omp parallel for schedule(static)
     for (int item = 0; item < s.n * vectors; item++) {
         int n = item / vectors, channel = item % vectors * L;
         float* padded = scratch(((size_t)s.h * wide + columns) * L);
@@ -277,13 +154,6 @@ template <int L> void spread_largest(const float* x, const float* grad, float* t
     }
 }
 
-void blocks(const Layer& a, float* y) {
-    if constexpr (LANES >= 16)
-        if (lanes_for(a.s.c) == 16) return blocks_of<16>(a, y);
-    if constexpr (LANES >= 8)
-        if (lanes_for(a.s.c) == 8) return blocks_of<8>(a, y);
-    blocks_of<4>(a, y);
-}
 }  // namespace
 
 extern "C" {
@@ -296,13 +166,26 @@ int lanes(int channels) { return lanes_for(channels); }
 void grouped(const float* x, const float* w, const float* bias, float* y, Shape s, Window k, int per, After after) {
     Layer a(x, w, bias, s, k);
     a.after = after;
-    if (per == 1 && k.kw > 7) return blocks(a, y);
-    if (per == 8) return rows(a, sums_of<8>(s.c, k), y);
-    rows(a, per == 1 ? sums_of<1>(s.c, k) : per == 2 ? sums_of<2>(s.c, k) : sums_of<4>(s.c, k), y);
+    if (per == 1 && k.kw > 7) return in_lanes(s.c, [&](auto l) { blocks_of<decltype(l)::value>(a, y); });
+    rows(a, sums_of(per, s.c, k), y);
+}
+
+// The gradient of the weights, apart for each of `threads`: each `size` floats that lie as the weights do.
+void grouped_weights(const float* x, const float* grad, float* sums, Shape s, Window k, int per, int threads, long size) {
+    Layer a(x, sums, nullptr, s, k);
+    SlopeOf slope = slope_of(per, s.c, k);
+#pragma omp parallel num_threads(threads)
+    {
+        float* own = sums + omp_get_thread_num() * size;
+        std::fill_n(own, size, 0.f);
+#pragma omp for schedule(static)
+        for (int i = 0; i < s.n * s.out_h; i++) slope(a, i / s.out_h, i % s.out_h, grad + (long)i * s.out_w * s.c, own);
+    }
 }
 
 void max_pool(const float* x, float* y, Shape s, Window k) {
-    rows(Layer(x, nullptr, nullptr, s, k, -__builtin_inff()), row_of<1, Largest, false>(s.c), y);
+    RowOf largest = in_lanes(s.c, [](auto l) -> RowOf { return row<decltype(l)::value, 1, Largest, false>; });
+    rows(Layer(x, nullptr, nullptr, s, k, -__builtin_inff()), largest, y);
 }
 
 // 1x1: a product of matrices, in blocks of pixels that stay in the first-level cache. w: panels x C x PANEL, of which
@@ -310,7 +193,7 @@ void max_pool(const float* x, float* y, Shape s, Window k) {
 void pointwise(const float* x, const float* w, const float* bias, float* y, int pixels, int c, int out_c, After after) {
     int panels = ceil_div(out_c, PANEL), block = 4 * ROWS;
     while (block > ROWS && ceil_div(pixels, block) * panels < 4 * omp_get_max_threads()) block /= 2;
-#pragma omp parallel for schedule(dynamic, 1)
+#pragma omp parallel for schedule(static)
     for (int item = 0; item < ceil_div(pixels, block) * panels; item++) {
         int o = item % panels * PANEL, first = item / panels * block, count = std::min(block, pixels - first);
         long at = (long)first * out_c + o;
@@ -324,42 +207,49 @@ void pointwise(const float* x, const float* w, const float* bias, float* y, int 
 void separable(const float* x, const float* w, const float* point, const float* bias, float* y, Shape s, Window k) {
     Layer a(x, w, nullptr, s, k);
     a.y_apart = s.c;
-    RowOf row = sums_of<1>(s.c, k);
+    RowOf row = sums_of(1, s.c, k);
+    int few = std::max(1, 4 * ROWS / s.out_w);  // rows whose depthwise output stays in the first-level cache
     in_bands(s, k, [&](int n, int first, int last) {
-        float* between = scratch((size_t)(last - first) * s.out_w * s.c);
-        for (int i = first; i < last; i++) row(a, n, i, between + (long)(i - first) * s.out_w * s.c);
-        float* out = y + ((long)n * s.out_h + first) * s.out_w * s.out_c;
-        for (int o = 0; o < s.out_c; o += PANEL)
-            Product{between, point + (long)o * s.c, bias ? bias + o : nullptr, out + o, s.c, s.out_c, s.c}
-                .all((last - first) * s.out_w);
+        float* between = scratch((size_t)few * s.out_w * s.c);
+        for (int top = first; top < last; top += few) {
+            int count = std::min(few, last - top);
+            for (int i = 0; i < count; i++) row(a, n, top + i, between + (long)i * s.out_w * s.c);
+            float* out = y + ((long)n * s.out_h + top) * s.out_w * s.out_c;
+            for (int o = 0; o < s.out_c; o += PANEL)
+                Product{between, point + (long)o * s.c, bias ? bias + o : nullptr, out + o, s.c, s.out_c, s.c}
+                    .all(count * s.out_w);
+        }
     });
 }
 
-// 1x1, then depthwise: a band of the 1x1's rows stays in the second-level cache until the depthwise one has used it.
+// 1x1, then depthwise: rows of the 1x1's output stay in the second-level cache until the depthwise one has used them.
 // across: panels x C x PANEL.
 void flattened(const float* x, const float* across, const float* w, const float* bias, float* y, Shape s, Window k) {
-    constexpr long MOST = 1 << 18;  // floats of a band
+    constexpr long HELD = 1 << 16;  // floats of such rows
     int inner = s.c, span = k.dh * (k.kh - 1) + 1;
     s.c = s.out_c;
-    long rows_fit = std::max(1L, (MOST / ((long)s.w * s.c) - span) / k.sh);
-    long bands = ceil_div(s.out_h, (int)std::min(rows_fit, (long)ceil_div(s.n * s.out_h, omp_get_max_threads())));
-    int band = ceil_div(s.out_h, (int)bands);
-    RowOf row = sums_of<1>(s.c, k);
-#pragma omp parallel for schedule(dynamic, 1) collapse(2)
+    long apart = (long)s.w * s.c, few = std::max(1L, (HELD / apart - span) / k.sh + 1);  // outputs of one go
+    int stretch = std::min(s.out_h, ceil_div(s.n * s.out_h, omp_get_max_threads()));
+    RowOf row = sums_of(1, s.c, k);
+#pragma omp parallel for schedule(static) collapse(2)
     for (int n = 0; n < s.n; n++)
-        for (int first = 0; first < s.out_h; first += band) {
-            int last = std::min(first + band, s.out_h), top = first * k.sh - k.ph;
-            int low = std::min(std::max(top, 0), s.h), high = std::max(low, std::min((last - 1) * k.sh - k.ph + span, s.h));
-            float* between = scratch((size_t)(high - low) * s.w * s.c);
-            for (int i = low; i < high; i++)
-                for (int o = 0; o < s.c; o += PANEL)
-                    Product{x + ((long)n * s.h + i) * s.w * inner, across + (long)o * inner, nullptr,
-                            between + (long)(i - low) * s.w * s.c + o, inner, s.c, inner}.all(s.w);
-            Shape part = s;
-            Window window = k;
-            part.h = high - low, window.ph = low - top;
-            Layer a(between, w, bias, part, window);
-            for (int i = first; i < last; i++) row(a, 0, i - first, y + ((long)n * s.out_h + i) * s.out_w * s.c);
+        for (int begin = 0; begin < s.out_h; begin += stretch) {
+            int end = std::min(begin + stretch, s.out_h), low = 0, high = 0;  // input rows that are held
+            float* held = scratch(((few - 1) * k.sh + span) * apart);
+            for (int first = begin; first < end; first += few) {
+                int last = std::min<int>(first + few, end), top = first * k.sh - k.ph, next = std::min(std::max(top, 0), s.h);
+                std::copy(held + (std::min(next, high) - low) * apart, held + (high - low) * apart, held);
+                low = next, high = std::max(low, high);
+                for (int to = std::min((last - 1) * k.sh - k.ph + span, s.h); high < to; high++)
+                    for (int o = 0; o < s.c; o += PANEL)
+                        Product{x + ((long)n * s.h + high) * s.w * inner, across + (long)o * inner, nullptr,
+                                held + (high - low) * apart + o, inner, s.c, inner}.all(s.w);
+                Shape part = s;
+                Window window = k;
+                part.h = high - low, window.ph = low - top;
+                Layer a(held, w, bias, part, window);
+                for (int i = first; i < last; i++) row(a, 0, i - first, y + ((long)n * s.out_h + i) * s.out_w * s.c);
+            }
         }
 }
 
@@ -367,7 +257,7 @@ void flattened(const float* x, const float* across, const float* w, const float*
 void max_pool_backward(const float* x, const float* grad, float* to, Shape s, Window k) {
     int bands = std::min(s.h, ceil_div(4 * omp_get_max_threads(), s.n)), high = ceil_div(s.h, bands);
     auto each = s.c % LANES ? spread_largest<4> : spread_largest<LANES>;
-#pragma omp parallel for schedule(dynamic, 1) collapse(2)
+#pragma omp parallel for schedule(static) collapse(2)
     for (int n = 0; n < s.n; n++)
         for (int first = 0; first < s.h; first += high) each(x, grad, to, s, k, {n, first, std::min(first + high, s.h)});
 }

@@ -167,7 +167,7 @@ template <int DOWN, int ALONG> struct Winograd {
         {
             long v_plane = (long)block * C + GAP, m_plane = (long)block * O + GAP;
             Floats v = floats(POINTS * v_plane), m = floats(POINTS * m_plane);
-#pragma omp for schedule(dynamic, 1)
+#pragma omp for schedule(static)
             for (int b = 0; b < blocks; b++) {
                 int first = b * block, count = std::min(block, tiles() - first);
                 for (int t = 0; t < count; t++) transform(tile(first + t), v.get() + (long)t * C, v_plane);
