@@ -43,13 +43,14 @@ MEMBERS: Mapping[str, Callable[[int], nn.Module]] = {
     "grouped, shuffled": lambda c: layers.ShuffledGroupConv(c, c, 3, padding=1, groups=4),
     "depthwise 3x3": lambda c: nn.Conv2d(c, c, 3, padding=1, groups=c),
     "depthwise 31x31": lambda c: nn.Conv2d(c, c, 31, padding=15, groups=c),
+    "pointwise": lambda c: nn.Conv2d(c, c, 1),
     "transposed 3x3, 2": lambda c: nn.ConvTranspose2d(c, c, 3, stride=2, padding=1, output_padding=1),
     "transposed 2x2, 2": lambda c: nn.ConvTranspose2d(c, c, 2, stride=2),
     "shuffle": lambda _: nn.ChannelShuffle(4),
     "max pool 2": lambda _: nn.MaxPool2d(2),
     "average pool 3, 1": lambda _: nn.AvgPool2d(3, stride=1, padding=1),
 }
-SAVERS = list(MEMBERS)[2:9]  # they stand in a dense convolution's place
+SAVERS = [*list(MEMBERS)[2:9], "pointwise"]  # they stand in a dense convolution's place
 KEPT = {"depthwise separable", "flattened", "spatially separable"}  # those that the goal on savings is about
 
 
@@ -85,6 +86,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=56, choices=sorted(CHANNELS), help="height and width")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--training", action="store_true", help="forward and backward")
+    parser.add_argument("--bfloat16", action="store_true", help="let ours run in bfloat16 as well")
     parser.add_argument("--members", type=chosen, help="parts of their names, with ; between them")
     parser.add_argument("--out", type=Path, help="also write the rows there, as JSON")
     return parser.parse_args()
@@ -99,13 +101,15 @@ def measured(name: str, asked: argparse.Namespace) -> Result:
     channels = CHANNELS[asked.size]
     plain, x = MEMBERS[name](channels).eval(), torch.randn(asked.batch, channels, asked.size, asked.size)
     last = copy.deepcopy(plain).to(memory_format=torch.channels_last)
-    choice = fastest(plain, x, training=asked.training)
+    dtypes = (torch.float32, torch.bfloat16) if asked.bfloat16 else (torch.float32,)
+    choice = fastest(plain, x, training=asked.training, dtypes=dtypes)
     x_last = x.contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
         y = plain(x)
     sides = {"default": (plain, x), "last": (last, x_last)}
     sides["ours"] = (choice.module, x_last if choice.memory_format == torch.channels_last else x)
-    times = compare({k: run(m, i, y, asked.training) for k, (m, i) in sides.items()}, rounds=15, at_most=1.5)
+    with torch.inference_mode(not asked.training):
+        times = compare({k: run(m, i, y, asked.training) for k, (m, i) in sides.items()}, rounds=15, at_most=1.5)
     best = min(times["default"], times["last"], key=lambda t: t.median)
     macs = summarize(record(plain, x)).total.macs
     size = 4 * (x.numel() + y.numel() + sum(p.numel() for p in plain.parameters()))
@@ -114,7 +118,7 @@ def measured(name: str, asked: argparse.Namespace) -> Result:
 
 def run(module: nn.Module, x: Tensor, like: Tensor, training: bool) -> Callable[[], object]:
     if not training:
-        return torch.inference_mode()(lambda: module(x))
+        return lambda: module(x)
     layout = torch.channels_last if not x.is_contiguous() else torch.contiguous_format
     grad, x = torch.ones_like(like).contiguous(memory_format=layout), x.clone().requires_grad_()
     wanted = [x, *module.parameters()]
@@ -169,8 +173,9 @@ def columns(training: bool) -> tuple[Column, ...]:
 def title(asked: argparse.Namespace, here: Limits) -> str:
     shape = f"{asked.batch}x{CHANNELS[asked.size]}x{asked.size}x{asked.size}"
     what = "forward and backward" if asked.training else "forward"
+    dtype = "float32 (ours: or bfloat16)" if asked.bfloat16 else "float32"
     return (
-        f"{shape} float32, {what}; {here.processor}, {here.threads} threads, torch {here.torch_version}, "
+        f"{shape} {dtype}, {what}; {here.processor}, {here.threads} threads, torch {here.torch_version}, "
         f"allocator: {machine.tune().allocator}"
     )
 

@@ -1,4 +1,5 @@
-"""The results of `bench/family.py` as tables of Markdown, put into a page between its two marks.
+"""The results of `bench/family.py` as tables of Markdown, put into a page between its two marks; and what each member
+costs, on its own page in `layers/` beside that page.
 
 for size in 16 56 112; do for batch in 1 8; do for how in "" --training; do
     python bench/family.py --size $size --batch $batch $how --out out/$size-$batch$how.json
@@ -20,6 +21,20 @@ from family import SAVING, SHARE, slower, unkept
 
 BEGIN, END = "<!-- measured: bench/family_page.py writes what follows -->\n", "<!-- measured until here -->"
 SETTINGS = [(size, batch) for size in (16, 56, 112) for batch in (1, 8)]
+COSTS, SHOWN = "<!-- measured: bench/family_page.py writes what follows, to the end -->\n", (56, 8)
+PAGES = {  # of a page, the members whose cost it tells
+    "dense": ["dense 3x3"],
+    "dilated": ["dilated 3x3"],
+    "spatially-separable": ["spatially separable"],
+    "depthwise-separable": ["depthwise separable"],
+    "flattened": ["flattened"],
+    "grouped": ["grouped, 4", "grouped, 32"],
+    "shuffled-grouped": ["grouped, shuffled"],
+    "depthwise": ["depthwise 3x3", "depthwise 31x31"],
+    "pointwise": ["pointwise"],
+    "transposed": ["transposed 3x3, 2", "transposed 2x2, 2"],
+    "pooling": ["max pool 2", "average pool 3, 1"],
+}
 Runs = dict[tuple[int, int], dict[str, Any]]
 
 
@@ -33,6 +48,10 @@ def main() -> None:
     before, rest = text.split(BEGIN)
     after = rest[rest.index(END) :]
     write_whole(asked.page, before + BEGIN + page(forward, training) + after)
+    for name, members in PAGES.items():
+        own = asked.page.parent / "layers" / f"{name}.md"
+        kept = own.read_text().split(COSTS)[0].rstrip("\n")
+        write_whole(own, f"{kept}\n\n{COSTS}{cost(members, forward[SHOWN], training[SHOWN])}")
 
 
 def read(folder: Path, setting: tuple[int, int], how: str) -> dict[str, Any]:
@@ -60,6 +79,21 @@ def page(forward: Runs, training: Runs) -> str:
         "\n",
     ]
     return "".join(parts)
+
+
+def cost(members: list[str], forward: dict[str, Any], training: dict[str, Any]) -> str:
+    """A table of milliseconds: PyTorch's default layout, its best one, and ours, of each member."""
+    shape, machine = forward["title"].split(" float32, forward; ", 1)
+    rows = [(how, r) for how, run in (("", forward), (", and backward", training)) for r in run["rows"]]
+    lines = [
+        f"| {r['member']}{how} | {r['default']:.3g} | {r['best']:.3g} | {r['ours']:.3g} |"
+        for name in members
+        for how, r in rows
+        if r["member"] == name
+    ]
+    head = ["| ms | PyTorch | its best layout | [at its fastest](../fast.md) |", "|---|---|---|---|"]
+    told = f"On {shape}, in float32 ({machine.split(', torch', 1)[0]}):\n\n"
+    return told + "\n".join([*head, *lines]) + "\n"
 
 
 def table(runs: Runs, cell: Callable[[dict[str, Any]], str], *, means: bool = True) -> str:
