@@ -62,12 +62,12 @@ def bare(task: str) -> float:
 
 
 def ours(task: str) -> float:
-    """Images a second of the trainer's own steps, as an epoch has them."""
+    """Images a second of the trainer's own steps, as an epoch has them, in the precision that it settles on."""
     from convscope.train import loop
 
     config = TrainConfig(task=task, **machine.training_defaults())
     with tempfile.TemporaryDirectory() as folder:
-        team = loop.Team(device="cpu", precision=config.precision)
+        team = loop.Team(device="cpu")
         training = loop.Training(config, folder=loop.Path(folder), team=team, before=None, override=False)
         training.prepare(measure=False)
         training._training_mode()

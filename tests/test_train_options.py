@@ -11,7 +11,8 @@ from torch import nn
 from convscope import data, models
 from convscope.errors import CheckpointError, InputError
 from convscope.runs import TrainConfig, open_run
-from convscope.train import train
+from convscope.train import train, trial
+from convscope.train.loop import Training
 from convscope.train.parts import Average, begin_with, make_task
 
 QUICK = TrainConfig(epochs=2, batch_size=256, num_threads=1, device="cpu", augment="none")
@@ -87,13 +88,34 @@ def test_patience_ends_a_run_that_does_not_get_better(tmp_path: Path) -> None:
 
 
 def test_minutes_become_epochs_that_are_written_down(tmp_path: Path) -> None:
-    config = _config(minutes=0.05, epochs=500)
+    config = _config(minutes=0.05, epochs=500, precision="float32")
     run = train(config, out=tmp_path / "a", progress=False)
     assert 1 <= run.config.epochs < 500
     assert len(run.metrics()) == run.config.epochs == open_run(tmp_path / "a").config.epochs
-    plain = train(_config(epochs=run.config.epochs), out=tmp_path / "b", progress=False)
+    plain = train(
+        config.model_copy(update={"minutes": 0.0, "epochs": run.config.epochs}), out=tmp_path / "b", progress=False
+    )
     assert all(torch.equal(v, _weights(plain.folder)[k]) for k, v in _weights(run.folder).items())
     assert train(config, out=tmp_path / "a", resume=True, progress=False).config.epochs == run.config.epochs
+
+
+@pytest.mark.parametrize(("slow", "chosen"), [(0.5, "bfloat16"), (0.95, "float32"), (2.0, "float32")])
+def test_the_precision_is_settled_by_trying_and_written_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow: float, chosen: str
+) -> None:
+    def seconds(tried: Training, number: int) -> list[float]:
+        return [slow if tried.config.precision == "bfloat16" else 1.0] * number
+
+    monkeypatch.setattr(Training, "rehearse", seconds)
+    config = _config(batch_size=400, epochs=2)
+    assert train(config, out=tmp_path / "short", progress=False).config.precision == "float32"
+    monkeypatch.setattr(trial, "FEW_STEPS", 1)
+    assert train(config, out=tmp_path / "long", progress=False).config.precision == chosen
+    asked = config.model_copy(update={"epochs": 3})
+    again = train(asked, out=tmp_path / "long", resume=True, override=True, progress=False)
+    assert again.config.precision == chosen
+    fixed = train(config.model_copy(update={"precision": chosen}), out=tmp_path / "plain", progress=False)
+    assert fixed.metrics()[0]["train_loss"] == again.metrics()[0]["train_loss"]  # trying leaves nothing behind
 
 
 def test_smoothing_and_class_weights_reach_the_loss() -> None:

@@ -34,6 +34,21 @@ def test_the_loss_is_its_definition(seed: int, num_classes: int, weighted: bool,
     assert found["loss"].item() == pytest.approx(entropy / max(share, 1e-6), rel=1e-4, abs=1e-6)
 
 
+@given(st.integers(0, 10_000), st.integers(2, 5), st.sampled_from([torch.float32, torch.bfloat16]), st.booleans())
+def test_gradients_are_those_of_cross_entropy(seed: int, num_classes: int, dtype: torch.dtype, last: bool) -> None:
+    logits, targets = _case(seed, num_classes)
+    targets[0, 0, 0] = 0  # one that counts at least
+    order = torch.channels_last if last else torch.contiguous_format
+    own = logits.to(dtype, memory_format=order).requires_grad_()
+    other = own.detach().double().requires_grad_()
+    (3 * Segmentation(num_classes).loss(own, targets)["loss"]).backward()
+    (3 * torch.nn.functional.cross_entropy(other, targets, ignore_index=255)).backward()
+    assert own.grad is not None
+    assert other.grad is not None
+    assert own.grad.dtype == dtype
+    torch.testing.assert_close(own.grad.double(), other.grad, rtol=1e-2 if dtype == torch.bfloat16 else 1e-4, atol=1e-6)
+
+
 def test_a_batch_without_a_pixel_that_counts_has_a_finite_loss() -> None:
     logits = torch.zeros(1, 3, 2, 2, requires_grad=True)
     loss = Segmentation(3).loss(logits, torch.full((1, 2, 2), 255))["loss"]

@@ -137,7 +137,8 @@ class SampleSet:
         """
         chosen = [self.samples[i] for i in indices.tolist()]
         if draws is not None:
-            chosen = [cropped(s, row, flip=self.flip) for s, row in zip(chosen, draws[indices].tolist(), strict=True)]
+            rows = draws[indices].tolist()
+            chosen = [cropped(self._needed(s), row, flip=self.flip) for s, row in zip(chosen, rows, strict=True)]
         x = torch.stack([s.image.as_subclass(Tensor) for s in chosen]).float().div_(255)
         if draws is not None:
             x = light(x, draws[indices])
@@ -195,6 +196,11 @@ class SampleSet:
     def thumbnail(self, index: int) -> Tensor:
         """A picture as it is: uint8 [C, H, W]."""
         return self.samples[index].image.as_subclass(Tensor)
+
+    def _needed(self, sample: Sample) -> Sample:
+        """The sample without what no task of the set asks for."""
+        boxed, masked = "detect" in self.task, "segment" in self.task
+        return replace(sample, boxes=sample.boxes if boxed else None, mask=sample.mask if masked else None)
 
     def _targets(self, samples: Sequence[Sample], task: str) -> Boxes | Tensor:
         if task == "classify":

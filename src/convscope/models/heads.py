@@ -154,8 +154,9 @@ class Segmenter(nn.Module):
         for i, enter, join, refine in zip(self.fine, self.enter, self.join, self.refine, strict=True):
             fine = enter(maps[i])
             x = refine(torch.relu(fine + F.interpolate(join(x), fine.shape[2:], mode="nearest")))
-        logits = self.up(x)
-        logits = logits + F.interpolate(self.score(context), logits.shape[2:], mode="bilinear")
+        with torch.autocast(x.device.type, enabled=False):  # bfloat16 takes longer for so few channels
+            logits = self.up(x.float())
+        logits = logits + enlarged(self.score(context).float(), logits.shape[2:], training=self.training)
         return logits[..., : size[0], : size[1]]
 
 
@@ -195,6 +196,19 @@ class OneHead(nn.Module):
         return self.model(x_NCHW)[self.task]
 
 
+def enlarged(x_NCHW: Tensor, size: Sequence[int], *, training: bool) -> Tensor:
+    """Bilinear interpolation to a larger size; for training as two products, six times as fast on the way back.
+
+    >>> x = torch.rand(1, 2, 3, 5)
+    >>> torch.allclose(*(enlarged(x, (7, 9), training=way) for way in (True, False)), atol=1e-6)
+    True
+    """
+    if not training:
+        return F.interpolate(x_NCHW, list(size), mode="bilinear")
+    down, across = (_between(old, new, like=x_NCHW) for old, new in zip(x_NCHW.shape[2:], size, strict=True))
+    return down @ x_NCHW.contiguous() @ across.T
+
+
 def classes_of_heads(task: str, num_classes: int) -> dict[str, range]:
     """Which of a data set's classes each head of a task tells apart.
 
@@ -215,6 +229,17 @@ class _Normed(nn.Sequential):
 
     def __init__(self, width: int) -> None:
         super().__init__(nn.Conv2d(width, width, 3, padding=1, bias=False), nn.GroupNorm(8, width), nn.ReLU())
+
+    def forward(self, input: Tensor) -> Tensor:
+        conv, norm, act = self
+        x = conv(input)
+        return act(norm(x.float()).to(x.dtype))  # on a CPU twice as fast as in bfloat16
+
+
+def _between(old: int, new: int, *, like: Tensor) -> Tensor:
+    """What bilinear interpolation takes of each of `old` places for each of `new`: [new, old]."""
+    at = ((torch.arange(new, device=like.device) + 0.5) * old / new - 0.5).clamp(0, old - 1)
+    return (1 - (at[:, None] - torch.arange(old, device=like.device)).abs()).clamp(min=0).to(like.dtype)
 
 
 def _points(rows: int, columns: int, stride: int, *, device: torch.device) -> Tensor:

@@ -65,7 +65,9 @@ class TrainConfig(BaseModel):
     augment: Literal["affine", "crop", "none"] = Field("affine", description="how pictures vary; crop: boxes, masks")
     flip: bool = Field(False, description="crop may mirror pictures too")
     seed: int = Field(0, ge=0, lt=2**31, description="of the weights, the order and the augmentation")
-    precision: Literal["float32", "bfloat16"] = Field("float32", description="of the products; weights stay float32")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="of the products; auto: bfloat16 if steps are faster in it"
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda if there is one")
     channels_last: bool = Field(False, description="keep pictures as NHWC in memory")
     memory: float = Field(4.0, gt=0, description="GB of pictures that are held; of larger sets each is read anew")

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -35,10 +36,12 @@ class Segmentation:
         >>> round(found["loss"].item(), 4)
         0.6931
         """
-        logits = outputs.float().contiguous()  # softmax over the channels of NHWC takes five times as long
         weights = None if self.class_weights is None else self.class_weights.to(outputs.device)
-        options = {"ignore_index": IGNORE, "reduction": "sum", "label_smoothing": self.label_smoothing}
         valid = targets != IGNORE
+        if weights is None and not self.label_smoothing and torch.is_grad_enabled():
+            return {"loss": _PlainEntropy.apply(outputs, targets.where(valid, 0), valid) / valid.sum().clamp(min=1)}
+        logits = outputs.float().contiguous()  # softmax over the channels of NHWC takes five times as long
+        options = {"ignore_index": IGNORE, "reduction": "sum", "label_smoothing": self.label_smoothing}
         share = valid.sum() if weights is None else (weights[targets.where(valid, 0)] * valid).sum()
         return {"loss": F.cross_entropy(logits, targets, weights, **options) / share.clamp(min=1e-6)}
 
@@ -70,3 +73,27 @@ class Segmentation:
     def serves(self, shapes: Sequence[tuple[int, ...]], picture: Sequence[int]) -> bool:
         """Whether outputs of these shapes are that."""
         return [*shapes] == [(1, self.num_classes, *picture[1:])]
+
+
+class _PlainEntropy(torch.autograd.Function):
+    """The sum of the valid pixels' cross-entropies, whose gradient is made with it: one exponential a value, not two.
+
+    On a CPU half the time of PyTorch's, for which the logits are gone through three times more.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits_NCHW: Tensor, targets_NHW: Tensor, valid_NHW: Tensor) -> Tensor:
+        x = logits_NCHW.detach().to(torch.float32, memory_format=torch.contiguous_format, copy=True)
+        wanted, valid = targets_NHW[:, None], valid_NHW[:, None]
+        x.sub_(x.amax(1, keepdim=True))
+        picked = x.gather(1, wanted)
+        total = x.exp_().sum(1, keepdim=True)
+        loss = ((total.log() - picked) * valid).sum()
+        x.mul_(valid / total).scatter_add_(1, wanted, -valid.to(x.dtype))
+        ctx.save_for_backward(x)
+        ctx.like = logits_NCHW.dtype
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *above: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return (ctx.saved_tensors[0] * above[0]).to(ctx.like), None, None

@@ -75,7 +75,7 @@ def find_lr(config: TrainConfig) -> RateSearch:
     config = config.model_copy(update={"nan": "skip"})
     rates = [LOWEST * (HIGHEST / LOWEST) ** (at / (STEPS - 1)) for at in range(STEPS)]
     with ExitStack() as stack:
-        team = stack.enter_context(Team(device=machine.best_device(config.device).type, precision=config.precision))
+        team = stack.enter_context(Team(device=machine.best_device(config.device).type))
         stack.enter_context(torch.random.fork_rng(devices=[]))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         training = Training(config, folder=folder, team=team, before=None, override=False)

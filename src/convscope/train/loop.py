@@ -9,7 +9,6 @@ import copy
 import json
 import math
 import signal
-import statistics
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor
 
 from convscope import data, files, machine, models
@@ -27,15 +27,13 @@ from convscope.runs import folder as runs
 from convscope.runs.config import TrainConfig, differences
 from convscope.runs.folder import Run
 from convscope.runs.progress import Progress, shown
-from convscope.train import parts
+from convscope.train import parts, trial
 from convscope.train.board import board
 from convscope.train.stopping import Interrupted, Stop, plain_errors, signals
 from convscope.train.team import Team
 
 SECONDS_BETWEEN_SAVES = 10.0
 VAL_BATCH = 64
-MEASURED_STEPS = (4, 12)  # before the clock starts, and while it runs
-SMALL_WORK = 1e8  # MACs of a forward pass; below it threads wait for each other longer than they work
 POSITION = ("epoch", "batch", "step", "elapsed", "sums", "rows")
 
 
@@ -53,7 +51,7 @@ def train(
     with ExitStack() as stack:
         stack.enter_context(plain_errors(config, folder))
         device = machine.best_device(config.device).type
-        team = stack.enter_context(Team(device=device, precision=config.precision))
+        team = stack.enter_context(Team(device=device))
 
         def begun() -> tuple[TrainConfig, dict[str, Any] | None]:
             stack.enter_context(runs.locked(files.writable_folder(folder)))
@@ -79,14 +77,14 @@ class Training:
         self, config: TrainConfig, *, folder: Path, team: Team, before: dict[str, Any] | None, override: bool
     ) -> None:
         self.config, self.folder, self.before, self.override = config, folder, before, override
-        self.team, self.fabric = team, team.fabric
+        self.team = team
         classes = data.class_names(config.data, task=config.task)
         torch.manual_seed(config.seed)
         self.model = models.network(config.model, num_classes=len(classes), task=config.task)
         self.splits = parts.load_data(self.model, config)
         self.task = parts.make_task(config, self.splits.train)
-        work = parts.check_fits(self.model, self.splits, self.task) * config.batch_size
-        self.num_threads = config.num_threads or (1 if work < SMALL_WORK else 0)
+        self.work = parts.check_fits(self.model, self.splits, self.task) * config.batch_size
+        self.num_threads = config.num_threads or (1 if self.work < trial.SMALL_WORK else 0)
         self.num_batches = -(-len(self.splits.train) // config.batch_size)
         self.epoch = self.batch = self.step = 0
         self.elapsed = 0.0  # seconds of the epoch that is under way
@@ -105,11 +103,19 @@ class Training:
         wanted, done = config.tensorboard and team.leads, before["step"] if before else 0
         self.board = board(folder, after=done) if wanted else lambda row: None
 
+    @property
+    def fabric(self) -> Fabric:
+        """What places, casts and joins; another one for each precision."""
+        return self.team.fabric
+
     def prepare(self, *, measure: bool) -> None:
         """Everything up to the first step; with `measure`, as many epochs as the minutes allow."""
-        self._set_up()
+        begun = time.monotonic()
+        self._settle()
         if measure:
-            self.config = self.config.model_copy(update={"epochs": self._epochs_that_fit()})
+            spent = time.monotonic() - begun
+            self.config = self.config.model_copy(update={"epochs": trial.epochs_that_fit(self, spent=spent)})
+        self._set_up()
         if self.before is not None:
             self._continue(self.before, override=self.override)
         self.about = Run(
@@ -121,7 +127,13 @@ class Training:
             runs.start(self.about)
             files.write_whole(self.folder / runs.METRICS, "".join(map(_json_line, self.rows)))
 
+    def _settle(self) -> None:
+        """Decide what was left to be decided by measuring."""
+        if self.config.precision == "auto":
+            self.config = self.config.model_copy(update={"precision": trial.faster_precision(self)})
+
     def _set_up(self) -> None:
+        self.team.compute_in(self.config.precision)
         self.module, self.optimizer = self.fabric.setup(
             self.model.to(memory_format=self.format),  # pyright: ignore[reportCallIssue]
             parts.optimizer(self.model, self.config),
@@ -224,7 +236,7 @@ class Training:
         row: dict[str, Any] = {"epoch": self.epoch + 1, "step": self.step}
         row |= {f"train_{name}": total / count for name, total in self.sums.items()}
         began = time.monotonic()
-        row |= {f"val_{name}": value for name, value in self._validate().items()}
+        row |= {f"val_{name}": value for name, value in self.validate().items()}
         row["lr"] = self.optimizer.param_groups[-1]["lr"]  # of the head
         row["images_per_second"] = round(len(self.splits.train) / self.elapsed, 1)
         row["seconds"] = round(self.elapsed + time.monotonic() - began, 3)
@@ -233,7 +245,8 @@ class Training:
         return row
 
     @torch.no_grad()
-    def _validate(self) -> dict[str, float]:
+    def validate(self) -> dict[str, float]:
+        """The loss and the metrics of the validation part."""
         self.judged.eval()
         self.team.as_the_leader(self.judged)
         metrics = self.task.metrics().to(self.fabric.device)
@@ -252,6 +265,7 @@ class Training:
 
     def losses_at(self, rates: Sequence[float]) -> list[float]:
         """The loss at each rate in turn, a step each; fewer where it is no longer finite."""
+        self._settle()
         self._set_up()
         self._training_mode()
         losses: list[float] = []
@@ -269,25 +283,26 @@ class Training:
             len(scores) - 1 - max(range(len(scores)), key=lambda at: (scores[at], -at)) >= self.config.patience
         )
 
-    def _epochs_that_fit(self) -> int:
-        """How many epochs the minutes allow, by the time of some steps of a copy of the network."""
-        model, begun = self.model, time.monotonic()
-        self.model = copy.deepcopy(model)
+    @contextmanager
+    def rehearsing(self, precision: str) -> Iterator[None]:
+        """Steps in here are taken by a copy of the network, and leave nothing behind."""
+        model, config = self.model, self.config
+        self.model, self.config = copy.deepcopy(model), config.model_copy(update={"precision": precision})
         self._set_up()
         self._training_mode()
-        batches, numbers = self._batches(0), self._draws()
-        seconds = []
-        for at in range(sum(MEASURED_STEPS)):
+        try:
+            yield
+        finally:
+            self.model, self.config, self.sums = model, config, {}
+
+    def rehearse(self, number: int) -> list[float]:
+        """The seconds of so many steps of the first epoch, whose learning rate is 0."""
+        batches, numbers, seconds = self._batches(0), self._draws(), []
+        for at in range(number):
             began = time.monotonic()
             self._step(batches[at % self.num_batches], numbers=numbers, rate=0.0)
             seconds.append(time.monotonic() - began)
-        began = time.monotonic()
-        self._validate()
-        now = time.monotonic()
-        an_epoch = statistics.median(seconds[MEASURED_STEPS[0] :]) * self.num_batches + now - began
-        self.model, self.sums = model, {}
-        self._set_up()
-        return self.fabric.broadcast(max(1, int((60 * self.config.minutes - (now - begun)) / an_epoch)))
+        return seconds
 
     def _save(self) -> None:
         if not all(value.isfinite().all() for value in self.model.state_dict().values()):
@@ -353,6 +368,8 @@ def _before(
     run = runs.open_run(folder)
     if config.minutes and config.minutes == run.config.minutes:  # what they came to was measured then
         config = config.model_copy(update={"epochs": run.config.epochs})
+    if config.precision == "auto":
+        config = config.model_copy(update={"precision": run.config.precision})
     changed = differences(run.config, config)
     if changed and not override:
         listed = ", ".join(f"{key} was {old!r} and is {new!r}" for key, (old, new) in changed.items())

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from convscope import machine
 from convscope.errors import ConvscopeError, InputError
 
-PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed"}
+PRECISIONS: Mapping[str, Any] = {"float32": "32-true", "bfloat16": "bf16-mixed"}
 Made = TypeVar("Made")
 Error = TypeVar("Error", bound=ConvscopeError)
 
@@ -25,7 +25,7 @@ class Team:
     Raises: InputError if there are fewer GPUs than processes, or hosts have different numbers of them.
     """
 
-    def __init__(self, *, device: str, precision: str) -> None:
+    def __init__(self, *, device: str) -> None:
         self.rank, self.size = machine.rank(), machine.number_of_processes()
         here = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if self.size > 1 else 1
         if self.size % here:
@@ -34,12 +34,17 @@ class Team:
             raise InputError(
                 f"train: {here} processes cannot share {torch.cuda.device_count()} GPUs; start one for each"
             )
-        self.fabric = Fabric(
-            accelerator=device, devices=here, num_nodes=self.size // here, precision=PRECISIONS[precision],  # pyright: ignore[reportArgumentType]
-            strategy="ddp" if self.size > 1 else "auto",
-        )  # fmt: skip
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces every process
-        self.fabric.launch()
+        self.options: dict[str, Any] = {"accelerator": device, "devices": here, "num_nodes": self.size // here}
+        self.precision = ""
+        self.compute_in("float32")
+
+    def compute_in(self, precision: str) -> None:
+        """Set up what follows for products of this precision."""
+        if precision != self.precision:
+            strategy, inner = "ddp" if self.size > 1 else "auto", PRECISIONS[precision]
+            self.fabric, self.precision = Fabric(**self.options, strategy=strategy, precision=inner), precision
+            self.fabric.launch()
 
     def __enter__(self) -> "Team":
         return self
