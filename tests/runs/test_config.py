@@ -17,7 +17,7 @@ configs = st.builds(
     warmup=st.floats(0, 0.99),
     seed=st.integers(0, 2**31 - 1),
     channels_last=st.booleans(),
-    precision=st.sampled_from(["float32", "bfloat16"]),
+    precision=st.sampled_from(["auto", "float32", "bfloat16"]),
 )
 
 
@@ -58,7 +58,7 @@ def test_a_set_value_is_toml_or_else_text() -> None:
         (
             {},
             ["precision=f16"],
-            "config: 'precision' (from --set) is 'f16', but input should be 'float32' or 'bfloat16'",
+            "config: 'precision' (from --set) is 'f16', but input should be 'auto', 'float32' or 'bfloat16'",
         ),
     ],
 )
