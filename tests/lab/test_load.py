@@ -68,18 +68,18 @@ def test_a_request_never_names_a_model(lab):
     before = lab.json("/api/session")
     assert lab.json("/api/session?model=os:system&spec=os:system&image=/etc/passwd") == before
     blanks = {name for r in make_app(lambda: lab.session, lab.door)._app.routes for name in r.param_convertors}
-    assert blanks == {"name", "picture", "layer", "unit", "run", "true", "said", "index", "task"}
+    assert blanks == {"name", "picture", "layer", "unit", "run", "true", "said", "index", "task", "method"}
     for path in ("/api/models/os:system", "/api/session/os:system"):
         assert lab.ask(path)[0] == 404
 
 
 words = st.sampled_from(
     ["api", "pictures", "given", "digits:0", "layers", "0", "maps", "units", "0,0,0,0", "reach", "family", "times",
-     "runs", "metrics", "cells", "..", "%00", "%2e", "-1", "1e9", "own-1", "static", "main.js", "", "é", "99999999999"]
+     "runs", "metrics", "cells", "work", "attributions", "saliency", "..", "%00", "%2e", "-1", "1e9", "own-1", "static", "main.js", "", "é", "99999999999"]
 )  # fmt: skip
 queries = st.lists(
     st.tuples(st.sampled_from(["page", "by", "channel", "effective", "channels", "kernel", "groups", "dilation",
-               "name"]),
+               "name", "class"]),
               st.sampled_from(["0", "1", "-1", "3", "x", "", "99999999", "NaN", "variance", "%ff", "64"])), max_size=4
 )  # fmt: skip
 methods = st.sampled_from(["GET", "POST", "PUT", "HEAD", "DELETE", "OPTIONS", "PATCH", "X"])

@@ -399,3 +399,27 @@ def test_other_axes_than_rows_and_columns_and_outputs_by_name(lab_of_model, open
             assert page.is_hidden("#problem")
             assert page.locator(".equals .model").count() == 1
         page.trouble.clear()  # the browser says that the pixels of a line are refused
+
+
+class Twice(nn.Module):
+    """Several operators in one module, and modules whose names are numbers of other operators."""
+
+    def __init__(self):
+        super().__init__()
+        self.parts = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.Conv2d(2, 2, 3))
+
+    def forward(self, x):
+        return torch.relu(self.parts[3](self.parts[2](torch.tanh(self.parts[0](x))) * 2).sigmoid())
+
+
+@pytest.mark.parametrize("model", [Twice(), nn.Sequential(Twice(), nn.ReLU(), nn.Conv2d(2, 1, 1), nn.Tanh())])
+def test_every_address_leads_back_to_its_operator(lab_of_model, opened, model):
+    with lab_of_model(model, (1, 12, 12)) as served, opened(served) as page:
+        for i in range(page.locator(".rows button[title]").count()):
+            page.click(f".rows button[title] >> nth={i}")
+            page.settled()
+            said = page.inner_text(".arithmetic h2")
+            page.reload()
+            page.settled()
+            assert page.inner_text(".arithmetic h2") == said
+            assert page.locator(".rows button[title]").nth(i).get_attribute("aria-current") == "true"

@@ -110,6 +110,7 @@ class Network {
       await this.take(await getJson(`pictures/${encodeURIComponent(id)}`, "picture"), layer);
     } catch (error) {
       complain(error);
+      this.source?.frame();
       if (!this.row && id !== "given") await this.show("given", layer);
     }
   }
@@ -140,10 +141,10 @@ class Network {
     }
   }
 
-  /** @param {string | null} layer by its name or number; else the last convolution @returns {Row | null} */
+  /** @param {string | null} layer as `addressOf` writes it, or a number; else the last convolution @returns {Row | null} */
   first(layer) {
     const rows = this.layers?.rows ?? [];
-    const named = rows.find((r) => r.module === layer || String(r.index) === layer);
+    const named = rows.filter((r) => r.module === layer).pop() ?? rows.find((r) => [`op:${r.index}`, String(r.index)].includes(layer ?? ""));
     return named ?? rows.filter((r) => r.op === "convolution").pop() ?? rows.find((r) => r.output_shape.length > 1) ?? rows[0] ?? null;
   }
 
@@ -163,8 +164,7 @@ class Network {
       Object.assign(this, { row, head, page, unit });
       maps.show(head, values);
       tools.show(head);
-      const last = layers.rows.filter((r) => r.module === row.module).pop();
-      remember({ layer: row.module && last === row ? row.module : row.index, page: page || null,
+      remember({ layer: addressOf(row, layers.rows), page: page || null,
         by: tools.by === "index" ? null : tools.by, unit: null, channel: null }, step);
       this.readout(null);
     } catch (error) {
@@ -365,4 +365,10 @@ class Network {
     if (this.head) this.readout(null);
     else this.nothing();
   }
+}
+
+/** The name of the module that the operator ends, else the operator's number. @param {Row} row @param {Row[]} rows */
+function addressOf(row, rows) {
+  const last = rows.filter((r) => r.module === row.module).pop();
+  return row.module && last === row ? row.module : `op:${row.index}`;
 }
