@@ -75,7 +75,8 @@ def test_a_request_never_names_a_model(lab):
 
 words = st.sampled_from(
     ["api", "pictures", "given", "digits:0", "layers", "0", "maps", "units", "0,0,0,0", "reach", "family", "times",
-     "runs", "metrics", "cells", "work", "attributions", "saliency", "..", "%00", "%2e", "-1", "1e9", "own-1", "static", "main.js", "", "é", "99999999999"]
+     "runs", "metrics", "cells", "work", "attributions", "saliency",
+     "..", "%00", "%2e", "-1", "1e9", "own-1", "static", "main.js", "", "é", "99999999999"]
 )  # fmt: skip
 queries = st.lists(
     st.tuples(st.sampled_from(["page", "by", "channel", "effective", "channels", "kernel", "groups", "dilation",
