@@ -38,12 +38,68 @@ class View(nn.Module):
         return x.flatten(2).transpose(1, 2).reshape(n, h, w, c).permute(0, 3, 1, 2)
 
 
+class Depth(nn.Module):
+    """Blocks of 2x2 become channels, which a product mixes."""
+
+    def __init__(self):
+        super().__init__()
+        self.mix = nn.Conv2d(4, 1, 1)
+
+    def forward(self, x):
+        n, c, h, w = x.shape
+        blocks = x[:, :, : h // 2 * 2, : w // 2 * 2].reshape(n, c, h // 2, 2, w // 2, 2)
+        return self.mix(blocks.permute(0, 1, 3, 5, 2, 4).reshape(n, 4 * c, h // 2, w // 2))
+
+
+class Windows(nn.Module):
+    """Each window of 3x2 is seen whole by its units, as in window attention."""
+
+    def forward(self, x):
+        n, c, h, w = x.shape
+        rows, columns = h // 3, w // 2
+        cut = x[:, :, : 3 * rows, : 2 * columns].reshape(n, c, rows, 3, columns, 2).permute(0, 2, 4, 3, 5, 1)
+        tokens = cut.reshape(n * rows * columns, 6, c)
+        seen = tokens + (tokens @ tokens.transpose(1, 2)) @ tokens
+        back = seen.reshape(n, rows, columns, 3, 2, c).permute(0, 5, 1, 3, 2, 4)
+        return back.reshape(n, c, 3 * rows, 2 * columns)
+
+
+class Pasted(nn.Module):
+    """The map written into a larger one, as detectors make batches."""
+
+    def forward(self, x):
+        n, c, h, w = x.shape
+        batch = x.new_zeros(n + 1, c, h + 2, w + 3)
+        batch[1, :, 1 : h + 1, :w].copy_(x[0])
+        return batch[1:]
+
+
+class Chosen(nn.Module):
+    """Branches of two sizes, stacked and summed as selective kernels are."""
+
+    def __init__(self):
+        super().__init__()
+        self.near, self.far = nn.Conv2d(1, 1, 3, padding=1), nn.Conv2d(1, 1, 3, padding=2, dilation=2)
+
+    def forward(self, x):
+        return torch.stack([self.near(x), self.far(x)], 1).sum(1)
+
+
+WHOLE = {"view": View, "depth": Depth, "windows": Windows, "pasted": Pasted, "chosen": Chosen}
+
+
 def layer(draw, *, padded=True):
+    kinds = ["conv", "max", "mean", "transposed", "nearest", "view", "depth", "windows"]
+    kinds += ["residual", "joined", "pad", "pasted", "chosen"] if padded else ["mirror"]
+    kind = draw(st.sampled_from(kinds))
+    return WHOLE[kind]() if kind in WHOLE else windowed(draw, kind, padded=padded)
+
+
+def windowed(draw, kind, *, padded):
     size = draw(st.integers(1, 4))
     stride, dilation = draw(st.integers(1, 2)), draw(st.integers(1, 3))
     padding = draw(st.integers(0, size // 2 if padded else 0))
-    kinds = ["conv", "max", "mean", "view", "transposed", "nearest", *["residual", "joined", "pad"] * padded]
-    match draw(st.sampled_from(kinds)):
+    match kind:
         case "conv":
             return nn.Conv2d(1, 1, size, stride, padding, dilation)
         case "max":
@@ -62,7 +118,7 @@ def layer(draw, *, padded=True):
             return Branches(tall, wide, mix=nn.Conv2d(3, 1, 1))
         case "pad":
             return nn.ZeroPad2d((draw(st.integers(-1, 2)), 1, 0, draw(st.integers(-1, 2))))
-    return View()
+    return draw(st.sampled_from([nn.ReflectionPad2d, nn.ReplicationPad2d]))(1)
 
 
 @st.composite

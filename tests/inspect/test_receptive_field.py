@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from networks import SIZE, Squeeze, View, networks, ones, output, positive, support
+from networks import SIZE, Squeeze, View, Windows, networks, ones, output, positive, support
 from torch import nn
 
 from convscope import receptive_field, record, summarize
@@ -177,6 +177,22 @@ def test_a_view_that_drops_a_last_axis_keeps_the_field():
         nn.Sequential(nn.Conv1d(1, 1, 3, 2), nn.AdaptiveMaxPool1d(1), nn.Flatten(0)), torch.zeros(1, 1, 4)
     )
     assert dropped.size == (3,)
+
+
+def test_detectors_write_their_pictures_into_a_batch_and_keep_their_fields():
+    from torchvision.models import detection
+
+    model = detection.retinanet_resnet50_fpn(weights=None, weights_backbone=None, min_size=128, max_size=256).eval()
+    field = field_of(model, torch.zeros(1, 3, 128, 128), "backbone.body.layer2.0.conv1")
+    assert (field.size, field.stride, field.padding, field.global_through) == ((35, 35), (4, 4), (17, 17), ())
+
+
+def test_windows_see_themselves_and_a_view_alone_is_a_bound():
+    x = torch.zeros(1, 1, 12, 8)
+    seen = field_of(Windows(), x)
+    assert (seen.size, seen.stride, seen.is_bound, seen.at((0, 0, 4, 5))) == ((3, 2), (1, 1), False, ((3, 5), (4, 5)))
+    blocks = field_of(nn.Unflatten(2, (4, 3)), x)
+    assert (blocks.size, blocks.stride, blocks.is_bound) == ((3, 1), (3, 1), True)
 
 
 def test_statistics_of_the_batch_are_everything():

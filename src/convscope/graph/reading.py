@@ -287,16 +287,18 @@ def changed_reads(op: Op, box: Box, value: Value, k: int = 0) -> Box | None:
     """A tensor that was changed through a view: its own place before, and the written box where the box meets it."""
     roles = [box] if value == op.args["self"] else []
     if value in op.args["written"]:
-        roles += [_met(box, op.args["start"], value)]
+        roles += [_met(op, box, value)]
     return hull(role for role in roles if role is not None)
 
 
-def _met(box: Box, start: tuple[int, ...] | None, value: Value) -> Box | None:
-    """The part of a value that lies at `start` which a box meets; all of it where its place is not known."""
+def _met(op: Op, box: Box, value: Value) -> Box | None:
+    """The part of a written value that a box meets, by where it begins; all of it where its place is not known."""
+    start, axes = op.args["start"], op.args["axes"]
     if start is None:
         return whole(value)
-    met = [(max(lo - s, 0), min(hi - s, n - 1)) for (lo, hi), s, n in zip(box, start, value.shape, strict=True)]
-    return tuple(met) if all(lo <= hi for lo, hi in met) else None
+    lengths = [value.shape[axes.index(axis)] if axis in axes else 1 for axis in range(len(start))]
+    met = [(max(lo - s, 0), min(hi - s, n - 1)) for (lo, hi), s, n in zip(box, start, lengths, strict=True)]
+    return tuple(met[axis] for axis in axes) if all(lo <= hi for lo, hi in met) else None
 
 
 def factors(op: Op) -> tuple[Value, Value]:

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from convscope.graph.escapes import RETURNED, TAKEN
 from convscope.graph.packed import as_twin, is_packed, unpacked
 from convscope.graph.values import NUMBERS, Op, Role, Value, map_tensors, tensors_of
-from convscope.graph.views import View, overlap, start_of, view_of
+from convscope.graph.views import View, box_of, overlap, view_of
 
 CHANGED = "convscope.changed.default"  # no operator: a tensor was changed through another view of its memory
 _NORM = torch.ops.aten.native_batch_norm.default
@@ -202,8 +202,8 @@ class Recorder(TorchDispatchMode):
 
     def _changed(self, old: Value, tensor: Tensor, view: View, made: tuple[Value, ...]) -> Value:
         """The tensor's next version, with the write through another view as what it depends on."""
-        box = len(made) == 1 and made[0].shape == view.shape
-        args = {"self": old, "written": made, "start": start_of(view_of(tensor), view) if box else None}
+        box = box_of(view_of(tensor), view) if len(made) == 1 and made[0].shape == view.shape else None
+        args = {"self": old, "written": made, "start": box and box[0], "axes": box and box[1]}
         self._add(Op(len(self.ops), CHANGED, self._module, args, ()), [tensor], [], [])
         return self._known[id(tensor)][0]
 

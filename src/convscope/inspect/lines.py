@@ -19,7 +19,8 @@ class Line:
     """Unit u along `axis` sees `seen[u mod period]` moved by `step` a period; places outside lie in padding.
 
     `axis` None: it stands still. `spacing`: of the interval only every so many elements are read. `bound`: no more is
-    known than what all units together see.
+    known than what all units together see. `within`: the interval is cut into parts (a view has cut rows into windows),
+    and of which the unit sees one: a line that says which, and how many there are. Who sees all parts sees all of it.
     """
 
     axis: int | None
@@ -27,6 +28,7 @@ class Line:
     step: int = 0
     spacing: int = 1
     bound: bool = False
+    within: "tuple[tuple[Line, int], ...]" = ()
 
     @property
     def period(self) -> int:
@@ -54,7 +56,8 @@ class Line:
 
     def covers(self, n: int) -> bool:
         """Whether every unit sees all of an axis of n elements, whichever unit it is."""
-        return self.axis is None and not self.bound and self.seen[0][0] <= 0 and self.seen[0][1] >= n - 1
+        sure = self.axis is None and not self.bound and not self.within
+        return sure and self.seen[0][0] <= 0 and self.seen[0][1] >= n - 1
 
     def misses(self, n: int) -> bool:
         """Whether it stands still beside an axis of n elements: a class token's place before the picture's."""
@@ -63,13 +66,18 @@ class Line:
     def longer(self, period: int) -> "Line":
         """The same line with a multiple of its period."""
         seen = tuple(self.at(u) for u in range(period))
-        return Line(self.axis, seen, self.step * (period // self.period), self.spacing)
+        return Line(self.axis, seen, self.step * (period // self.period), self.spacing, within=self.within)
 
 
 def joined(intervals: Sequence[Interval]) -> Interval:
     """The hull; NOTHING of none."""
     real = [i for i in intervals if i[0] <= i[1]]
     return (min(lo for lo, _ in real), max(hi for _, hi in real)) if real else NOTHING
+
+
+def each(axis: int) -> Line:
+    """Every unit along an axis sees its own place."""
+    return Line(axis, ((0, 0),), 1)
 
 
 def window_line(axis: int, w: Window) -> Line:
@@ -115,7 +123,7 @@ def reshaped_line(axis: int, out: tuple[int, ...], into: tuple[int, ...]) -> Lin
 
 
 def split_line(line: Line, out: tuple[int, ...], into: tuple[int, ...]) -> Line | None:
-    """A line behind a view that cuts its axis in two, where it moves with one of them alone; else None.
+    """A line behind a view that cuts its axis in two: along one of them, within the other too if it moves with both.
 
     It gives tokens back their rows and columns.
     """
@@ -129,8 +137,9 @@ def split_line(line: Line, out: tuple[int, ...], into: tuple[int, ...]) -> Line 
     if (period := lcm(line.period, inner)) > LONGEST:
         return None
     seen, step = line.longer(period).seen, line.step * (period // line.period)
-    heads = seen[::inner]
-    return Line(longer[0], heads, step) if all(s == heads[i // inner] for i, s in enumerate(seen)) else None
+    heads = tuple(joined(seen[i : i + inner]) for i in range(0, period, inner))
+    alike = all(s == heads[i // inner] for i, s in enumerate(seen))
+    return Line(longer[0], heads, step, within=() if alike else ((each(longer[1]), inner),))
 
 
 def _unrolled(seen: tuple[Interval, ...]) -> tuple[tuple[Interval, ...], int]:
@@ -163,14 +172,14 @@ def matched(out: tuple[int, ...], into: tuple[int, ...]) -> Iterator[tuple[list[
 def behind(line: Line, op_line: Line) -> Line | None:
     """The line of an operator's output, from that of its input and the operator's own; None if it hardly repeats."""
     if op_line.seen == ((0, 0),) and op_line.step == 1:
-        return line if line.axis == op_line.axis else Line(op_line.axis, line.seen, line.step)
+        return Line(op_line.axis, line.seen, line.step, line.spacing, within=op_line.within)
     turns = line.period // gcd(line.period, op_line.step)
     period = op_line.period * turns
     if period > LONGEST:
         return None
     read = [op_line.at(u) for u in range(period)]
     seen = tuple(line.over(lo, hi, spacing=op_line.spacing) if lo <= hi else NOTHING for lo, hi in read)
-    return Line(op_line.axis, seen, line.step * op_line.step * turns // line.period)
+    return Line(op_line.axis, seen, line.step * op_line.step * turns // line.period, within=op_line.within)
 
 
 def join(lines: Sequence[Line]) -> Line | None:
@@ -185,7 +194,9 @@ def join(lines: Sequence[Line]) -> Line | None:
         return None
     longer = [line.longer(period) for line in lines]
     seen = tuple(joined([line.seen[u] for line in longer]) for u in range(period))
-    return Line(first.axis, seen, longer[0].step)
+    wholes = [line.within for line in longer if line.seen == seen]  # who sees all of it decides
+    within = min(wholes, key=len) if wholes else tuple(dict.fromkeys(part for line in longer for part in line.within))
+    return Line(first.axis, seen, longer[0].step, within=within)
 
 
 def centre_apart(a: Line, b: Line, unit: int) -> float:

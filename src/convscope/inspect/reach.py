@@ -28,8 +28,8 @@ SOLID = frozenset({
     reading.everything, resizing.adaptive_reads, reading.reduced_reads, reading.along_dim_reads,
     reading.permuted_reads, reading.cat_reads, reading.matmul_reads, reading.trailing_reads, reading.group_reads,
     reading.split_reads, reading.select_reads, reading.pad_reads, reading.attention_reads, reading.batch_norm_reads,
-    gathering.prefix_reads, gathering.transformed_reads, gathering.gathered_reads, gathering.scattered_reads,
-    gathering.embedded_reads, gathering.vector_reads,
+    reading.changed_reads, gathering.prefix_reads, gathering.transformed_reads, gathering.gathered_reads,
+    gathering.scattered_reads, gathering.embedded_reads, gathering.vector_reads,
 })  # fmt: skip
 # Channels move with rows and columns: what several outputs read together is no product of axes.
 WOVEN = frozenset({resizing.shuffled_reads, resizing.unshuffled_reads})

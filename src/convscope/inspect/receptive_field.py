@@ -6,7 +6,7 @@ modules through which a unit sees everything.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from convscope.geometry import Interval
@@ -17,6 +17,7 @@ from convscope.inspect.lines import (
     NOTHING,
     Line,
     behind,
+    each,
     join,
     joined,
     reshaped_line,
@@ -61,8 +62,8 @@ class Field:
 
     @property
     def is_bound(self) -> bool:
-        """Whether the units may see less than is said, since an operator moves them in a way not followed here."""
-        return any(line.bound for line in self.lines)
+        """Whether some units see less than is said: an operator moves them in a way not followed, or cuts maps up."""
+        return any(line.bound or line.within for line in self.lines)
 
     @property
     def has_phases(self) -> bool:
@@ -81,7 +82,7 @@ class Field:
         if not self.parts:
             return None
         followed = [line.axis for line in self.lines if line.axis is not None]
-        if self.is_bound or len(set(followed)) < len(followed):
+        if any(line.bound for line in self.lines) or len(set(followed)) < len(followed):
             return None
         return tuple(_plain(Fraction(line.step, line.period)) for line in self.lines)
 
@@ -147,7 +148,7 @@ def fields_through(
 
 def _identity(recording: Recording) -> Field:
     axes, shape = space(recording), recording.inputs[0].shape
-    return Field(axes, tuple(shape[a] for a in axes), (tuple(Line(a, ((0, 0),), 1) for a in axes),))
+    return Field(axes, tuple(shape[a] for a in axes), (tuple(map(each, axes)),))
 
 
 def space(recording: Recording) -> tuple[int, ...]:
@@ -177,15 +178,28 @@ def _through(op: Op, field: Field, links: "_Links") -> Field | None:
 
 def _moved(line: Line, links: "_Links", n: int) -> Line:
     """One line of an input, seen from the operator's output."""
+    if line.within:
+        parts = [(_moved(part, links, count), count) for part, count in line.within]
+        line = replace(line, within=())
+        if any(part.bound for part, _ in parts):
+            return _lost(line, links, n)
+        made = _moved(line, links, n)
+        left = tuple(part for part in parts if not part[0].covers(part[1]))
+        return replace(made, within=(*left, *made.within)) if left and not made.bound else made
     if line.axis is None and not line.bound:
         return line
     if line.bound:  # the axes are lost: only who reads all of the input is known to see all that it sees
         return Line(None, line.seen) if links.reads_all() else line
     link = links.along(line.axis or 0)
     if link is not None and link.axis is None:
-        return Line(None, (line.over(*link.seen[0]),))
-    first, last = line.over(0, links.value.shape[line.axis or 0] - 1)
-    return links.moved(line, link) or Line(None, ((max(first, 0), min(last, n - 1)),), bound=True)
+        return Line(None, (line.over(*link.seen[0]),), within=link.within)
+    return links.moved(line, link) or _lost(line, links, n)
+
+
+def _lost(line: Line, links: "_Links", n: int) -> Line:
+    """What all units of the line see together, since it is not known which sees what."""
+    first, last = line.seen[0] if line.axis is None else line.over(0, links.value.shape[line.axis] - 1)
+    return Line(None, ((max(first, 0), min(last, n - 1)),), bound=True)
 
 
 def _joined(fields: list[Field]) -> Field:
@@ -242,15 +256,17 @@ class _Links:
         if rule.reads is reading.pool_reads:
             windows = pool_windows(op)
             place = axis - (len(self.value.shape) - len(windows))
-            return window_line(axis, windows[place]) if place >= 0 else Line(axis, ((0, 0),), 1)
+            return window_line(axis, windows[place]) if place >= 0 else each(axis)
         if rule.reads is reading.cat_reads:
             return self._beside(axis)
         if rule.reads is resizing.adaptive_reads and self.out.shape[axis] == 1 < self.value.shape[axis]:
             return Line(None, ((0, self.value.shape[axis] - 1),))
         if rule.reads is reading.reshape_reads:
             return reshaped_line(axis, self.out.shape, self.value.shape)
+        if rule.reads is reading.changed_reads:
+            return self._written(axis)
         if rule.reads is reading.stack_reads:
-            return Line(axis + (axis >= op.args["dim"] % len(self.out.shape)), ((0, 0),), 1)
+            return each(axis + (axis >= op.args["dim"] % len(self.out.shape)))
         if rule.reads in (reading.reflected_reads, reading.replicated_reads):
             before = reading.padding_before(op, len(self.value.shape))[axis]
             return Line(axis, ((-before, -before),), 1)  # a mirror shows at the border what lies inside
@@ -267,10 +283,20 @@ class _Links:
     def _beside(self, axis: int) -> Line | None:
         """Along the axis that parts are joined at, only a single part that depends on the input is followed."""
         if axis != self.op.args["dim"] % len(self.out.shape):
-            return Line(axis, ((0, 0),), 1)
+            return each(axis)
         parts = self.op.args["tensors"]
         start = sum(p.shape[axis] for p in parts[: parts.index(self.value)])
         return Line(axis, ((-start, -start),), 1) if self.alone else None
+
+    def _written(self, axis: int) -> Line | None:
+        """Of a tensor changed through a view: its own place before, or where the written box begins."""
+        if self.value == self.op.args["self"]:
+            return each(axis)
+        if self.op.args["start"] is None:
+            return None
+        where = self.op.args["axes"][axis]
+        start = self.op.args["start"][where]
+        return Line(where, ((-start, -start),), 1)
 
     def reads_all(self) -> bool:
         """Whether a single unit reads all of the input."""
@@ -295,14 +321,19 @@ class _Links:
         all_of_it = self._ask()
         if all_of_it is None:
             return None
-        movers = []
+        movers: dict[int, int] = {}  # how far a step along an axis of the output moves what is read
         for a, n in enumerate(self.out.shape):
-            one, next_one = self._ask(a, n // 2), self._ask(a, n // 2 + 1)
+            if n == 1:
+                continue
+            one, next_one = self._ask(a, n // 2 - 1), self._ask(a, n // 2)
             if one is None or next_one is None or one[axis] != all_of_it[axis] or one[axis] != next_one[axis]:
-                movers.append(a)
+                movers[a] = abs(next_one[axis][0] - one[axis][0]) if one and next_one else 0
         if not movers:
             return Line(None, (all_of_it[axis],))
-        return self._along(axis, movers[0]) if len(movers) == 1 else None
+        most = max(movers, key=movers.__getitem__)
+        line = self._along(axis, most)
+        others = tuple((each(a), self.out.shape[a]) for a in movers if a != most)
+        return replace(line, within=others) if line and others else line
 
     def _along(self, axis: int, mover: int) -> Line | None:
         """The line along the one axis of the output that moves what is read of the input's axis."""
