@@ -163,7 +163,9 @@ def test_a_kernel_larger_than_the_padded_picture():
 
 def test_an_output_too_large_for_memory_is_refused_before_it_is_made(monkeypatch):
     monkeypatch.setattr(module, "MAX_VALUES", 100)
-    with pytest.raises(InputError, match="layer 1: the output 1x9x5x4 would need"):
+    with pytest.raises(InputError, match="layer 1: the output 1x9x7x6 would need"):
+        convolve(noise(), [ConvSpec(out_channels=9, kernel_size=1)])
+    with pytest.raises(InputError, match="layer 1: the kernels 9x3x3x3 would need"):
         convolve(noise(), [ConvSpec(out_channels=9)])
 
 

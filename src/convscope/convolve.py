@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any, Literal
 
 import torch
@@ -135,19 +136,14 @@ def convolve(picture: Picture, layers: Sequence[ConvSpec], *, seed: int = 0) -> 
 
 
 def _step(x: Tensor, spec: ConvSpec, *, place: str) -> Step:
-    weight, bias, groups = _weights(spec, x.shape[1])
+    weight, bias, groups = _weights(spec, x.shape[1], place=place)
     size = (weight.shape[2], weight.shape[3])
     stride, padding, dilation = (_pair(getattr(spec, n), n) for n in ("stride", "padding", "dilation"))
     windows = [Window(*w) for w in zip(size, stride, padding, dilation, strict=True)]
     axes = list(zip(x.shape[2:], windows, strict=True))
     _check_fits(axes, place)
     out_shape = (x.shape[0], weight.shape[0], *(out_size(n, w) for n, w in axes))
-    values = torch.Size(out_shape).numel()
-    if values > MAX_VALUES:
-        raise InputError(
-            f"{place}: the output {_by(out_shape)} would need {values * 4 / 2**30:.1f} GiB; "
-            "use fewer kernels, a larger stride or a smaller picture"
-        )
+    _check_size(place, "output", out_shape, remedy="use fewer kernels, a larger stride or a smaller picture")
     return Step(
         name=spec.name,
         in_shape=tuple(x.shape),
@@ -155,17 +151,19 @@ def _step(x: Tensor, spec: ConvSpec, *, place: str) -> Step:
         kernel_size=size,
         formulas=(formula(*axes[0]), formula(*axes[1])),
         params=weight.numel() + (bias.numel() if bias is not None else 0),
-        macs=values * weight[0].numel(),
+        macs=prod(out_shape) * weight[0].numel(),
         weight=weight,
         bias=bias,
         output=F.conv2d(x, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups),
     )
 
 
-def _weights(spec: ConvSpec, channels: int) -> tuple[Tensor, Tensor | None, int]:
+def _weights(spec: ConvSpec, channels: int, *, place: str) -> tuple[Tensor, Tensor | None, int]:
     """Kernels OxIxHxW, biases O or None, and groups."""
     if spec.kernel is None:
-        layer = nn.Conv2d(channels, spec.out_channels or 1, _pair(spec.kernel_size, "kernel_size"))
+        shape = (spec.out_channels or 1, channels, *_pair(spec.kernel_size, "kernel_size"))
+        _check_size(place, "kernels", shape, remedy="use fewer, or smaller ones")
+        layer = nn.Conv2d(channels, shape[0], shape[2:])
         return layer.weight.detach(), layer.bias.detach() if layer.bias is not None else None, 1
     kernel = find_kernel(spec.kernel)
     if spec.channels == "each":
@@ -184,6 +182,11 @@ def _check_fits(axes: Sequence[tuple[int, Window]], place: str) -> None:
         f"{place}: the kernel {kernel}{dilated} is larger than the padded image {padded}; "
         f"use padding {need} or more, a smaller kernel or dilation, or a larger picture"
     )
+
+
+def _check_size(place: str, what: str, shape: Sequence[int], *, remedy: str) -> None:
+    if (values := prod(shape)) > MAX_VALUES:
+        raise InputError(f"{place}: the {what} {_by(shape)} would need {values * 4 / 2**30:,.1f} GiB; {remedy}")
 
 
 def _row(index: int, step: Step) -> dict[str, Any]:

@@ -60,6 +60,16 @@ class LimitError(ConvscopeError):
     exit_code = 3
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, in Python's words or in torch's.
+
+    >>> out_of_memory(MemoryError()), out_of_memory(RuntimeError("[enforce fail] can't allocate memory"))
+    (True, True)
+    """
+    words = ("allocate memory", "Storage size calculation overflowed", "out of memory")
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(w in str(error) for w in words))
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """The sentence part that helps with a misspelt name.
 

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 from convscope.errors import InputError, RunError
 
 FIGURES = ("png", "svg", "pdf")
+_made: list[Path] = []
 
 
 def write_whole(path: Path | str, write: bytes | str | Callable[[BinaryIO], object]) -> Path:
@@ -53,6 +54,7 @@ def writable_folder(path: Path | str, *, option: str = "--out") -> Path:
     """
     path = Path(path)
     try:
+        _made.extend(p for p in (path, *path.parents) if not p.exists())
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
@@ -60,9 +62,24 @@ def writable_folder(path: Path | str, *, option: str = "--out") -> Path:
         raise InputError(f"{path}: is a file, but a folder is needed; give another {option}") from None
     except NotADirectoryError:
         raise InputError(f"{path}: lies below a file, so it cannot be a folder; give another {option}") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); give another {option}") from error
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: cannot be written ({reason}); give another {option}") from error
     return path
+
+
+def take_back() -> None:
+    """Remove the folders that `writable_folder` made in this process and that hold nothing: what failed leaves none.
+
+    >>> made = writable_folder(Path(tempfile.mkdtemp()) / "a" / "b")
+    >>> take_back()
+    >>> made.parent.exists()
+    False
+    """
+    for path in sorted(set(_made), key=lambda p: len(p.parts), reverse=True):
+        with suppress(OSError):  # one that holds something, or is gone
+            path.rmdir()
+    _made.clear()
 
 
 def check_room(folder: Path, needed: int, *, what: str) -> None:
@@ -151,7 +168,7 @@ def _fill(file: BinaryIO, write: bytes | str | Callable[[BinaryIO], object]) -> 
     if callable(write):
         write(file)
     else:
-        file.write(write.encode() if isinstance(write, str) else write)
+        file.write(write.encode(errors="backslashreplace") if isinstance(write, str) else write)
 
 
 def _umask() -> int:

@@ -54,7 +54,7 @@ class Table:
         lines = [_line(head, widths, right), rule, *(_line(b, widths, right) for b in body)]
         if self.total is not None:
             lines.insert(-1, rule)
-        return "\n".join([*([self.title] if self.title else []), *lines, *self.notes])
+        return "\n".join([*([printable(self.title)] if self.title else []), *lines, *map(printable, self.notes)])
 
     def json(self) -> str:
         """The rows as JSON; values that JSON lacks (NaN, infinity) become null."""
@@ -133,7 +133,16 @@ def cell(value: Any) -> str:
         return number(value)
     if isinstance(value, tuple | list):
         return "x".join(str(v) for v in value)
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(value))
+    return printable(str(value))
+
+
+def printable(text: str) -> str:
+    """The text with what does not print (line ends, escape codes, halves of letters) spelt out.
+
+    >>> print(printable("a\nb\x1b[2J"))
+    a\nb\x1b[2J
+    """
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def number(value: float) -> str:

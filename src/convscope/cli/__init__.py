@@ -1,15 +1,22 @@
 """The command line: each command parses, calls and prints. torch is not imported before a command needs it."""
 
+import errno
+import os
 import sys
+from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from convscope import __version__, machine
+from convscope import __version__, files, machine
 from convscope.cli import data, learn, look, serve, speed, start, steps, why
 from convscope.cli.common import say
-from convscope.errors import ConvscopeError
+from convscope.errors import ConvscopeError, InputError, out_of_memory
+
+
+WIDEST = 1000  # letters of a line: a help as wide as a number says would fill the memory
+WRONG_PATH = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG}
 
 
 class _InOrder(TyperGroup):
@@ -57,9 +64,21 @@ VERBS = (
 def main() -> None:
     """Run the command line; bad input exits with 2, failed work with 1, both with one sentence."""
     debug = "--debug" in sys.argv
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # whatever the terminal's letters, none ends a command
+            stream.reconfigure(errors="backslashreplace")
+    if not os.environ.get("COLUMNS", "80").isdecimal() or not 20 <= int(os.environ.get("COLUMNS", "80")) <= WIDEST:
+        del os.environ["COLUMNS"]
     try:
+        if _folder_is_gone():
+            raise InputError("the current folder: is gone; go to one that is there")
         app([a for a in sys.argv[1:] if a != "--debug"])
+    except SystemExit as end:
+        if end.code:
+            files.take_back()
+        raise
     except (KeyboardInterrupt, Exception) as error:
+        files.take_back()
         if debug:
             raise
         sys.exit(_said(error))
@@ -77,8 +96,25 @@ def _said(error: BaseException) -> int:
         if not error.quiet:
             say(f"convscope: {error}")
         return error.exit_code
+    if isinstance(error, OSError):  # of a path that nobody looked at before it was used, or of the output
+        where = "the output" if error.filename is None else os.fsdecode(error.filename)
+        wrong = error.errno in WRONG_PATH
+        remedy = "check the path and its permissions" if wrong else "free what it needs, or name another place"
+        say(f"convscope: {where}: {error.strerror or error}; {remedy}")
+        return 2 if wrong else 1
+    if out_of_memory(error):
+        say("convscope: memory ran out; use a smaller size, or fewer at a time")
+        return 1
     say(f"convscope: internal error: {type(error).__name__}: {error} (--debug shows where; please report it)")
     return 1
+
+
+def _folder_is_gone() -> bool:
+    """Whether the folder that the process stands in was removed; torch's libraries end a process that stands there."""
+    try:
+        return not os.getcwd()  # noqa: PTH109 - a path would hide the error
+    except OSError:
+        return True
 
 
 def _print_version(wanted: bool) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from convscope.errors import InputError
-from convscope.table import to_json
+from convscope.table import printable, to_json
 
 Model = Annotated[str, typer.Argument(help="Which network.", metavar="MODEL")]
 Image = Annotated[str, typer.Argument(help="Which picture.", metavar="IMAGE")]
@@ -75,26 +75,41 @@ def show(shown: Any, *, data: Any, json: bool) -> None:
 
 def say(*messages: str) -> None:
     for message in messages:
-        typer.echo(message, err=True)
+        typer.echo("\n".join(map(printable, message.split("\n"))), err=True)
 
 
 def say_written(path: Path) -> None:
     say(f"wrote {path}")
 
 
-def target_file(path: Path, option: str = "--out") -> Path:
+def target_file(path: Path, option: str = "--out", *, reads: str | None = None) -> Path:
+    """The file, once it can be written; never the picture that is read."""
     check_target(path, option)
+    if reads and path.exists() and Path(reads).exists() and path.samefile(reads):
+        raise InputError(f"{path}: is the picture that is read, and would be lost; give another {option}")
     make_folder(path.parent, option)
     return path
+
+
+def target_png(path: Path, *, reads: str | None = None) -> Path:
+    target = target_file(path, reads=reads)
+    if path.suffix.lower() != ".png" and not path.is_char_device():
+        raise InputError(f"{path}: a PNG picture is written; let the name of --out end in .png")
+    return target
 
 
 def check_target(path: Path | None, option: str = "--out") -> None:
     """Refuse a file that cannot be written, before the work for it begins; no folder is made."""
     if path is None:
         return
-    if path.is_dir():
+    try:
+        is_folder, above = path.is_dir(), next((p for p in path.absolute().parents if p.exists()), path)
+    except (OSError, ValueError) as error:  # a name that no file can have, or no folder to be in
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: cannot be written ({reason}); give another {option}") from None
+    if is_folder:
         raise InputError(f"{path}: is a folder, but a file is to be written; give another {option}")
-    make_folder(next(p for p in path.absolute().parents if p.exists()), option)
+    make_folder(above, option)
 
 
 def make_folder(path: Path, option: str = "--out") -> Path:

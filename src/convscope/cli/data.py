@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from convscope.cli.common import Json, Out, parse_shape, say, say_written, show, target_file
+from convscope.cli.common import MOST, Json, Out, parse_shape, say, say_written, show, target_png
 
 Task = Annotated[str | None, typer.Option(help="classify, detect or segment (what its format usually teaches).")]
 
@@ -39,7 +39,7 @@ def show_samples(
     count: Annotated[int, typer.Option(help="How many samples.", min=1, max=64)] = 12,
     input: Annotated[str | None, typer.Option("--input", help="Shape they are brought to: 3x128x128.")] = None,
     augmented: Annotated[bool, typer.Option("--augmented", help="As augmentation shows them to the network.")] = False,
-    seed: Annotated[int, typer.Option(help="Of the choice and of the augmentation.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Of the choice and of the augmentation.", min=0, max=MOST)] = 0,
     out: Out = Path("samples.png"),
 ) -> None:
     """Draw samples with their labels, as they enter a network."""
@@ -47,7 +47,7 @@ def show_samples(
     from convscope.explain.pictures import save_png
     from convscope.predict.sheet import sheet
 
-    target_file(out)
+    target_png(out)
     samples, told = some(source, task=task, count=count, shape=parse_shape(input), seed=seed)
     say(told)
     say_written(save_png(sheet(samples, augmented=augmented, seed=seed), out))

@@ -8,6 +8,7 @@ import typer
 from convscope import machine
 from convscope.cli import why
 from convscope.cli.common import (
+    MOST,
     Image,
     Input,
     Json,
@@ -25,6 +26,7 @@ from convscope.cli.common import (
     say_written,
     show,
     target_file,
+    target_png,
 )
 from convscope.errors import InputError
 from convscope.table import Column, Table
@@ -43,7 +45,7 @@ def convolve(
     stride: Annotated[str, typer.Option(help="2, or 2x1.")] = "1",
     padding: Annotated[str, typer.Option(help="1, or 2x1.")] = "0",
     dilation: Annotated[str, typer.Option(help="2, or 2x1.")] = "1",
-    seed: Annotated[int, typer.Option(help="Of random kernels.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Of random kernels.", min=0, max=MOST)] = 0,
     allow_truncated: Truncated = False,
     out: Out = Path("convolved.png"),
     json: Json = False,
@@ -62,7 +64,7 @@ def convolve(
     by_hand = "sobel-x" if kernel is None and not out_channels else kernel
     layers = [ConvSpec(kernel=by_hand, channels=channels, **shared)] if by_hand is not None else []  # pyright: ignore[reportArgumentType]
     layers += [ConvSpec(out_channels=n, kernel_size=size, **shared) for n in out_channels or ()]
-    target = target_file(out)
+    target = target_png(out, reads=image)
     done = convolve(open_picture(image, allow_truncated=allow_truncated), layers, seed=seed)
     say_written(save_png(grid(done.output[0].numpy(), title=f"{image}: {done.steps[-1].name}"), target))
     table = done.table()
@@ -177,7 +179,7 @@ def field(
     found = field(net, x, layer=layer, place=place, samples=samples)
     show(found.table(), data={"model": model, **found.data()}, json=json)
     if out:
-        say_written(save_png(found.picture(pixels), target_file(out)))
+        say_written(save_png(found.picture(pixels), target_png(out, reads=image)))
 
 
 def features(
@@ -237,7 +239,7 @@ def value(
                 "explain: --out is for one value and its terms; leave --depth and --first-nan away, or --out"
             )
         check_file(out)
-        target_file(out)
+        target_file(out, reads=image)
     if first_nan:
         _print_first_nan(recorded(model, image, None, input, allow_truncated=allow_truncated), json=json)
         return

@@ -6,14 +6,14 @@ from typing import Annotated
 import typer
 
 from convscope import machine
-from convscope.cli.common import Json, Out, show
+from convscope.cli.common import MOST, Json, Out, show
 from convscope.table import Column, Table
 
 
 def demo(
     out: Out = Path("runs/demo"),
     epochs: Annotated[int, typer.Option(help="Passes over the training digits.", min=1)] = 60,
-    seed: Annotated[int, typer.Option(help="Of the weights, the order and the augmentation.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Of the weights, the order and the augmentation.", min=0, max=MOST)] = 0,
 ) -> None:
     """Train LeNet5 on handwritten digits, look inside it, and write a report."""
     from convscope.demo import run_demo

@@ -7,7 +7,7 @@ import typer
 from typer import Option
 from typer.core import TyperGroup
 
-from convscope.cli.common import Json, parse_numbers, parse_shape, parse_size, say_written, show, target_file
+from convscope.cli.common import MOST, Json, parse_numbers, parse_shape, parse_size, say_written, show, target_file
 from convscope.cli.look import value
 
 
@@ -47,7 +47,7 @@ def _work(
     output_padding: Annotated[str, Option(help="Of conv-transpose: more places at the end.")] = "0",
     dilation: Annotated[str, Option(help="2, or 2x1.")] = "1",
     groups: Annotated[int, Option(help="Channels are split into so many groups.")] = 1,
-    seed: Annotated[int, Option(help="Of random whole numbers.", min=0)] = 0,
+    seed: Annotated[int, Option(help="Of random whole numbers.", min=0, max=MOST)] = 0,
     way: Annotated[str | None, Option(help="One of those below, or all; the first if not given.")] = None,
     out: Annotated[Path | None, Option(help="Draw it as well, moving: a .svg, .gif or .png file.")] = None,
     json: Json = False,
@@ -58,7 +58,7 @@ def _work(
 
     if out is not None:
         check_kind(out)
-        target_file(out)
+        target_file(out, reads=picture)
     sizes = {"stride": stride, "padding": padding, "output_padding": output_padding, "dilation": dilation}
     axes: dict[str, Any] = {n: parse_size(size, option=f"--{n.replace('_', '-')}") for n, size in sizes.items()}
     case = Wish(

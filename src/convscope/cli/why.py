@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from convscope.cli.common import (
+    MOST,
     Image,
     Input,
     Json,
@@ -20,7 +21,7 @@ from convscope.cli.common import (
     say,
     say_written,
     show,
-    target_file,
+    target_png,
     warn_if_untrained,
 )
 from convscope.errors import InputError
@@ -41,7 +42,7 @@ def attribute(
     box: Annotated[int | None, typer.Option(help="Which box of a detector; 0 is the best.", min=0)] = None,
     pixel: Annotated[str | None, typer.Option(help="Which pixel of a segmenter: row,column; all if none.")] = None,
     layer: Annotated[str | None, typer.Option(help="Which layer Grad-CAM looks at; the last that has places.")] = None,
-    seed: Annotated[int, typer.Option(help="Of SmoothGrad's noise.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Of SmoothGrad's noise.", min=0, max=MOST)] = 0,
     allow_truncated: Truncated = False,
     input: Input = None,
     out: Out = Path("why.png"),
@@ -52,7 +53,7 @@ def attribute(
     from convscope.explain.sheets import sheet
     from convscope.predict import answer
 
-    path = target_file(out)
+    path = target_png(out, reads=image)
     place = parse_numbers(pixel, ",", option="--pixel") if pixel else None
     names = _methods(method)
     loaded, x = _prepared(model, image, input, allow_truncated=allow_truncated)
@@ -97,7 +98,7 @@ def visualise(
     layer: Layer,
     channel: Annotated[int, typer.Option(help="Which channel of it.", min=0)],
     steps: Annotated[int, typer.Option(help="How many steps; Ctrl-C stops before.", min=1)] = 256,
-    seed: Annotated[int, typer.Option(help="Of the first picture and its moves.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Of the first picture and its moves.", min=0, max=MOST)] = 0,
     input: Input = None,
     out: Out = Path("visualised.png"),
     json: Json = False,
@@ -106,7 +107,7 @@ def visualise(
     from convscope.runs.loaded import load_model
     from convscope.visualise import ascent
 
-    path = target_file(out)
+    path = target_png(out)
     loaded = load_model(model, shape=parse_shape(input))
     warn_if_untrained(loaded)
     options = {"steps": steps, "seed": seed, "normalise": loaded.normalisation}

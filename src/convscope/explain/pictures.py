@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from convscope.errors import InputError
 from convscope.files import write_whole
-from convscope.table import MINUS, number
+from convscope.table import MINUS, number, printable
 
 # The colour scales, as anchors at equal steps. The neutral of a diverging one is the page's colour.
 ANCHORS: Mapping[str, tuple[str, ...]] = {
@@ -217,7 +217,7 @@ def _page(
     tile_w, tile_h = tiles[0].size
     step_w, step_h = tile_w + _GAP, tile_h + _GAP + 14
     rows = -(-len(tiles) // columns)
-    words = [font(18).getlength(heading[0]) + 12 + font(13).getlength(heading[1])]
+    words = [font(18).getlength(printable(heading[0])) + 12 + font(13).getlength(heading[1])]
     words += [font(12).getlength(line) for line in lines]
     width = int(max(columns * step_w - _GAP, *words, _BAR[0])) + 2 * _MARGIN
     top = _MARGIN + 34
@@ -236,7 +236,7 @@ def _page(
 
 
 def _heading(draw: ImageDraw.ImageDraw, title: str, shape: str) -> None:
-    baseline = _MARGIN + 16
+    baseline, title = _MARGIN + 16, printable(title)
     draw.text((_MARGIN, baseline), title, fill=_INK, font=font(18), anchor="ls")
     start = _MARGIN + (font(18).getlength(title) + 12 if title else 0)
     draw.text((start, baseline), shape, fill=_FAINT, font=font(13), anchor="ls")

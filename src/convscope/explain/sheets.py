@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from convscope.explain.pictures import Scale, block_means, font
-from convscope.table import MINUS, number
+from convscope.table import MINUS, number, printable
 
 if TYPE_CHECKING:
     from convscope.explain.attribution import Attribution
@@ -87,7 +87,7 @@ def page(
     rows: Sequence[Sequence[Panel | None]], *, title: str = "", shape: str = "", lines: Sequence[str] = ()
 ) -> Image.Image:
     """Panels in rows on a white page, with a title above and captions below."""
-    panels = [p for row in rows for p in row if p]
+    panels, title = [p for row in rows for p in row if p], printable(title)
     tile_h, tile_w = (max(p.pixels_HWC.shape[a] for p in panels) for a in (0, 1))
     tile_w = max(tile_w, *(int(font(11).getlength(p.label)) + 1 for p in panels))
     heights = [tile_h + (_LABEL if _any_label(row) else 0) + (_BAR if _any_scale(row) else 0) for row in rows]

@@ -89,8 +89,9 @@ class Setting:
 
     def _check_sizes(self) -> None:
         places = self.batch * prod(self.size) * self.scale**self.ndim
-        kernels = self.in_channels * self.out_channels * prod(w.size for w in self.windows())
-        largest = max(places * max(self.in_channels, self.out_channels), kernels)
+        channels = max(self.in_channels, self.out_channels)
+        kernels = channels * self.out_channels * prod(w.size for w in self.windows())  # one has two, one after another
+        largest = max(places * channels, kernels)
         if largest > MOST_VALUES:
             raise InputError(
                 f"family: a map or the kernels would hold {largest:,} values, {MOST_VALUES:,} at most; "

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from convscope.data.samples import IGNORE, Boxes
+from convscope.table import printable
 
 OPACITY = 0.55
 SMALLEST = 384  # px that the shorter side of a drawing has at least, so that text can be read
@@ -44,7 +45,7 @@ def draw_boxes(picture_CHW: Tensor, boxes: Boxes, classes: Sequence[str], *, sco
     picture, zoom = _enlarged(picture_CHW)
     if not len(boxes.labels):
         return picture
-    names = [str(classes[i]) for i in boxes.labels.tolist()]
+    names = [printable(classes[i]) for i in boxes.labels.tolist()]
     said = [f"{n} {s:.2f}" for n, s in zip(names, boxes.scores.tolist(), strict=True)] if scores else names
     palette = colours(len(classes))
     return draw_bounding_boxes(

@@ -52,7 +52,7 @@ def _cell(data: ImageSet | SampleSet, picture_CHW: Tensor, targets: object, inde
         drawn = draw_boxes(picture_CHW, boxes, data.classes, scores=False)
     picture = Image.fromarray(drawn.permute(1, 2, 0).numpy())
     palette = colours(len(data.classes))
-    words = [(data.classes[c], palette[c]) for c in shown] or [("nothing", INK)]
+    words = [(printable(data.classes[c]), palette[c]) for c in shown] or [("nothing", INK)]
     return _with_caption(picture, words)
 
 

@@ -16,6 +16,7 @@ in which every file is vouched for.
 import hashlib
 import io
 import json
+import os
 import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -116,16 +117,24 @@ def load_run_model(folder: Path | str) -> tuple[nn.Module, TrainConfig]:
 def locked(folder: Path) -> Iterator[None]:
     """Hold the folder for one run; the system lets go of it when the process ends, however it ends.
 
+    A folder in which nothing was written is left as empty as it was.
     Raises: InputError if another run holds it.
     """
     import fcntl
 
-    with (folder / LOCK).open("a+") as file:
+    path = folder / LOCK
+    with path.open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise InputError(f"{folder}: another run is writing there; wait for it, or give another --out") from None
-        yield
+        if not path.exists() or not os.path.samestat(path.stat(), os.fstat(file.fileno())):
+            raise InputError(f"{folder}: another run was ending there just now; start this one again")
+        try:
+            yield
+        finally:
+            if [p.name for p in folder.iterdir()] == [LOCK]:
+                path.unlink()
 
 
 def start(run: Run) -> None:

@@ -10,7 +10,7 @@ from resource import RUSAGE_SELF, getrusage
 import torch
 
 from convscope import machine
-from convscope.errors import ConvscopeError, InputError, RunError
+from convscope.errors import ConvscopeError, InputError, RunError, out_of_memory
 from convscope.runs.config import TrainConfig
 
 
@@ -65,8 +65,7 @@ def plain_errors(config: TrainConfig, folder: Path) -> Iterator[None]:
         raise
     except (RuntimeError, ValueError, MemoryError) as error:
         text = str(error)
-        memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in text
-        if memory:
+        if out_of_memory(error):
             raise RunError(
                 f"train: memory ran out with batch_size {config.batch_size}, where {_peak()} were in use; "
                 "use a smaller one"
