@@ -21,6 +21,7 @@ FAULTS, OPTIONS, RESUME = "test_faults.py", "test_train_options.py", "test_resum
 SAFETY, LOAD, NETWORK = "lab/test_safety.py", "lab/test_load.py", "lab/test_network.py"
 DECODING = "data/test_decoding.py"
 WORK = "lab/test_work.py"
+CLUMSY = "test_clumsy.py"
 ENGINES = "engines/test_engines.py"
 
 CATALOGUE: dict[str, tuple[Bad, ...]] = {
@@ -65,6 +66,9 @@ CATALOGUE: dict[str, tuple[Bad, ...]] = {
         Bad("a picture that makes the decoder crash, hang or fill the memory", "a process of its own ends, in the lab "
             "and for data sets: “made the decoder crash”, and the next picture is decoded",
             f"{DECODING}::test_a_crash_ends_one_process"),
+        Bad("one damaged or deadly file among many for `predict`", "named, with exit 2; what was said of the others is "
+            "kept: “made the decoder crash”",
+            f"{DECODING}::test_a_picture_that_kills_its_decoder_does_not_lose_what_is_said_of_the_others"),
         Bad("a missing file, a folder, a pipe, a loop of links, no permission", "each refused by name",
             f"{IMAGES}::test_missing_folder_and_pipe"),
     ),
@@ -152,6 +156,29 @@ CATALOGUE: dict[str, tuple[Bad, ...]] = {
         Bad("a kernel larger than its input, stride 0, dilation 0, groups that do not divide", "the formula with its "
             "numbers, and what fits: “the kernel of 6 is larger than the padded input 5”",
             "steps/test_wish.py::test_bad_input_is_one_sentence_and_exit_2"),
+    ),
+    "The command line": (
+        Bad("nonsense in any option of any command: empty, huge, negative, NaN, a folder, a device", "done, or refused "
+            "in a sentence; no file stays", f"{CLUMSY}::"
+            "test_nonsense_in_any_option_is_done_or_refused_in_a_sentence_and_leaves_nothing"),
+        Bad("an `--out` that is the picture which is read, or a link to it", "refused: “is the picture that is read, and "
+            "would be lost”", f"{CLUMSY}::test_a_picture_is_never_written_over_by_what_is_made_of_it"),
+        Bad("an `--out` folder of `predict` in which the pictures lie", "drawings take names that are free",
+            f"{CLUMSY}::test_drawings_do_not_replace_the_pictures_that_they_are_of"),
+        Bad("names with line ends, escape codes, quotes, broken letters", "shown spelt out, so that no terminal obeys "
+            "them; written and read as they are", f"{CLUMSY}::test_names_of_any_letters_are_shown_and_written"),
+        Bad("a command that fails after it made its folders", "takes them back, if they are empty",
+            f"{CLUMSY}::test_what_failed_leaves_no_folder"),
+        Bad("an output that is full", "exit 1: “the output: No space left on device”",
+            f"{CLUMSY}::test_an_output_that_is_full_is_said"),
+        Bad("a terminal that lacks letters, or has no width", "letters are spelt out; such a width counts for none",
+            f"{CLUMSY}::test_letters_that_a_terminal_lacks_are_spelt_out"),
+        Bad("a current folder that was removed", "“the current folder: is gone”",
+            f"{CLUMSY}::test_a_folder_that_was_removed_is_said"),
+        Bad("sizes beyond all memory", "exit 1: “memory ran out; use a smaller size”",
+            f"{CLUMSY}::test_memory_that_runs_out_is_said"),
+        Bad("compiled kernels in the cache that are cut, changed or another user's", "never loaded, built anew",
+            "layers/fast/test_compiled.py::test_a_library_that_is_not_what_was_built_is_never_loaded"),
     ),
     "Training and the machine": (
         Bad("a loss that becomes NaN", "stops at that step with the numbers of its samples; “the last good checkpoint "

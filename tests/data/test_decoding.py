@@ -1,6 +1,7 @@
 """Pictures decoded in another process: the same pixels, and what ends that process ends nothing else."""
 
 import io
+import json
 import os
 import resource
 import signal
@@ -15,6 +16,7 @@ from PIL import Image
 from convscope.data import check
 from convscope.data.decoding import LARGEST, MEMORY, MOST, Decoder, aside
 from convscope.data.images import decode_image, decode_values
+from convscope.data.moving import stored_frames
 from convscope.errors import ImageError
 from convscope.runs import TrainConfig
 from convscope.train import train
@@ -165,6 +167,75 @@ def test_a_run_that_is_resumed_onto_such_a_picture_keeps_its_checkpoints(deadly,
     after = {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir() if p.suffix == ".ckpt"}
     assert after
     assert after.items() <= before.items()
+
+
+def test_a_picture_that_kills_its_decoder_does_not_lose_what_is_said_of_the_others(deadly, tmp_path, call):
+    folder, out = deadly / "cat", tmp_path / "told"
+    bad = "cat/5.png: made the decoder crash (SIGSEGV); save it anew with another program"
+    (folder / "6.png").write_bytes((folder / "6.png").read_bytes()[:40])
+    code, said, err = call("predict", "LeNet5", folder, "--json", "--out", out)
+    assert code == 2
+    rows = json.loads(said)
+    assert sorted({Path(r["image"]).name for r in rows["predictions"]}) == [
+        f"{at}.png" for at in (0, 1, 2, 3, 4, 7, 8, 9)
+    ]
+    assert [e.startswith(str(folder / n)) for e, n in zip(rows["damaged"], ("5.png", "6.png"), strict=True)] == [
+        True,
+        True,
+    ]
+    assert rows["damaged"][0].endswith(bad)
+    assert err.strip().splitlines()[-2:] == [f"convscope: {e}" for e in rows["damaged"]]
+    assert json.loads((out / "predictions.json").read_text())["predictions"] == rows["predictions"]
+
+
+@pytest.mark.parametrize("every", [1, 3])
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "one", "mp4"])
+def test_frames_are_the_same_as_in_this_process(decoder, kind, every, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (8, 24, 32, 3), dtype=np.uint8)
+    images, path = [Image.fromarray(pixels) for pixels in noise], tmp_path / f"clip.{kind.lower()}"
+    if kind == "mp4":
+        _video(path, noise)
+    elif kind == "one":
+        images[0].save(path := tmp_path / "one.tif")
+    else:
+        images[0].save(path, kind, save_all=True, append_images=images[1:])
+    here, there = (list(f(path, source="größe", every=every)) for f in (stored_frames, decoder.frames))
+    assert [f.at for f in here] == ([None] if kind == "one" else list(range(0, 8, every)))
+    for own, other in zip(here, there, strict=True):
+        assert (own.at, own.mode, own.notes) == (other.at, other.mode, other.notes)
+        np.testing.assert_array_equal(own.pixels, other.pixels)
+
+
+def _video(path, frames):
+    av = pytest.importorskip("av", reason="the video extra is not installed")
+    with av.open(str(path), "w") as made:
+        stream = made.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
+        for pixels in frames:
+            made.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        made.mux(stream.encode())
+
+
+def test_frames_that_nobody_reads_to_their_end_are_not_the_next_answer(decoder, tmp_path):
+    images = [Image.fromarray(np.full((8, 8), 20 * at, np.uint8)) for at in range(9)]
+    images[0].save(tmp_path / "a.gif", save_all=True, append_images=images[1:])
+    with closing(decoder.frames(tmp_path / "a.gif", source="a.gif")) as frames:
+        next(frames)
+    content = _bytes(np.full((4, 6), 7, np.uint8))
+    assert (decoder.decode(content, source="b.png").pixels * 255).round().tolist() == np.full((4, 6, 1), 7).tolist()
+    (tmp_path / "bad.gif").write_bytes((tmp_path / "a.gif").read_bytes()[:-60])
+    seen = []
+    with pytest.raises(ImageError, match=r"bad\.gif: frame \d+ is cut short or damaged"):
+        seen.extend(f.at for f in decoder.frames(tmp_path / "bad.gif", source="bad.gif"))
+    assert seen
+    assert decoder.decode(content, source="b.png").shape == (4, 6, 1)
+
+
+def test_names_of_any_bytes_come_back(decoder):
+    for name in ("\udcff.png", "\ud83d.png", "a\nb.png"):
+        with pytest.raises(ImageError) as caught:
+            decoder.decode(b"", source=name)
+        assert str(caught.value) == f"{name}: is empty (0 bytes); get a whole copy"
 
 
 def test_a_decoder_that_hangs_is_ended():

@@ -122,7 +122,7 @@ def test_two_nodes_say_what_one_process_says(jobs: Any, monkeypatch: pytest.Monk
     with tarfile.open("two.tar", "w") as shard:
         for at in (1, 2):
             shard.add(f"pictures/{at:03}.png", f"{at}.png")
-    alone, _, written = predict_files(load_model("run"), [*whole, "frames.gif", "two.tar"], threshold=0.05,
+    alone, _, written, _ = predict_files(load_model("run"), [*whole, "frames.gif", "two.tar"], threshold=0.05,
                                       out=Path("alone.parquet"))  # fmt: skip
     assert [p.name for p in written] == ["alone-objects.parquet", "alone-regions.parquet"]
     for name, rows in alone.data().items():

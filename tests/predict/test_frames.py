@@ -41,8 +41,8 @@ def test_a_clip_is_told_of_as_its_frames_are(tmp_path: Path, monkeypatch: pytest
     frames = _digits()
     frames[0].save("clip.png", save_all=True, append_images=frames[1:])
     loaded = load_model("LeNet5")
-    told, _, _ = predict_files(loaded, ["clip.png", "digits:3"], top=1)
-    alone, _, _ = predict_files(loaded, [f"digits:{at}" for at in (*range(COUNT), 3)], top=1)
+    told, *_ = predict_files(loaded, ["clip.png", "digits:3"], top=1)
+    alone, *_ = predict_files(loaded, [f"digits:{at}" for at in (*range(COUNT), 3)], top=1)
     assert [r.image for r in told.rows] == [*(f"clip.png:{at}" for at in range(COUNT)), "digits:3"]
     assert [r.probability for r in told.rows] == pytest.approx(
         [r.probability for r in alone.rows], abs=1e-3

@@ -40,6 +40,11 @@ def test_flags_over_sets_over_file_over_defaults(
     assert found == (4 if in_flags else 3 if in_sets else 2 if in_file else TrainConfig().epochs)
 
 
+def test_a_byte_order_mark_and_the_line_ends_of_other_systems_change_nothing(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_bytes(b"\xef\xbb\xbfepochs = 7\r\nlr = 0.5\r\n")
+    assert resolve(file=tmp_path / "mine.toml") == resolve({"epochs": 7, "lr": 0.5})
+
+
 def test_a_set_value_is_toml_or_else_text() -> None:
     found = resolve(sets=["data=/tmp/a b=c", "model='LeNet5'", "lr=1", "channels_last=true"])
     assert (found.data, found.model, found.lr, found.channels_last) == ("/tmp/a b=c", "LeNet5", 1.0, True)
@@ -76,6 +81,8 @@ def test_a_mistake_is_one_sentence(flags: dict[str, object], sets: list[str], sa
         (b"\xff\xfe", "is not TOML"),
         (b"[epochs]\nx = 1", "valid integer"),
         (b"epoch = 3", "did you mean 'epochs'"),
+        ("epochs = 3".encode("utf-16"), "is not TOML"),
+        (b"epochs = 3\0", "is not TOML"),
         (b"x = " + b"[" * 20_000, "is not TOML"),
     ],
 )

@@ -14,7 +14,6 @@ from convscope.cli import data, learn, look, serve, speed, start, steps, why
 from convscope.cli.common import say
 from convscope.errors import ConvscopeError, InputError, out_of_memory
 
-
 WIDEST = 1000  # letters of a line: a help as wide as a number says would fill the memory
 WRONG_PATH = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG}
 

@@ -120,11 +120,14 @@ def predict(
     if engine is not None:
         _on_cluster(loaded, images, wish=Wish(top, threshold, every), engine=engine, out=out, json=json)
         return
-    told, notes, written = predict_files(loaded, images, top=top, threshold=threshold, every=every, out=out)
+    told, notes, written, damaged = predict_files(loaded, images, top=top, threshold=threshold, every=every, out=out)
     say(*notes)
-    show(told.table(), data=told.data(), json=json)
+    show(told.table(), data=told.data() | ({"damaged": [str(e) for e in damaged]} if damaged else {}), json=json)
     for path in written:
         say_written(path)
+    if damaged:
+        say(*(f"convscope: {error}" for error in damaged))
+        raise typer.Exit(2)
 
 
 def _on_cluster(loaded: Any, images: list[str], *, wish: Any, engine: str, out: Path | None, json: bool) -> None:

@@ -12,8 +12,9 @@ import struct
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from signal import SIGKILL, Signals
 from threading import Lock, Timer
@@ -22,6 +23,7 @@ from typing import IO, Any, TypeVar
 import numpy as np
 
 from convscope.data.images import Picture, decode_stored, decode_values, in_range, open_file
+from convscope.data.moving import Frame, stored_frames
 from convscope.errors import ImageError
 
 T = TypeVar("T")
@@ -92,22 +94,52 @@ class Decoder:
         """
         return self._ask("values", content, source)[0]
 
-    def _ask(self, what: str, content: bytes, source: str) -> tuple[np.ndarray, dict[str, Any]]:
+    def frames(self, path: Path, *, source: str, every: int = 1) -> Iterator[Frame]:
+        """The picture in a file, or its frames, as `stored_frames` gives them; nobody else is served meanwhile.
+
+        Raises: ImageError as `stored_frames` and `decode` do.
+        """
+        wish, whole = json.dumps({"path": str(path.absolute()), "every": every}).encode(), False
         with self._turn:
-            process, late = self.start(), []
-            timer = Timer(self._seconds, lambda: (late.append(True), process.kill()))
-            timer.start()
             try:
-                _write(process.stdin, what.encode(), source.encode(), content)
-                head, numbers = json.loads(_read(process.stdout)), _read(process.stdout)
-            except (OSError, EOFError):
-                self.close()
-                raise ImageError(f"{source}: {_why(process.returncode, bool(late), self._seconds)}") from None
+                with self._timed(source) as process:
+                    _write(process.stdin, b"frames", _name(source), wish)
+                while True:
+                    with self._timed(source) as process:
+                        head, numbers = _answer(process)
+                    if whole := head == {} or "error" in head:
+                        break
+                    yield Frame(head["at"], _array(head, numbers), head["mode"], tuple(head["notes"]))
             finally:
-                timer.cancel()
+                if not whole:  # what is still to come would be taken for the next answer
+                    self.close()
+        if head:
+            raise ImageError(head["error"])
+
+    def _ask(self, what: str, content: bytes, source: str) -> tuple[np.ndarray, dict[str, Any]]:
+        with self._turn, self._timed(source) as process:
+            _write(process.stdin, what.encode(), _name(source), content)
+            head, numbers = _answer(process)
         if "error" in head:
             raise ImageError(head["error"])
-        return np.frombuffer(numbers, DTYPES[head["dtype"]]).reshape(head["shape"]), head
+        return _array(head, numbers), head
+
+    @contextmanager
+    def _timed(self, source: str) -> Iterator[subprocess.Popen[bytes]]:
+        """The process, which is ended if it takes too long.
+
+        Raises: ImageError if it dies.
+        """
+        process, late = self.start(), []
+        timer = Timer(self._seconds, lambda: (late.append(True), process.kill()))
+        timer.start()
+        try:
+            yield process
+        except (OSError, EOFError):
+            self.close()
+            raise ImageError(f"{source}: {_why(process.returncode, bool(late), self._seconds)}") from None
+        finally:
+            timer.cancel()
 
     def close(self) -> None:
         """End the process."""
@@ -157,23 +189,41 @@ def work() -> None:
     os.dup2(2, 1)  # what a library prints is no answer
     while True:
         try:
-            what, source, content = _read(sys.stdin.buffer), _read(sys.stdin.buffer).decode(), _read(sys.stdin.buffer)
+            what, name, content = (_read(sys.stdin.buffer) for _ in range(3))
         except EOFError:
             return
         try:
-            numbers, head = _decoded(what.decode(), io.BytesIO(content), source)
+            for numbers, head in _decoded(what.decode(), content, name.decode(errors="surrogatepass")):
+                head |= {"shape": numbers.shape, "dtype": numbers.dtype.name}
+                _write(out, json.dumps(head).encode(), np.ascontiguousarray(numbers).data.cast("B"))
+            if what == b"frames":
+                _write(out, b"{}", b"")
         except ImageError as error:
             _write(out, json.dumps({"error": str(error)}).encode(), b"")
-        else:
-            head |= {"shape": numbers.shape, "dtype": numbers.dtype.name}
-            _write(out, json.dumps(head).encode(), np.ascontiguousarray(numbers).data.cast("B"))
 
 
-def _decoded(what: str, file: io.BytesIO, source: str) -> tuple[np.ndarray, dict[str, Any]]:
+def _decoded(what: str, content: bytearray, source: str) -> Iterator[tuple[np.ndarray, dict[str, Any]]]:
     if what == "values":
-        return decode_values(file, source=source), {}
-    pixels, mode, notes = decode_stored(file, source=source)
-    return pixels, {"mode": mode, "notes": notes}
+        yield decode_values(io.BytesIO(content), source=source), {}
+    elif what == "picture":
+        pixels, mode, notes = decode_stored(io.BytesIO(content), source=source)
+        yield pixels, {"mode": mode, "notes": notes}
+    else:
+        wish = json.loads(content)
+        for frame in stored_frames(Path(wish["path"]), source=source, every=wish["every"]):
+            yield frame.pixels, {"at": frame.at, "mode": frame.mode, "notes": frame.notes}
+
+
+def _name(source: str) -> bytes:
+    return source.encode(errors="surrogatepass")
+
+
+def _answer(process: subprocess.Popen[bytes]) -> tuple[dict[str, Any], bytearray]:
+    return json.loads(_read(process.stdout)), _read(process.stdout)
+
+
+def _array(head: dict[str, Any], numbers: bytearray) -> np.ndarray:
+    return np.frombuffer(numbers, DTYPES[head["dtype"]]).reshape(head["shape"])
 
 
 def _write(file: IO[bytes] | None, *parts: bytes | memoryview) -> None:

@@ -29,15 +29,23 @@ def open_picture(name: str, *, allow_truncated: bool = False) -> Picture:
     >>> open_picture("digits:0").shape
     (32, 32, 1)
     """
+    if is_file(name):
+        return read_image(name, allow_truncated=allow_truncated)
     if name in PHOTOGRAPHS:
         return photograph(cast(Literal["china", "flower"], name))
-    if name in SCIKIT_IMAGE and not Path(name).exists():
+    if name in SCIKIT_IMAGE:
         return _of_scikit_image(name)
-    if name.startswith("digits:"):
-        return _digit(name)
-    if name.startswith("scenes:"):
-        return _scene(name)
-    return read_image(name, allow_truncated=allow_truncated)
+    return _digit(name) if name.startswith("digits:") else _scene(name)
+
+
+def is_file(name: str) -> bool:
+    """Whether a name is that of a file, there or not, and of no picture that comes with a package.
+
+    >>> is_file("cat.jpg"), is_file("digits:0")
+    (True, False)
+    """
+    ours = name in PHOTOGRAPHS or name.startswith(("digits:", "scenes:"))
+    return not ours and (name not in SCIKIT_IMAGE or Path(name).exists())
 
 
 def _of_scikit_image(name: str) -> Picture:

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from convscope.data.decoding import Decoder
 from convscope.data.frames import try_frames
 from convscope.data.images import Picture
 from convscope.data.named import expand
@@ -96,7 +97,7 @@ class _Worker:
 
     def __init__(self, spec: str, wish: Wish) -> None:
         torch.set_num_threads(1)  # it was given one core
-        self.loaded, self.wish = load_model(spec), wish
+        self.loaded, self.wish, self.decoder = load_model(spec), wish, Decoder()
 
     def __call__(self, batch: Mapping[str, Any]) -> Iterator[dict[str, list[Any]]]:
         from ray import get_runtime_context
@@ -114,7 +115,7 @@ class _Worker:
     def _frames(self, names: Iterable[str], paths: Iterable[str]) -> Iterator[tuple[str, Picture | ImageError]]:
         """The pictures of files, called as they were asked for, wherever they are here."""
         for name, path in zip(names, paths, strict=True):
-            for called, picture in try_frames(str(path), every=self.wish.every):
+            for called, picture in try_frames(str(path), every=self.wish.every, decoder=self.decoder):
                 told = ImageError(str(picture).replace(str(path), name)) if isinstance(picture, ImageError) else picture
                 yield name + called.removeprefix(str(path)), told
 

@@ -77,10 +77,13 @@ def save_parquet(name: str, rows: Sequence[Mapping[str, Any]], file: Path) -> Pa
 
 
 class Drawings:
-    """Pictures with what was found drawn on them, written into a folder one by one."""
+    """Pictures with what was found drawn on them, written into a folder one by one, and never over one of the `files`
+    that they were made of."""
 
-    def __init__(self, out: Path) -> None:
-        self.folder, self.taken = writable_folder(out), set[str]()
+    def __init__(self, out: Path, files: Sequence[str] = ()) -> None:
+        self.folder = writable_folder(out)
+        here = self.folder.resolve()
+        self.taken = {path.name for path in map(Path, files) if path.parent.resolve() == here}
 
     def save(self, told: Told, pictures: Sequence[Picture]) -> list[Path]:
         """Draw all that was told of these pictures; nothing where only classes were."""

@@ -13,6 +13,7 @@ from convscope.data.augment import draws
 from convscope.data.samples import SampleSet
 from convscope.data.sets import ImageSet, Normalisation
 from convscope.predict.drawing import colours, draw_boxes, draw_mask
+from convscope.table import printable
 
 COLUMNS, GAP, CAPTION = 4, 8, 26  # pictures a row; pixels
 INK, PAPER = (40, 40, 40), (255, 255, 255)

@@ -1,5 +1,6 @@
 """The compiled kernels: built once, found again, and absent in words where they cannot be built."""
 
+import os
 import shutil
 import subprocess
 
@@ -21,12 +22,30 @@ def unbuilt(tmp_path, monkeypatch):
     compiled._built.cache_clear()
 
 
-@pytest.mark.skipif(GCC is None, reason="there is no compiler")
-def test_they_are_built_once(unbuilt, monkeypatch):
-    assert compiled.kernels() is not None
-    assert compiled.why_absent() == ""
-    assert len(list(unbuilt.glob("kernels-*.so"))) == 1
-    compiled._built.cache_clear()
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A cache folder in which they were built, some seconds ago."""
+    if GCC is None:
+        pytest.skip("there is no compiler")
+    root = tmp_path_factory.mktemp("built")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(root))
+        patch.delenv("CXX", raising=False)
+        compiled._built.cache_clear()
+        assert compiled.kernels() is not None
+        compiled._built.cache_clear()
+    return root / "convscope"
+
+
+@pytest.fixture
+def built(made, unbuilt):
+    """A copy of it."""
+    shutil.copytree(made, unbuilt)
+    return unbuilt
+
+
+def test_they_are_built_once(built, monkeypatch):
+    assert len(list(built.glob("kernels-*.so"))) == 1
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("compiled again"))
     assert compiled.kernels() is not None
 
@@ -50,13 +69,36 @@ def test_a_compiler_that_fails_is_quoted(unbuilt, monkeypatch, tmp_path):
     assert not list(unbuilt.glob("kernels-*"))
 
 
-@pytest.mark.skipif(GCC is None, reason="there is no compiler")
-def test_a_damaged_library_is_built_anew(unbuilt):
-    assert compiled.kernels() is not None
-    (library,) = unbuilt.glob("kernels-*.so")
+def _put(library, content):
+    """As another file: this process has the old one in its memory."""
     library.unlink()
-    library.write_bytes(b"not a library")
-    compiled._built.cache_clear()
+    library.write_bytes(content)
+
+
+def test_a_library_that_is_not_what_was_built_is_never_loaded(built, monkeypatch):
+    """One that is cut would end the process when it is used, and one of another user may hold anything."""
+    (library,) = built.glob("kernels-*.so")
+    content, loaded = library.read_bytes(), []
+    monkeypatch.setattr(compiled, "Kernels", lambda path: loaded.append(path.read_bytes()))
+    monkeypatch.setattr(compiled, "_compile", lambda compiler, path: _put(path, b"built anew"))
+    flipped = bytearray(content)
+    flipped[len(content) // 2] ^= 1
+    for damaged in (b"", b"not a library", content[: len(content) // 2], bytes(flipped), content + b"more"):
+        _put(library, damaged)
+        compiled._loaded("g++", library)
+        assert loaded[-1] == b"built anew"
+    _put(library, content)
+    compiled._loaded("g++", library)
+    assert loaded[-1] == content
+    monkeypatch.setattr(compiled.os, "geteuid", lambda: 4321)
+    monkeypatch.setattr(compiled.Path, "stat", lambda path: os.stat_result((0o100644, 1, 1, 1, 1234, 0, 9, 0, 0, 0)))
+    compiled._loaded("g++", library)
+    assert loaded[-1] == b"built anew"
+
+
+def test_a_damaged_library_is_built_anew(built):
+    (library,) = built.glob("kernels-*.so")
+    _put(library, library.read_bytes()[: library.stat().st_size // 2])
     assert compiled.why_absent() == ""
     assert compiled.kernels() is not None
 
