@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 from typing import Any, BinaryIO
 
 from convscope.errors import InputError, RunError
@@ -42,6 +43,21 @@ def write_whole(path: Path | str, write: bytes | str | Callable[[BinaryIO], obje
         reason = refused.strerror or refused
         raise RunError(f"{path}: could not be written ({reason}); nothing was replaced") from error
     return path
+
+
+def read_plain(path: Path | str) -> bytes:
+    """What a file holds.
+
+    Raises: OSError as any reading does, and for a device or a pipe, which may never end.
+
+    >>> read_plain("/dev/zero")
+    Traceback (most recent call last):
+    OSError: [Errno 22] a device or a pipe: '/dev/zero'
+    """
+    mode = os.stat(path).st_mode  # noqa: PTH116 - a path of any type
+    if not (S_ISREG(mode) or S_ISDIR(mode)):
+        raise OSError(errno.EINVAL, "a device or a pipe", os.fspath(path))
+    return Path(path).read_bytes()
 
 
 def writable_folder(path: Path | str, *, option: str = "--out") -> Path:

@@ -45,6 +45,21 @@ def _tells(root: Path, said: str, *, task: str | None = None) -> None:
 # Files and folders
 
 
+def test_a_folder_that_cannot_be_listed_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root reads every folder, so the system's answer is played; a class must not vanish in silence."""
+    root, listed = folders.classes(tmp_path, names=("cat", "dog", "eel")), os.scandir
+
+    def scandir(path: str) -> object:
+        if str(path).endswith("dog"):
+            raise PermissionError(13, "Permission denied", path)
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    for read in (data.check, lambda path: data.load(str(path), shape=SHAPE)):
+        with pytest.raises(DataError, match=r"dog: cannot be read \(Permission denied\); check its permissions"):
+            read(root)
+
+
 def test_all_empty_classes_are_listed_at_once(tmp_path: Path) -> None:
     root = folders.classes(tmp_path, names=("cat", "dog"))
     for name in ("bee", "eel"):

@@ -109,6 +109,17 @@ def test_a_pickle_that_runs_code_is_never_run(run: runs.Run, tmp_path: Path) -> 
     assert not (tmp_path / "owned").exists()
 
 
+@pytest.mark.parametrize("name", ["manifest.json", "config.toml", "last.ckpt", "model.safetensors"])
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(run: runs.Run, name: str) -> None:
+    (run.folder / name).unlink()
+    os.mkfifo(run.folder / name)
+    with pytest.raises(CheckpointError, match=name.replace(".", r"\.")):
+        if name == "last.ckpt":
+            runs.load_checkpoint(run.folder)
+        else:
+            load_run_model(run.folder)
+
+
 def test_weights_of_another_network_are_listed() -> None:
     model = models.build("LeNet5")
     weights = dict(model.state_dict())

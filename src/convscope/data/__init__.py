@@ -106,6 +106,8 @@ def some(
     """
     if task not in (None, *DATASETS):
         raise DataError(f"task {task!r}: is none; {nearest(str(task), DATASETS)}")
+    if shape and len(shape) != 3:
+        raise DataError(f"shape {'x'.join(map(str, shape))}: is that of no picture; use CxHxW, such as 3x128x128")
     for known in [task] if task else DATASETS:
         if spec in DATASETS[known]:
             usual = (1, 32, 32) if known == "classify" else (3, 128, 128)

@@ -108,9 +108,13 @@ def joined(folder: str, name: str) -> str | None:
     return None if path.startswith(("../", "/")) or path == ".." else path
 
 
+def _refuse(error: OSError) -> None:
+    raise DataError(f"{error.filename}: cannot be read ({error.strerror}); check its permissions") from None
+
+
 def _entries(root: Path) -> Iterator[tuple[str, bool]]:
     """(name, whether it is a link) of all that is no real folder; devices and pipes are left out."""
-    for at, folders, names in os.walk(root):  # follows no links
+    for at, folders, names in os.walk(root, onerror=_refuse):  # follows no links
         here = Path(at)
         start = "" if here == root else here.relative_to(root).as_posix() + "/"
         yield from ((start + f, True) for f in folders if (here / f).is_symlink())

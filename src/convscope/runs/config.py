@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from convscope.data.samples import TaskName
 from convscope.errors import ConfigError, nearest
+from convscope.files import read_plain
 
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -136,7 +137,7 @@ def read_toml(file: Path | str) -> dict[str, Any]:
     Raises: ConfigError if it cannot be read or is not TOML.
     """
     try:
-        return tomllib.loads(Path(file).read_text(encoding="utf-8-sig"))
+        return tomllib.loads(read_plain(file).decode("utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read ({error.strerror}); give a TOML file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -223,7 +223,7 @@ def _vouch(folder: Path, kind: str, content: bytes) -> None:
 def _manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts = json.loads(files.read_plain(path).decode())
         if not isinstance(facts["sha256"], dict):
             raise TypeError("sha256")
     except OSError as error:
@@ -238,7 +238,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
 def _verified(path: Path) -> bytes:
     """The bytes of a file that the manifest vouches for."""
     try:
-        content = path.read_bytes()
+        content = files.read_plain(path)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
     known = [digest for digests in _manifest(path.parent)["sha256"].values() for digest in digests]

@@ -183,7 +183,7 @@ def _read_weights(file: Path) -> dict[str, Tensor]:
     from safetensors.torch import load
 
     try:
-        content = file.read_bytes()
+        content = files.read_plain(file)
         if file.suffix == ".safetensors":
             return load(content)
         with warnings.catch_warnings():
