@@ -82,7 +82,7 @@ def _of_video(file: BinaryIO, source: str) -> Iterator[np.ndarray]:
         raise ImageError(f"{source}: is a video, and PyAV is not installed; pip install 'convscope[video]'") from None
     errors: Any = FFmpegError
     try:
-        with av.open(file) as container:
+        with av.open(file, mode="r") as container:
             if not container.streams.video:
                 raise ImageError(f"{source}: holds no moving picture; give a video")
             for frame in container.decode(video=0):

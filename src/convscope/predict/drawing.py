@@ -45,7 +45,7 @@ def draw_boxes(picture_CHW: Tensor, boxes: Boxes, classes: Sequence[str], *, sco
     picture, zoom = _enlarged(picture_CHW)
     if not len(boxes.labels):
         return picture
-    names = [printable(classes[i]) for i in boxes.labels.tolist()]
+    names = [printable(str(classes[i])) for i in boxes.labels.tolist()]
     said = [f"{n} {s:.2f}" for n, s in zip(names, boxes.scores.tolist(), strict=True)] if scores else names
     palette = colours(len(classes))
     return draw_bounding_boxes(
