@@ -113,11 +113,9 @@ def test_a_pickle_that_runs_code_is_never_run(run: runs.Run, tmp_path: Path) -> 
 def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(run: runs.Run, name: str) -> None:
     (run.folder / name).unlink()
     os.mkfifo(run.folder / name)
+    read = runs.load_checkpoint if name == "last.ckpt" else load_run_model
     with pytest.raises(CheckpointError, match=name.replace(".", r"\.")):
-        if name == "last.ckpt":
-            runs.load_checkpoint(run.folder)
-        else:
-            load_run_model(run.folder)
+        read(run.folder)
 
 
 def test_weights_of_another_network_are_listed() -> None:
