@@ -161,8 +161,9 @@ CATALOGUE: dict[str, tuple[Bad, ...]] = {
         Bad("nonsense in any option of any command: empty, huge, negative, NaN, a folder, a device", "done, or refused "
             "in a sentence; no file stays", f"{CLUMSY}::"
             "test_nonsense_in_any_option_is_done_or_refused_in_a_sentence_and_leaves_nothing"),
-        Bad("an `--out` that is the picture which is read, or a link to it", "refused: “is the picture that is read, and "
-            "would be lost”", f"{CLUMSY}::test_a_picture_is_never_written_over_by_what_is_made_of_it"),
+        Bad("an `--out` that is the picture which is read, or a link to it",
+            "refused: “is the picture that is read, and would be lost”",
+            f"{CLUMSY}::test_a_picture_is_never_written_over_by_what_is_made_of_it"),
         Bad("an `--out` folder of `predict` in which the pictures lie", "drawings take names that are free",
             f"{CLUMSY}::test_drawings_do_not_replace_the_pictures_that_they_are_of"),
         Bad("names with line ends, escape codes, quotes, broken letters", "shown spelt out, so that no terminal obeys "

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from convscope.cli.common import (
+    MOST,
     Input,
     Json,
     Model,
@@ -24,7 +25,7 @@ def profile(
     model: Model,
     input: Input = None,
     batch_size: Annotated[int, typer.Option(help="Pictures at a time.", min=1)] = 1,
-    rounds: Annotated[int, typer.Option(help="How often the network is timed.", min=3)] = 10,
+    rounds: Annotated[int, typer.Option(help="How often the network is timed.", min=3, max=MOST)] = 10,
     top: Annotated[int, typer.Option(help="How many operators are shown; 0: all.", min=0)] = 20,
     advice: Annotated[bool, typer.Option("--advice", help="Say what would make it faster, and by how much.")] = False,
     roofline: Annotated[Path | None, typer.Option(help="Draw every operator under the machine's limits.")] = None,

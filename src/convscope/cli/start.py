@@ -12,7 +12,7 @@ from convscope.table import Column, Table
 
 def demo(
     out: Out = Path("runs/demo"),
-    epochs: Annotated[int, typer.Option(help="Passes over the training digits.", min=1)] = 60,
+    epochs: Annotated[int, typer.Option(help="Passes over the training digits.", min=1, max=MOST)] = 60,
     seed: Annotated[int, typer.Option(help="Of the weights, the order and the augmentation.", min=0, max=MOST)] = 0,
 ) -> None:
     """Train LeNet5 on handwritten digits, look inside it, and write a report."""

@@ -97,7 +97,7 @@ def visualise(
     model: Model,
     layer: Layer,
     channel: Annotated[int, typer.Option(help="Which channel of it.", min=0)],
-    steps: Annotated[int, typer.Option(help="How many steps; Ctrl-C stops before.", min=1)] = 256,
+    steps: Annotated[int, typer.Option(help="How many steps; Ctrl-C stops before.", min=1, max=MOST)] = 256,
     seed: Annotated[int, typer.Option(help="Of the first picture and its moves.", min=0, max=MOST)] = 0,
     input: Input = None,
     out: Out = Path("visualised.png"),
