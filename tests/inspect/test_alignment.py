@@ -55,6 +55,14 @@ def test_planted(name):
     assert found.data()["joins"] == found.joins
 
 
+def test_a_sentence_for_each_join_and_of_many_a_few():
+    joins = [Branches(nn.Identity(), even(2, 0)) for _ in range(6)]
+    told = misaligned(record(nn.Sequential(*joins), torch.zeros(1, 1, 16, 16))).sentences
+    assert len(told) == 5
+    assert told[0].startswith("0: joins branches that look at different places, 0.5x0.5 px apart (")
+    assert told[-1] == "2 more joins are like that"
+
+
 @pytest.mark.parametrize("name", [n for n in PLANTED if "stride" not in n])
 def test_the_centres_of_the_gradients_lie_as_far_apart(name):
     model, apart = PLANTED[name]

@@ -81,6 +81,28 @@ def test_advice_is_below_the_table(call):
     assert "the least input" not in call("torchvision:alexnet")[1]
 
 
+def test_sums_per_module_show_what_is_seen(call):
+    out = call("torchvision:efficientnet_b0", "--depth", 2)[1]
+    rows = {line.split()[0]: line for line in out.splitlines() if line.startswith("features")}
+    assert rows["features.8"].endswith("851x851 + whole input  32x32")
+    assert "dtype" not in out
+    assert "trainable" not in out
+
+
+def test_branches_out_of_line_are_named_with_the_advice(call):
+    out = call("torchvision:resnet18", "--advice", "--input", "3x64x64")[1]
+    assert "joins branches that look at different places" not in out
+    out = call("timm:eca_nfnet_l0", "--advice", "--input", "3x64x64", "--depth", 1)[1]
+    assert "stages.1.0: joins branches that look at different places, 2x2 px apart" in out
+
+
+def test_pictures_at_once(call):
+    one, two = (json.loads(call("LeNet5", "--batch", n, "--json")[1]) for n in (1, 2))
+    assert two["input_shapes"] == [[2, 1, 32, 32]]
+    assert two["total"]["macs"] == 2 * one["total"]["macs"]
+    assert two["total"]["memory"]["held"] - one["total"]["memory"]["held"] == 4 * 32 * 32
+
+
 def test_page_and_picture_are_written_and_said(call, tmp_path):
     page, picture = tmp_path / "new" / "net.html", tmp_path / "net.svg"
     code, _, err = call("LeNet5", "--html", page, "--graph", picture)

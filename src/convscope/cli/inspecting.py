@@ -79,10 +79,10 @@ def _loaded(spec: str, shape: tuple[int, ...] | None) -> tuple["nn.Module", tupl
 
 
 def advised(model: "nn.Module", recording: "Recording") -> tuple[str, ...]:
-    """Wasted work, channels that cannot matter, and the least picture that the network takes, if it takes pictures."""
-    from convscope.inspect import advice, dead_channels, least_input
+    """Wasted work, channels that cannot matter, branches out of line, and the least picture that the network takes."""
+    from convscope.inspect import advice, dead_channels, least_input, misaligned
 
-    sentences = (*advice(recording), *map(str, dead_channels(recording, model)))
+    sentences = (*advice(recording), *map(str, dead_channels(recording, model)), *misaligned(recording).sentences)
     if len(recording.inputs) == 1 and len(recording.inputs[0].shape) == 4:
         side = least_input(model, channels=recording.inputs[0].shape[1])
         sentences += (f"the least input is {side}x{side}",) if side else ()

@@ -18,6 +18,8 @@ COLUMNS = (
     Column("apart", "apart", "px"),
 )
 
+MOST_TOLD = 4  # joins that a sentence is given to
+
 
 @dataclass(frozen=True, slots=True)
 class Misalignment:
@@ -44,6 +46,21 @@ class Alignment:
         """One row for each pair of branches that do not look at the same place."""
         rows = tuple(asdict(m) | {"apart": tuple(number(a) for a in m.apart)} for m in self.found)
         return Table(COLUMNS, rows, title=title, notes=(f"{self.joins} joins of local branches were compared",))
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """One for each join, with the two branches that are farthest apart; of many joins, the first."""
+        worst: dict[int, Misalignment] = {}
+        for found in sorted(self.found, key=lambda m: max(map(abs, m.apart))):
+            worst[found.op] = found
+        shown = [worst[op] for op in sorted(worst)]
+        told = [
+            f"{m.join}: joins branches that look at different places, {'x'.join(number(abs(a)) for a in m.apart)} px "
+            f"apart ({m.first} and {m.second})"
+            for m in shown[:MOST_TOLD]
+        ]
+        rest = len(shown) - MOST_TOLD
+        return (*told, *([f"{rest} more joins are like that"] if rest > 0 else []))
 
     def data(self) -> dict[str, Any]:
         """Plain data for JSON: `found`, `joins`."""
