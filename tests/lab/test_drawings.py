@@ -48,3 +48,30 @@ def test_too_many_values_are_not_offered_and_say_why(lab_of_model, opened):
         button = page.locator("text=Maps as SVG")
         assert button.is_disabled()
         assert "20000 values" in button.get_attribute("title")
+
+
+OUTPUT = """async () => { const s = await import('/static/slide.js');
+  const one = { size: 5, inputs: 1, outputs: 1, kernel: 3, stride: 2, padding: 1, dilation: 1, groups: 1, outpad: 0 };
+  const { x, weights } = s.numbers({ ...one, transposed: false }, 1);
+  const turned = { ...one, transposed: true };
+  const other = s.numbers(turned, 1);
+  return { slide: s.convolved(one, x, weights, 0, Infinity), x, kernel: weights[0][0],
+    transposed: s.inserted(turned, other.x, other.weights, 0, Infinity) }; }"""
+
+
+@pytest.mark.parametrize(("view", "step"), [("slide", 8), ("transposed", 80), ("matrix", 8)])
+def test_the_sliding_kernel_is_saved_as_it_is_shown(lab, opened, view, step):
+    with opened(lab, f"/convolution?view={view}&stride=2&step={step}") as page:
+        told = page.evaluate(OUTPUT)
+        before = page.eval_on_selector(".stage canvas", "c => c.toDataURL()")
+        with page.expect_download() as waited:
+            page.focus("text=Save SVG")
+            page.keyboard.press("Enter")
+        drawn = ElementTree.fromstring(waited.value.path().read_text())
+        assert page.eval_on_selector(".stage canvas", "c => c.toDataURL()") == before
+    texts = [t.text.replace("\u2212", "-") for t in drawn.iter(f"{SVG}text")]
+    shown = "transposed" if view == "transposed" else "slide"
+    output = [str(v) for v in np.ravel(told[shown])]
+    assert texts[-len(output) :] == output
+    assert [str(v) for v in np.ravel(told["kernel"])] == texts[1:10] or view != "matrix"
+    assert float(drawn.get("width")) > 100

@@ -3,11 +3,13 @@
 import { Controls, RANGES } from "./controls.js";
 import { el, fill, segments, sized } from "./dom.js";
 import { state } from "./notices.js";
-import { savePng } from "./save.js";
+import { save, savePng } from "./save.js";
 import { columns, convolved, group, inserted, kernelOf, numbers, outSize, refusal, scattered, span, stretched, taps,
   turned } from "./slide.js";
 import { drawPlane, drawSign, drawWindow, TITLE } from "./stage.js";
 import { numberOf, remember, shown } from "./state.js";
+import { SvgPen } from "./svgpen.js";
+import { fileOf, page } from "./vector.js";
 import { t } from "./words.js";
 
 /** @typedef {import("./slide.js").Settings} Settings */
@@ -38,6 +40,8 @@ class Convolution {
     this.seed = numberOf("seed", 1, 1, 9999);
     this.step = numberOf("step", 0, 0, 10000);
     this.timer = 0;
+    /** @type {any} */
+    this.sheet = null; // where it is drawn as SVG
     this.left = el("section", { class: "left" });
     this.stage = el("div", { class: "stage", tabIndex: 0, role: "region" });
     this.canvas = el("canvas", { role: "img" });
@@ -75,8 +79,10 @@ class Convolution {
         this.seed = (this.seed % 9999) + 1;
         this.renew();
       } }, t("new-numbers")),
-      el("button", { type: "button", onclick: () => savePng([this.canvas], getComputedStyle(document.body).backgroundColor,
-        `${this.view}-${this.step}.png`) }, t("save-shown")));
+      el("div", { class: "line" },
+        el("button", { type: "button", onclick: () => savePng([this.canvas], getComputedStyle(document.body).backgroundColor,
+          `${this.view}-${this.step}.png`) }, t("save-shown")),
+        el("button", { type: "button", onclick: () => save(fileOf(this.drawn()), `${this.view}-${this.step}.svg`) }, t("save-svg"))));
     this.controls.frame();
     this.renew();
   }
@@ -162,7 +168,20 @@ class Convolution {
 
   /** @param {CSSStyleDeclaration} style @param {number} wide @param {number} tall */
   brush(style, wide, tall) {
-    return { pen: sized(this.canvas, Math.max(wide, 10), Math.max(tall, 10)), style };
+    const pen = sized(this.canvas, Math.max(wide, 10), Math.max(tall, 10));
+    if (!this.sheet) return { pen, style };
+    Object.assign(this.sheet, { wide, tall, pen: new SvgPen(pen) });
+    return { pen: /** @type {any} */ (this.sheet.pen), style };
+  }
+
+  /** What is shown as SVG. */
+  drawn() {
+    this.sheet = /** @type {any} */ ({});
+    this.draw();
+    const { pen, wide, tall } = this.sheet;
+    this.sheet = null;
+    this.draw();
+    return page(wide, tall, ...pen.made);
   }
 
   /** @param {CSSStyleDeclaration} style */

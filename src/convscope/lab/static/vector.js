@@ -11,8 +11,8 @@ const LABEL = 16;
 const CELL = 46; // px of a cell with a number in it
 const LOW = 26;
 
-/** @param {number} width @param {number} height @param {...any} children @returns {SVGElement} */
-function page(width, height, ...children) {
+/** A drawing on the page's ground. @param {number} width @param {number} height @param {...any} children @returns {SVGElement} */
+export function page(width, height, ...children) {
   const { backgroundColor, color } = getComputedStyle(document.body);
   return svg("svg", { xmlns: "http://www.w3.org/2000/svg", viewBox: `0 0 ${width} ${height}`, width, height,
     "font-family": "sans-serif", "font-size": 11, fill: color },

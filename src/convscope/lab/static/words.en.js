@@ -56,7 +56,7 @@ export const en = {
   confusion: "Confusion matrix", accuracy: "Accuracy {share} % (95 % interval {low} to {high} %) of {n} test pictures", "true-named": "true \\ named",
   cell: "True {true}, named {said}: {n}", "open-cell": "Click a cell to see its pictures.", "test-picture": "test picture {n}", "first-shown": "The first {n} are shown.",
   thought: "Test picture {n}, truly {true}",
-  "save-shown": "Save as PNG", compare: "Compare", run: "run", best: "best", "col-epochs": "epochs", objects: "Objects in the test pictures", regions: "Regions of the test pictures", show: "Show",
+  "save-shown": "Save PNG", compare: "Compare", run: "run", best: "best", "col-epochs": "epochs", objects: "Objects in the test pictures", regions: "Regions of the test pictures", show: "Show",
   map: "Mean average precision {share} % (95 % interval {low} to {high} %) over {n} test pictures", miou: "Mean intersection over union {share} % (95 % interval {low} to {high} %) over {n} test pictures",
   "found-all": "All boxes", "found-right": "Right", "found-wrong": "Wrong", "found-missed": "Missed", "found-said": "What it says", "found-true": "What is true", "found-differs": "Where they differ",
   "mark-right": "right: overlaps an object of its class by half", "mark-wrong": "wrong: another class, or nothing there", "mark-missed": "missed",

@@ -57,7 +57,7 @@ export const zh = {
   confusion: "混淆矩阵", accuracy: "准确率 {share} %（95 % 区间 {low} 到 {high} %），共 {n} 张测试图片", "true-named": "真实 \\ 判为",
   cell: "真实 {true}，判为 {said}：{n}", "open-cell": "点击一格，查看其中的图片。", "test-picture": "测试图片 {n}", "first-shown": "只显示前 {n} 张。",
   thought: "测试图片 {n}，实为 {true}",
-  "save-shown": "存为 PNG", compare: "比较", run: "训练记录", best: "最佳", "col-epochs": "轮数", objects: "测试图片中的物体", regions: "测试图片中的区域", show: "显示",
+  "save-shown": "保存 PNG", compare: "比较", run: "训练记录", best: "最佳", "col-epochs": "轮数", objects: "测试图片中的物体", regions: "测试图片中的区域", show: "显示",
   map: "平均精度均值 {share} %（95 % 区间 {low} 到 {high} %），共 {n} 张测试图片", miou: "平均交并比 {share} %（95 % 区间 {low} 到 {high} %），共 {n} 张测试图片",
   "found-all": "所有框", "found-right": "正确", "found-wrong": "错误", "found-missed": "漏检", "found-said": "预测", "found-true": "真实标注", "found-differs": "差异",
   "mark-right": "正确：与同类物体重叠过半", "mark-wrong": "错误：类别不同，或那里什么也没有", "mark-missed": "漏检",
