@@ -12,9 +12,9 @@ from convscope.graph import record
 from convscope.inspect import summarize
 from convscope.layers import DepthwiseSeparableConv, FlattenedConv, ShuffledGroupConv, SpatiallySeparableConv
 from convscope.layers.fast import forms, operators
-from convscope.layers.fast.compiled import Window, kernels
-from convscope.layers.fast.operators import conv2d
-from convscope.layers.fast.packing import pack_grouped, unpack_grouped
+from convscope.layers.fast.compiled import After, Window, kernels
+from convscope.layers.fast.operators import conv2d, pack
+from convscope.layers.fast.packing import pack_grouped, pack_tiles, unpack_grouped
 from convscope.layers.fast.ways import stack, ways
 from sameness import close, same
 
@@ -229,3 +229,53 @@ def test_packed_weights_go_with_their_tensor():
     at = id(weight)
     del weight
     assert at not in kept
+
+
+FOUND = kernels()
+needs_tiles = pytest.mark.skipif(FOUND is None or not FOUND.tiles, reason="no products of bfloat16 in tiles here")
+
+
+@needs_tiles
+@settings(max_examples=6)
+@given(st.integers(1, 5), st.integers(1, 40), st.sampled_from([32, 64]), st.sampled_from([32, 96]), st.booleans())
+def test_products_in_tiles(h, w, channels, outs, bias):
+    """Pixels that fill tiles, and those that do not."""
+    x = torch.randn(3, channels, h, w)
+    assert "own kernel, in tiles" in same(nn.Conv2d(channels, outs, 1, bias=bias), x)
+    separable = DepthwiseSeparableConv(channels, outs, 3, padding=1, bias=bias)
+    assert "own kernel, both in one pass, in tiles" in same(separable, x)
+    assert "own kernel, all in one pass, in tiles" in same(FlattenedConv(channels, outs, 3, padding=1, bias=bias), x)
+    assert "own kernel, in tiles" not in {way.words for way in ways(nn.Conv2d(48, 32, 1), x, training=False)}
+
+
+@needs_tiles
+def test_what_is_done_after_products_in_tiles():
+    """A bias, another array, bounds: as a network that is fused has them."""
+    conv, x, other = nn.Conv2d(32, 64, 1), torch.randn(2, 32, 9, 5), torch.randn(2, 64, 9, 5)
+    x, other = (t.contiguous(memory_format=torch.channels_last) for t in (x, other))
+    with torch.no_grad():
+        found = operators.there().pointwise(
+            x, pack("tiles", conv.weight, groups=1), After(conv.bias, other, 0.0, 1.0), 64
+        )
+        close(found, (conv(x) + other).clamp(0, 1))
+
+
+@needs_tiles
+def test_other_libraries_find_their_tiles_as_they_left_them():
+    """oneDNN remembers how it set the tiles of a thread, and does not set them again."""
+    conv, x = nn.Conv2d(64, 64, 3).bfloat16(), torch.randn(1, 64, 12, 12).bfloat16()
+    form, y = forms.Compiled(nn.Conv2d(32, 32, 1), "tiles"), torch.randn(1, 32, 8, 8)
+    with torch.no_grad():
+        first = conv(x)
+        for _ in range(3):
+            form(y)
+            assert torch.equal(conv(x), first)
+
+
+def test_two_parts_of_bfloat16_are_nearly_the_weights():
+    packed = pack_tiles(torch.randn(64, 96))
+    assert packed.shape == (2, 3, 2, 2, 16, 16, 2)
+    w = torch.arange(64 * 96.0).reshape(64, 96) / 7
+    larger, smaller = pack_tiles(w).permute(2, 0, 3, 5, 1, 4, 6).reshape(2, 64, 96).float()
+    assert (larger - w).abs().max() > 1  # what a bfloat16 leaves out
+    torch.testing.assert_close(larger + smaller, w, rtol=2**-16, atol=0)

@@ -25,7 +25,9 @@ from convscope.clock import cache
 from convscope.errors import RunError
 from convscope.files import write_whole
 
-SOURCES = tuple(Path(__file__).with_name(name) for name in ("kernels.h", "rows.h", "windows.cpp", "winograd.cpp"))
+SOURCES = tuple(
+    Path(__file__).with_name(name) for name in ("kernels.h", "mixing.h", "rows.h", "windows.cpp", "winograd.cpp")
+)
 SWITCH = "CONVSCOPE_COMPILE"
 _FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-fno-math-errno", "-shared", "-fPIC")
 _GAP = 16  # floats behind the values of a point, as the kernels have it
@@ -98,15 +100,16 @@ class Kernels:
 
     def __init__(self, path: Path) -> None:
         self._library = ctypes.CDLL(str(path))
-        self.panel = int(self._library.panel())
-        at, number = ctypes.c_void_p, ctypes.c_int
+        self._library.tiles.restype = ctypes.c_bool
+        self.panel, self.tiles = int(self._library.panel()), bool(self._library.tiles())
+        at, number, yes = ctypes.c_void_p, ctypes.c_int, ctypes.c_bool
         self._library.grouped.argtypes = [at, at, at, at, _Shape, _Window, number, _After]
-        self._library.pointwise.argtypes = [at, at, at, at, number, number, number, _After]
-        self._library.separable.argtypes = [at, at, at, at, at, _Shape, _Window]
+        self._library.pointwise.argtypes = [at, at, at, at, number, number, number, yes, _After]
+        self._library.separable.argtypes = [at, at, at, at, at, _Shape, _Window, yes]
         self._library.winograd.argtypes = [at, at, at, at, _Shape, _Window, number, _After]
         self._library.winograd_pack.argtypes = [at, at, _Strides, _Window, number, number, number]
         self._library.winograd_weights.argtypes = [at, at, at, at, _Shape, _Window, number, number]
-        self._library.flattened.argtypes = [at, at, at, at, at, _Shape, _Window]
+        self._library.flattened.argtypes = [at, at, at, at, at, _Shape, _Window, yes]
         self._library.grouped_weights.argtypes = [at, at, at, _Shape, _Window, number, number, ctypes.c_long]
         self._library.max_pool.argtypes = [at, at, _Shape, _Window]
         self._library.max_pool_backward.argtypes = [at, at, at, _Shape, _Window]
@@ -131,22 +134,23 @@ class Kernels:
         return sums.sum(0)
 
     def pointwise(self, x: Tensor, packed: Tensor, after: After, channels: int) -> Tensor:
-        """Convolution with 1x1 kernels to so many channels; packed as `pack_panels` does."""
+        """Convolution with 1x1 kernels to so many channels; packed as `pack_panels` or `pack_tiles` does."""
         n, c, h, w = x.shape
         y = torch.empty_strided((n, channels, h, w), (h * w * channels, 1, w * channels, channels), dtype=x.dtype)
-        self._library.pointwise(_at(x), _at(packed), _at(after.bias), _at(y), n * h * w, c, channels, after.c())
+        given = (_at(x), _at(packed), _at(after.bias), _at(y))
+        self._library.pointwise(*given, n * h * w, c, channels, _in_tiles(packed), after.c())
         return y
 
     def separable(self, x: Tensor, depth: Tensor, point: Tensor, bias: Tensor | None, window: Window) -> Tensor:
-        """Depthwise (without bias), then 1x1; packed as `pack_grouped` and `pack_panels` do."""
+        """Depthwise (without bias), then 1x1; packed as `pack_grouped`, and as `pack_panels` or `pack_tiles` do."""
         y, *plan = _output(x, len(point) * self.panel, window)
-        self._library.separable(_at(x), _at(depth), _at(point), _at(bias), _at(y), *plan)
+        self._library.separable(_at(x), _at(depth), _at(point), _at(bias), _at(y), *plan, _in_tiles(point))
         return y
 
     def flattened(self, x: Tensor, across: Tensor, depth: Tensor, bias: Tensor | None, window: Window) -> Tensor:
-        """1x1 (without bias), then depthwise; packed as `pack_panels` and `pack_grouped` do."""
+        """1x1 (without bias), then depthwise; packed as `pack_panels` or `pack_tiles`, and as `pack_grouped` do."""
         y, *plan = _output(x, len(across) * self.panel, window)
-        self._library.flattened(_at(x), _at(across), _at(depth), _at(bias), _at(y), *plan)
+        self._library.flattened(_at(x), _at(across), _at(depth), _at(bias), _at(y), *plan, _in_tiles(across))
         return y
 
     def winograd(self, x: Tensor, packed: Tensor, after: After, window: Window, groups: int) -> Tensor:
@@ -284,3 +288,7 @@ def _plan(
 
 def _at(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
+
+
+def _in_tiles(packed: Tensor) -> bool:
+    return packed.dtype == torch.bfloat16

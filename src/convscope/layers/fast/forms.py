@@ -109,7 +109,9 @@ class Product(Form):
 
 @final
 class Compiled(Form):
-    """A convolution by our own kernel: "grouped" for few channels a group, "winograd" for 3 taps and stride 1."""
+    """A convolution by our own kernel: "grouped" for few channels a group, "winograd" for 3 taps and stride 1, "tiles"
+    for 1x1 with products of bfloat16.
+    """
 
     def __init__(self, plain: nn.Conv2d, way: str) -> None:
         super().__init__(plain)
@@ -122,13 +124,19 @@ class Compiled(Form):
 
 @final
 class Separable(Form):
-    """Depthwise and 1x1 in one pass: what lies between them never leaves the cache; no gradients."""
+    """Depthwise and 1x1 in one pass: what lies between them never leaves the cache; no gradients. The 1x1 goes the way
+    "pointwise" or "tiles".
+    """
+
+    def __init__(self, plain: nn.Sequential, way: str) -> None:
+        super().__init__(plain)
+        self.way, self._window = way, window_of(plain[0])
 
     def run(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled():
             return self.plain(x)
         depth, point = self.plain
-        return separable2d(x, depth.weight, point.weight, point.bias, window_of(depth))
+        return separable2d(x, depth.weight, point.weight, point.bias, self._window, self.way)
 
 
 class _Merged(Form):
@@ -174,12 +182,18 @@ class MergedDepthwise(_Merged):
 
 @final
 class Flattened(_Merged):
-    """1x1 and the two depthwise convolutions behind it in one pass, the two as one; no gradients."""
+    """1x1 and the two depthwise convolutions behind it in one pass, the two as one; no gradients. The 1x1 goes the way
+    "pointwise" or "tiles".
+    """
+
+    def __init__(self, plain: nn.Sequential, way: str) -> None:
+        super().__init__(plain)
+        self.way = way
 
     def run(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled():
             return self.plain(x)
-        return flattened2d(x, self.plain[0].weight, self.weight(), self.plain[-1].bias, self._window)
+        return flattened2d(x, self.plain[0].weight, self.weight(), self.plain[-1].bias, self._window, self.way)
 
 
 @final

@@ -19,14 +19,14 @@ from torch import Tensor
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from convscope.layers.fast.compiled import After, Kernels, Window, kernels
-from convscope.layers.fast.packing import pack_grouped, pack_panels, unpack_grouped
+from convscope.layers.fast.packing import pack_grouped, pack_panels, pack_tiles, unpack_grouped
 
 LAST = torch.channels_last
 LARGE = 9  # taps along an axis of a depthwise kernel, from which on its gradient goes by Fourier transforms
 _LIBRARY = torch.library.Library("convscope", "DEF")  # a window is the eight numbers of `Window`
 _LIBRARY.define("conv2d(Tensor x, Tensor weight, Tensor? bias, int[] window, int groups, str way) -> Tensor")
-_LIBRARY.define("separable2d(Tensor x, Tensor depth, Tensor point, Tensor? bias, int[] window) -> Tensor")
-_LIBRARY.define("flattened2d(Tensor x, Tensor across, Tensor depth, Tensor? bias, int[] window) -> Tensor")
+_LIBRARY.define("separable2d(Tensor x, Tensor depth, Tensor point, Tensor? bias, int[] window, str way) -> Tensor")
+_LIBRARY.define("flattened2d(Tensor x, Tensor across, Tensor depth, Tensor? bias, int[] window, str way) -> Tensor")
 _LIBRARY.define("grouped_weights(Tensor x, Tensor grad, int[] window, int groups) -> Tensor")
 _LIBRARY.define("winograd_inputs(Tensor grad, Tensor weight, int[] window, int groups) -> Tensor")
 _LIBRARY.define("winograd_weights(Tensor x, Tensor grad, int[] size, int[] window, int groups) -> Tensor")
@@ -51,6 +51,8 @@ def can(way: str, weight: Tensor, *, stride: tuple[int, ...], groups: int) -> bo
     if way == "grouped":
         fits = per in (1, 2, 4, 8) and out == per * groups and out % 4 == 0
         return fits and (per == 1 or per <= found.lanes(out))
+    if way == "tiles":
+        return found.tiles and size == [1, 1] and set(stride) == {1} and groups == 1 and out % 32 == per % 32 == 0
     if way == "pointwise":
         return size == [1, 1] and set(stride) == {1} and groups == 1 and out % (found.panel // 2) == 0
     one_axis_or_two = set(size) <= {1, 3} and 3 in size
@@ -61,6 +63,8 @@ def pack(way: str, weight: Tensor, *, groups: int) -> Tensor:
     """The weights as the way reads them."""
     if way == "grouped":
         return pack_grouped(weight, lanes=there().lanes(weight.shape[0]))
+    if way == "tiles":
+        return pack_tiles(weight.flatten(1))
     if way == "pointwise":
         full = F.pad(weight.flatten(1), (0, 0, 0, -weight.shape[0] % there().panel))
         return pack_panels(full, panel=there().panel)
@@ -97,6 +101,8 @@ def _conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, window: Sequence[int
     packed, x, found = _PACKED.get(weight, way, groups), x.contiguous(memory_format=LAST), there()
     if way == "grouped":
         return found.grouped(x, packed, After(bias), Window(*window))
+    if way == "tiles":
+        return found.pointwise(x, packed, After(bias), len(weight))
     return found.winograd(x, packed, After(bias), Window(*window), groups)
 
 
@@ -104,21 +110,25 @@ def _conv2d_shape(x: Tensor, weight: Tensor, bias: Any, window: Sequence[int], *
     return _empty(x, weight.shape[0], window)
 
 
-def _separable2d(x: Tensor, depth: Tensor, point: Tensor, bias: Tensor | None, window: Sequence[int]) -> Tensor:
-    packed = _PACKED.get(depth, "grouped", len(depth)), _PACKED.get(point, "pointwise")
+def _separable2d(
+    x: Tensor, depth: Tensor, point: Tensor, bias: Tensor | None, window: Sequence[int], way: str
+) -> Tensor:
+    packed = _PACKED.get(depth, "grouped", len(depth)), _PACKED.get(point, way)
     return there().separable(x.contiguous(memory_format=LAST), *packed, bias, Window(*window))
 
 
-def _separable2d_shape(x: Tensor, depth: Any, point: Tensor, bias: Any, window: Sequence[int]) -> Tensor:
+def _separable2d_shape(x: Tensor, depth: Any, point: Tensor, bias: Any, window: Sequence[int], way: str) -> Tensor:
     return _empty(x, point.shape[0], window)
 
 
-def _flattened2d(x: Tensor, across: Tensor, depth: Tensor, bias: Tensor | None, window: Sequence[int]) -> Tensor:
-    packed = _PACKED.get(across, "pointwise"), _PACKED.get(depth, "grouped", len(depth))
+def _flattened2d(
+    x: Tensor, across: Tensor, depth: Tensor, bias: Tensor | None, window: Sequence[int], way: str
+) -> Tensor:
+    packed = _PACKED.get(across, way), _PACKED.get(depth, "grouped", len(depth))
     return there().flattened(x.contiguous(memory_format=LAST), *packed, bias, Window(*window))
 
 
-def _flattened2d_shape(x: Tensor, across: Tensor, depth: Any, bias: Any, window: Sequence[int]) -> Tensor:
+def _flattened2d_shape(x: Tensor, across: Tensor, depth: Any, bias: Any, window: Sequence[int], way: str) -> Tensor:
     return _empty(x, len(across), window)
 
 
@@ -208,6 +218,8 @@ def _grad_of_weight(ctx: Any, grad: Tensor, x: Tensor, weight: Tensor) -> Tensor
     w = ctx.window
     if ctx.way == "winograd":
         return _winograd_weights_of(x, grad, weight.shape, w, ctx.groups)
+    if ctx.way == "tiles":
+        return (grad.permute(1, 0, 2, 3).flatten(1) @ x.permute(0, 2, 3, 1).flatten(0, 2))[..., None, None]
     large, plain = min(w.kh, w.kw) >= LARGE, {w.sh, w.sw, w.dh, w.dw} == {1} and ctx.groups == len(weight)
     if large:
         return correlated(x, grad, weight, (w.ph, w.pw)) if plain else None

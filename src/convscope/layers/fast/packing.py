@@ -25,6 +25,15 @@ def pack_panels(w_OI: Tensor, *, panel: int) -> Tensor:
     return w_OI.unflatten(0, (-1, panel)).transpose(1, 2).contiguous()
 
 
+def pack_tiles(w_OI: Tensor) -> Tensor:
+    """In tiles of pairs of inputs, for each 32 outputs and 32 inputs, of a 1x1 kernel: O/32 x I/32 x (what a bfloat16
+    holds, what is left of it) x two halves of the outputs x 16 x 16 x 2.
+    """
+    larger = w_OI.bfloat16()
+    both = torch.stack([larger, (w_OI - larger.float()).bfloat16()])
+    return both.unflatten(2, (-1, 16, 2)).unflatten(1, (-1, 2, 16)).permute(1, 4, 0, 2, 5, 3, 6).contiguous()
+
+
 def _turned(w_OIHW: Tensor, by: int) -> Tensor:
     """The input channels of each output in its group, begun at its own place there; with `by` -1 begun at 0 again."""
     o, i = w_OIHW.shape[:2]

@@ -58,6 +58,8 @@ def _of_conv(layer: nn.Conv2d, example: Tensor, training: bool) -> Iterator[Way]
         if can(way, layer.weight, stride=layer.stride, groups=layer.groups):
             yield Way(words, lambda way=way: forms.Compiled(copy.deepcopy(layer), way))
     if layer.kernel_size == layer.stride == (1, 1) and layer.padding == (0, 0) and layer.groups == 1:
+        if can("tiles", layer.weight, stride=layer.stride, groups=1):
+            yield Way("own kernel, in tiles", lambda: forms.Compiled(copy.deepcopy(layer), "tiles"))
         yield Way("as a product of matrices", lambda: forms.Product(copy.deepcopy(layer)))
     if not training and torch.backends.mkldnn.is_available():
         yield Way("oneDNN, prepacked", lambda: forms.Prepacked(copy.deepcopy(layer), example))
@@ -77,10 +79,12 @@ def _of_stack(layer: nn.Sequential, example: Tensor, training: bool) -> Iterator
     first, second = (layer[0], layer[-1]) if len(layer) == 2 else (None, None)
     convs = [part for part in layer if isinstance(part, nn.Conv2d)]
     if not training and len(layer) == len(convs) == 3 and _is_flattened(*convs):
-        yield Way("own kernel, all in one pass", lambda: forms.Flattened(copy.deepcopy(layer)))
+        for words, way in _mixing("own kernel, all in one pass", convs[0]):
+            yield Way(words, lambda way=way: forms.Flattened(copy.deepcopy(layer), way))
     if isinstance(first, nn.Conv2d) and isinstance(second, nn.Conv2d):
         if not training and _is_depthwise_then_pointwise(first, second):
-            yield Way("own kernel, both in one pass", lambda: forms.Separable(copy.deepcopy(layer)))
+            for words, way in _mixing("own kernel, both in one pass", second):
+                yield Way(words, lambda way=way: forms.Separable(copy.deepcopy(layer), way))
         if _are_depthwise_along_two_axes(first, second):
             if can("grouped", first.weight, stride=first.stride, groups=first.groups):
                 yield Way("own kernel, as one", lambda: forms.MergedDepthwise(copy.deepcopy(layer), "grouped"))
@@ -91,6 +95,13 @@ def _of_stack(layer: nn.Sequential, example: Tensor, training: bool) -> Iterator
             places = example.shape[2] * example.shape[3] // (dense.stride[0] * dense.stride[1])
             macs = len(example) * places * dense.weight.numel()
             yield Way("as one dense convolution", lambda: forms.Prepacked(dense, example), macs)
+
+
+def _mixing(words: str, pointwise: nn.Conv2d) -> Iterator[tuple[str, str]]:
+    """The ways in which our kernels go through a 1x1 convolution, in words and by name."""
+    yield words, "pointwise"
+    if can("tiles", pointwise.weight, stride=(1, 1), groups=1):
+        yield f"{words}, in tiles", "tiles"
 
 
 def _is_depthwise_then_pointwise(first: nn.Conv2d, second: nn.Conv2d) -> bool:

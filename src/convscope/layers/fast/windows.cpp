@@ -1,5 +1,6 @@
 // Sliding windows: few channels in a group, depthwise with 1x1 behind it, pooling.
 
+#include "mixing.h"
 #include "rows.h"
 
 namespace {
@@ -159,6 +160,7 @@ template <int L> void spread_largest(const float* x, const float* grad, float* t
 extern "C" {
 
 int panel() { return PANEL; }
+bool tiles() { return has_tiles(); }
 int lanes(int channels) { return lanes_for(channels); }
 
 // Each output channel sees `per` input channels (1, 2, 4 or 8), as many as its group has outputs.
@@ -188,62 +190,71 @@ void max_pool(const float* x, float* y, Shape s, Window k) {
     rows(Layer(x, nullptr, nullptr, s, k, -__builtin_inff()), largest, y);
 }
 
-// 1x1: a product of matrices, in blocks of pixels that stay in the first-level cache. w: panels x C x PANEL, of which
-// the last may be half full.
-void pointwise(const float* x, const float* w, const float* bias, float* y, int pixels, int c, int out_c, After after) {
-    int panels = ceil_div(out_c, PANEL), block = 4 * ROWS;
-    while (block > ROWS && ceil_div(pixels, block) * panels < 4 * omp_get_max_threads()) block /= 2;
+// 1x1: a product of matrices, in blocks of pixels that stay in the first-level cache.
+void pointwise(const float* x, const void* w, const float* bias, float* y, int pixels, int c, int out_c, bool tiles,
+               After after) {
+    Mixer mixer{w, bias, c, out_c, tiles, after.low, after.high};
+    int panels = tiles ? 1 : ceil_div(out_c, PANEL), block = mixer.best(), least = tiles ? SIDE : ROWS;
+    while (block > least && ceil_div(pixels, block) * panels < 4 * omp_get_max_threads()) block /= 2;
 #pragma omp parallel for schedule(static)
     for (int item = 0; item < ceil_div(pixels, block) * panels; item++) {
         int o = item % panels * PANEL, first = item / panels * block, count = std::min(block, pixels - first);
         long at = (long)first * out_c + o;
-        After then{after.other ? after.other + at : nullptr, after.low, after.high};
-        Product p{x + (long)first * c, w + (long)o * c, bias ? bias + o : nullptr, y + at, c, out_c, c, then};
+        const float *from = x + (long)first * c, *other = after.other ? after.other + at : nullptr;
+        if (tiles) {
+            mixer.all(from, y + at, other, count, scratch(mixer.needs(count)));
+            continue;
+        }
+        Product p{from, (const float*)w + (long)o * c, bias ? bias + o : nullptr, y + at, c, out_c, c,
+                  {other, after.low, after.high}};
         out_c - o >= PANEL ? p.all(count) : p.all<1>(count);
     }
 }
 
-// Depthwise, then 1x1: rows of the depthwise output stay in cache until they are used. point: panels x C x PANEL.
-void separable(const float* x, const float* w, const float* point, const float* bias, float* y, Shape s, Window k) {
+// Depthwise, then 1x1: rows of the depthwise output stay in cache until they are used.
+void separable(const float* x, const float* w, const void* point, const float* bias, float* y, Shape s, Window k,
+               bool tiles) {
     Layer a(x, w, nullptr, s, k);
     a.y_apart = s.c;
     RowOf row = sums_of(1, s.c, k);
-    int few = std::max(1, 4 * ROWS / s.out_w);  // rows whose depthwise output stays in the first-level cache
+    Mixer mixer{point, bias, s.c, s.out_c, tiles};
+    int few = std::max(1, mixer.best() / s.out_w);
+    long size = (long)few * s.out_w * s.c;
     in_bands(s, k, [&](int n, int first, int last) {
-        float* between = scratch((size_t)few * s.out_w * s.c);
+        float* between = scratch(size + mixer.needs((long)few * s.out_w));
         for (int top = first; top < last; top += few) {
             int count = std::min(few, last - top);
             for (int i = 0; i < count; i++) row(a, n, top + i, between + (long)i * s.out_w * s.c);
             float* out = y + ((long)n * s.out_h + top) * s.out_w * s.out_c;
-            for (int o = 0; o < s.out_c; o += PANEL)
-                Product{between, point + (long)o * s.c, bias ? bias + o : nullptr, out + o, s.c, s.out_c, s.c}
-                    .all(count * s.out_w);
+            mixer.all(between, out, nullptr, count * s.out_w, between + size);
         }
     });
 }
 
 // 1x1, then depthwise: rows of the 1x1's output stay in the second-level cache until the depthwise one has used them.
-// across: panels x C x PANEL.
-void flattened(const float* x, const float* across, const float* w, const float* bias, float* y, Shape s, Window k) {
+void flattened(const float* x, const void* across, const float* w, const float* bias, float* y, Shape s, Window k,
+               bool tiles) {
     constexpr long HELD = 1 << 16;  // floats of such rows
     int inner = s.c, span = k.dh * (k.kh - 1) + 1;
     s.c = s.out_c;
     long apart = (long)s.w * s.c, few = std::max(1L, (HELD / apart - span) / k.sh + 1);  // outputs of one go
+    long rows = (few - 1) * k.sh + span;
     int stretch = std::min(s.out_h, ceil_div(s.n * s.out_h, omp_get_max_threads()));
     RowOf row = sums_of(1, s.c, k);
+    Mixer mixer{across, nullptr, inner, s.c, tiles};
 #pragma omp parallel for schedule(static) collapse(2)
     for (int n = 0; n < s.n; n++)
         for (int begin = 0; begin < s.out_h; begin += stretch) {
             int end = std::min(begin + stretch, s.out_h), low = 0, high = 0;  // input rows that are held
-            float* held = scratch(((few - 1) * k.sh + span) * apart);
+            float* held = scratch(rows * apart + mixer.needs(rows * s.w));
             for (int first = begin; first < end; first += few) {
                 int last = std::min<int>(first + few, end), top = first * k.sh - k.ph, next = std::min(std::max(top, 0), s.h);
                 std::copy(held + (std::min(next, high) - low) * apart, held + (high - low) * apart, held);
                 low = next, high = std::max(low, high);
-                for (int to = std::min((last - 1) * k.sh - k.ph + span, s.h); high < to; high++)
-                    for (int o = 0; o < s.c; o += PANEL)
-                        Product{x + ((long)n * s.h + high) * s.w * inner, across + (long)o * inner, nullptr,
-                                held + (high - low) * apart + o, inner, s.c, inner}.all(s.w);
+                int to = std::max(high, std::min((last - 1) * k.sh - k.ph + span, s.h));
+                mixer.all(x + ((long)n * s.h + high) * s.w * inner, held + (high - low) * apart, nullptr,
+                          (to - high) * s.w, held + rows * apart);
+                high = to;
                 Shape part = s;
                 Window window = k;
                 part.h = high - low, window.ph = low - top;

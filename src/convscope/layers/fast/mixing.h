@@ -1,0 +1,139 @@
+// 1x1: products of pixels and panels of weights, in float32; or, where the processor multiplies matrices of bfloat16 in
+// tiles (AMX), by three of those. A float32 is the sum of two bfloat16 but for its last 8 bits, and what the two smaller
+// parts give is left out: the sums err by some millionths of the largest. An infinite input gives NaN.
+
+#pragma once
+
+#include "kernels.h"
+
+#if defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AVX512BF16__) && defined(__linux__)
+#include <immintrin.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#define TILES 1
+#endif
+
+namespace {
+
+constexpr int TILE = 16, DEPTH = 32, SIDE = 2 * TILE;  // rows of a tile, inputs in a row, pixels and outputs at a time
+typedef unsigned short Half;                           // a bfloat16
+
+#ifdef TILES
+// Whether the system lets this process use tiles.
+inline bool has_tiles() {
+    static const bool granted = syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* tile data */) == 0;
+    return granted;
+}
+
+// Tiles as they are used here; at the end they are what they were, since other libraries remember how they left them.
+struct Tiles {
+    struct alignas(64) Config {
+        unsigned char palette = 1, rest[15] = {};
+        unsigned short bytes[16] = {};
+        unsigned char rows[16] = {};
+        Config() { std::fill_n(bytes, 8, 2 * DEPTH), std::fill_n(rows, 8, TILE); }
+    };
+    alignas(64) char before[64];
+    Tiles() {
+        static const Config ours;
+        _tile_storeconfig(before);
+        _tile_loadconfig(&ours);
+    }
+    ~Tiles() { _tile_loadconfig(before); }
+};
+
+// The larger and the smaller part of n floats, a multiple of DEPTH.
+inline void split(const float* x, long n, Half* larger, Half* smaller) {
+    auto widened = [](__m256i halves) { return (__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16); };
+    for (long i = 0; i < n; i += DEPTH) {
+        __m512 a = _mm512_loadu_ps(x + i), b = _mm512_loadu_ps(x + i + TILE);
+        __m512i large = (__m512i)_mm512_cvtne2ps_pbh(b, a);
+        a -= widened(_mm512_castsi512_si256(large)), b -= widened(_mm512_extracti64x4_epi64(large, 1));
+        _mm512_store_si512(larger + i, large);
+        _mm512_store_si512(smaller + i, (__m512i)_mm512_cvtne2ps_pbh(b, a));
+    }
+}
+
+// SIDE pixels times SIDE outputs. w: C/DEPTH times two tiles of the larger parts of weights, and two of the smaller.
+inline void square(const Half* larger, const Half* smaller, const Half* w, int C, float* sums) {
+    constexpr long AREA = TILE * DEPTH;
+    long apart = C * sizeof(Half), below = (long)TILE * C;
+    auto inputs = [&](const Half* from) {
+        _tile_loadd(4, from, apart);
+        _tile_loadd(5, from + below, apart);
+    };
+    auto weights = [](const Half* from) {
+        _tile_loadd(6, from, 64);
+        _tile_loadd(7, from + AREA, 64);
+    };
+    auto add = [] {
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+    };
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (int c = 0; c < C; c += DEPTH, w += 4 * AREA) {
+        inputs(larger + c), weights(w + 2 * AREA), add();
+        weights(w), add();
+        inputs(smaller + c), add();
+    }
+    constexpr long row = SIDE * sizeof(float);
+    _tile_stored(0, sums, row);
+    _tile_stored(1, sums + TILE, row);
+    _tile_stored(2, sums + TILE * SIDE, row);
+    _tile_stored(3, sums + TILE * SIDE + TILE, row);
+}
+#else
+inline bool has_tiles() { return false; }
+struct Tiles {};
+inline void split(const float*, long, Half*, Half*) {}
+inline void square(const Half*, const Half*, const Half*, int, float*) {}
+#endif
+
+// Pixels of C channels to out_c outputs. w: panels x C x PANEL floats, the last panel may be half full; in tiles, for each
+// SIDE outputs, what `square` takes, and C and out_c are multiples of SIDE.
+struct Mixer {
+    const void* w;
+    const float* bias;
+    int C, out_c;
+    bool tiles;
+    float low = NOTHING.low, high = NOTHING.high;
+
+    // Pixels that are best done at a time, and the floats of memory that so many need.
+    int best() const { return tiles ? 8 * SIDE : 4 * ROWS; }
+    long needs(long pixels) const { return tiles ? (pixels + SIDE) * C : 0; }
+
+    void all(const float* x, float* y, const float* other, int pixels, float* memory) const {
+        if (tiles) return in_tiles(x, y, other, pixels, (Half*)memory);
+        for (int o = 0; o < out_c; o += PANEL) {
+            After after{other ? other + o : nullptr, low, high};
+            Product p{x, (const float*)w + (long)o * C, bias ? bias + o : nullptr, y + o, C, out_c, C, after};
+            out_c - o >= PANEL ? p.all(pixels) : p.all<1>(pixels);
+        }
+    }
+
+    void in_tiles(const float* x, float* y, const float* other, int pixels, Half* larger) const {
+        constexpr int L = LANES;
+        Half* smaller = larger + (long)(pixels + SIDE) * C;  // behind the last pixel, what is there gives sums nobody reads
+        alignas(64) float sums[SIDE * SIDE];
+        split(x, (long)pixels * C, larger, smaller);
+        Tiles here;
+        for (int o = 0; o < out_c; o += SIDE)
+            for (int p = 0; p < pixels; p += SIDE) {
+                square(larger + (long)p * C, smaller + (long)p * C, (const Half*)w + 2L * o * C, C, sums);
+                const After after{other, low, high};
+                for (int r = 0; r < std::min(SIDE, pixels - p); r++)
+                    for (int i = 0; i < SIDE; i += L) {
+                        long at = (long)(p + r) * out_c + o + i;
+                        Vec<L> sum = load<L>(sums + r * SIDE + i);
+                        store<L>(y + at, after.apply<L>(bias ? sum + load<L>(bias + o + i) : sum, at));
+                    }
+            }
+    }
+};
+
+}  // namespace
