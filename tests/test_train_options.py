@@ -103,14 +103,22 @@ def test_minutes_become_epochs_that_are_written_down(tmp_path: Path) -> None:
 def test_the_precision_is_settled_by_trying_and_written_down(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow: float, chosen: str
 ) -> None:
+    calls: list[str] = []
+
     def seconds(tried: Training, number: int) -> list[float]:
+        calls.append(tried.config.precision)
         return [slow if tried.config.precision == "bfloat16" else 1.0] * number
 
     monkeypatch.setattr(Training, "rehearse", seconds)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     config = _config(batch_size=400, epochs=2)
     assert train(config, out=tmp_path / "short", progress=False).config.precision == "float32"
     monkeypatch.setattr(trial, "FEW_STEPS", 1)
     assert train(config, out=tmp_path / "long", progress=False).config.precision == chosen
+    assert len(calls) == 6
+    assert train(config, out=tmp_path / "known", progress=False).config.precision == chosen
+    assert train(config.model_copy(update={"batch_size": 390}), out=tmp_path / "other", progress=False)
+    assert len(calls) == 12  # tried once for each batch size
     asked = config.model_copy(update={"epochs": 3})
     again = train(asked, out=tmp_path / "long", resume=True, override=True, progress=False)
     assert again.config.precision == chosen

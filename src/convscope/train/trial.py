@@ -2,7 +2,11 @@
 
 import statistics
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from convscope.clock import cache
 
 if TYPE_CHECKING:
     from convscope.train.loop import Training
@@ -16,16 +20,43 @@ MEASURED_STEPS = (4, 12)  # for the epochs: before the clock starts, and while i
 
 
 def faster_precision(training: "Training") -> str:
-    """bfloat16 where steps of this network on this machine are clearly faster in it, tried in turns; else float32."""
-    config, seconds = training.config, dict[str, list[float]](float32=[], bfloat16=[])
+    """bfloat16 where steps of this network on this machine are clearly faster in it, else float32.
+
+    They are tried in turns, once: what it came to is kept, so that the same run later is the same run.
+    """
+    config = training.config
     if training.work < SMALL_WORK or (not config.minutes and config.epochs * training.num_batches < FEW_STEPS):
         return "float32"
+    key = _key(training)
+    found = training.fabric.broadcast(cache.load("precision", key))
+    if found not in ("float32", "bfloat16"):
+        found = training.fabric.broadcast(_tried(training))
+        if training.team.leads:
+            cache.save("precision", key, found)
+    return found
+
+
+def _tried(training: "Training") -> str:
+    seconds = dict[str, list[float]](float32=[], bfloat16=[])
     for _ in range(ROUNDS):
         for precision, own in seconds.items():
             with training.rehearsing(precision):
                 own += training.rehearse(sum(STEPS))[STEPS[0] :]
-    bfloat16_pays = min(seconds["bfloat16"]) < GAIN * min(seconds["float32"])
-    return training.fabric.broadcast("bfloat16" if bfloat16_pays else "float32")
+    return "bfloat16" if min(seconds["bfloat16"]) < GAIN * min(seconds["float32"]) else "float32"
+
+
+def _key(training: "Training") -> dict[str, Any]:
+    """What a choice of precision holds for."""
+    names = ("batch_size", "accumulate", "channels_last", "optimizer", "freeze", "ema")
+    on_gpu = training.fabric.device.type == "cuda"
+    return {
+        **cache.here(),
+        "device": torch.cuda.get_device_name() if on_gpu else "cpu",
+        "processes": training.team.size,
+        "network": repr(training.model),
+        "shape": list(training.splits.train.shape),
+        "settings": {name: getattr(training.config, name) for name in names},
+    }
 
 
 def epochs_that_fit(training: "Training", *, spent: float) -> int:
