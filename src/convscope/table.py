@@ -137,7 +137,7 @@ def cell(value: Any) -> str:
 
 
 def printable(text: str) -> str:
-    """The text with what does not print (line ends, escape codes, halves of letters) spelt out.
+    r"""The text with what does not print (line ends, escape codes, halves of letters) spelt out.
 
     >>> print(printable("a\nb\x1b[2J"))
     a\nb\x1b[2J
