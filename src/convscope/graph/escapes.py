@@ -46,7 +46,4 @@ def left(ops: tuple[Op, ...]) -> tuple[str, ...]:
     if not count:
         return ()
     values = "1 value" if count == 1 else f"{count:,} values"
-    return (
-        f"{values} left PyTorch as numbers or arrays: tensors made of them later count as read from all of them; "
-        "branches and loops on them are not followed",
-    )
+    return (f"{values} left PyTorch as numbers or arrays: tensors that come back are followed, branches are not",)
