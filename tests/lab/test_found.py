@@ -8,7 +8,9 @@ import torch
 
 from convscope import data as datasets
 from convscope.evaluate import evaluate_run
+from convscope.explain import attribute
 from convscope.lab import open_lab
+from convscope.predict import answer
 from convscope.runs import TrainConfig
 from convscope.train import train
 from tiny import offer
@@ -184,3 +186,21 @@ def test_runs_are_laid_over_each_other(served, opened, runs):
                                   "runs/0/cells/0/0", "runs/9/detect/pictures", "runs/1/predictions/0"])  # fmt: skip
 def test_what_a_run_has_not_is_refused(served, path):
     assert served.ask(f"/api/{path}")[0] in (400, 404)
+
+
+@pytest.mark.parametrize("task", ["detect", "segment"])
+def test_an_attribution_is_of_the_best_box_or_of_a_class_over_all_pixels(runs, lab_of_opened, opened, task):
+    with lab_of_opened(*open_lab(str(runs / task), "scenes:0", port=0)) as lab:
+        loaded, x = lab.session.loaded, lab.session.given.x
+        for label, name in ((None, None), (1, loaded.classes[1])):
+            asked = "" if label is None else f"?class={label}"
+            head, values = packed(lab.ask(f"/api/pictures/given/attributions/grad-cam{asked}")[2])
+            told = answer(loaded, x, target=name)
+            found = attribute(loaded.model, x, "grad-cam", target=told.target, layer=told.layer)
+            assert values.reshape(head["shape"]) == pytest.approx(found.map, abs=1e-6)
+            assert (head["class"], head["score"]) == (told.name, pytest.approx(found.score))
+            assert head.get("box") == (pytest.approx(list(told.box)) if task == "detect" else None)
+        with opened(lab, "/?field=why") as page:
+            page.until(lambda: page.inner_text(".says").startswith("Box of class" if task == "detect" else "Class"))
+            page.select_option(".overlay select >> nth=1", "1")
+            page.until(lambda: f"lass {loaded.classes[1]}, score" in page.inner_text(".says"))

@@ -3,12 +3,14 @@
 import csv
 import io
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from convscope.evaluate import evaluate_run
 from convscope.lab import open_lab
+from convscope.lab.runs_known import RunsKnown
 from convscope.runs.folder import METRICS
 
 pytestmark = pytest.mark.browser
@@ -153,3 +155,9 @@ def test_a_run_is_opened_on_the_network_page(lab_of_run, opened):
     with opened(lab_of_run, "/") as page:
         assert "random weights" not in page.inner_text(".facts")
         assert page.inner_text(".top5 .figure >> nth=0").endswith("%")
+
+
+def test_the_list_of_runs_does_not_wait_for_a_measurement(run):
+    known = RunsKnown([run], base=None)
+    with known._running, ThreadPoolExecutor(1) as other:
+        assert other.submit(known.facts).result(timeout=5)[0]["done"] == 3

@@ -29,13 +29,13 @@ class RunsKnown:
     def __init__(self, given: Sequence[Path] = (), *, base: Path | None = Path("runs")) -> None:
         self._folders = [f.resolve() for f in given]
         self._names = {f.resolve(): str(f) for f in given}
-        self._base, self._lock = base, Lock()
+        self._base, self._listing, self._running = base, Lock(), Lock()
         self._measured: OrderedDict[int, Measured] = OrderedDict()
 
     def facts(self) -> list[dict[str, Any]]:
         """Each run that can be read: its number, name, settings, and whether it has all its epochs."""
         configs = sorted(self._base.glob(f"*/{CONFIG}")) if self._base and self._base.is_dir() else []
-        with self._lock:
+        with self._listing:
             for config in configs:
                 if (folder := config.parent.resolve()) not in self._names:
                     self._folders.append(folder)
@@ -94,7 +94,7 @@ class RunsKnown:
         if index >= len(measured.images):
             raise MissingError(f"picture {index}: there are test pictures 0 to {len(measured.images) - 1}")
         x, label = measured.images.batch(torch.tensor([index]))
-        with self._lock:
+        with self._running:
             rows = predict(measured.model, x, classes=measured.images.classes).rows
         true = measured.images.classes[int(label[0])]
         return {"true": true, "top": [{"label": r.label, "probability": r.probability} for r in rows]}
@@ -131,7 +131,7 @@ class RunsKnown:
 
     def _measure(self, number: int) -> Measured:
         run = self._run(number)
-        with self._lock:
+        with self._running:
             if number not in self._measured:
                 self._measured[number] = _measured(run)
                 while len(self._measured) > MEASURED:
