@@ -249,6 +249,22 @@ def test_products_in_tiles(h, w, channels, outs, bias):
 
 
 @needs_tiles
+@settings(max_examples=10)
+@given(SIZES, st.sampled_from([1, 3]), st.sampled_from([3, (1, 4), (5, 1), (7, 2), 1]), st.booleans(), st.data())
+def test_convolutions_in_tiles(size, groups, kernel, bias, data):
+    """Bands of rows, borders, and rows of pixels that fill no tile."""
+    n, h, w = size
+    window = {"stride": data.draw(pairs(1, 3)), "padding": data.draw(pairs(0, 3)), "dilation": data.draw(pairs(1, 2))}
+    conv = nn.Conv2d(32 * groups, 64 * groups, kernel, groups=groups, bias=bias, **window)
+    assert "own kernel, in tiles" in same(conv, torch.randn(n, 32 * groups, h + 7, 2 * w + 7))
+
+
+@needs_tiles
+def test_a_picture_of_many_bands_in_tiles():
+    assert "own kernel, in tiles" in same(nn.Conv2d(64, 32, 3, padding=1), torch.randn(1, 64, 90, 70))
+
+
+@needs_tiles
 def test_what_is_done_after_products_in_tiles():
     """A bias, another array, bounds: as a network that is fused has them."""
     conv, x, other = nn.Conv2d(32, 64, 1), torch.randn(2, 32, 9, 5), torch.randn(2, 64, 9, 5)
@@ -258,6 +274,8 @@ def test_what_is_done_after_products_in_tiles():
             x, pack("tiles", conv.weight, groups=1), After(conv.bias, other, 0.0, 1.0), 64
         )
         close(found, (conv(x) + other).clamp(0, 1))
+        after, window = After(conv.bias, other, 0.0, 1.0), Window(1, 1, 1, 1, 0, 0, 1, 1)
+        close(operators.there().tiled(x, pack("tiles", conv.weight, groups=1), after, window, 1), found)
 
 
 @needs_tiles

@@ -26,7 +26,8 @@ from convscope.errors import RunError
 from convscope.files import write_whole
 
 SOURCES = tuple(
-    Path(__file__).with_name(name) for name in ("kernels.h", "mixing.h", "rows.h", "windows.cpp", "winograd.cpp")
+    Path(__file__).with_name(name)
+    for name in ("kernels.h", "mixing.h", "rows.h", "tiles.cpp", "windows.cpp", "winograd.cpp")
 )
 SWITCH = "CONVSCOPE_COMPILE"
 _FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-fno-math-errno", "-shared", "-fPIC")
@@ -106,6 +107,7 @@ class Kernels:
         self._library.grouped.argtypes = [at, at, at, at, _Shape, _Window, number, _After]
         self._library.pointwise.argtypes = [at, at, at, at, number, number, number, yes, _After]
         self._library.separable.argtypes = [at, at, at, at, at, _Shape, _Window, yes]
+        self._library.tiled.argtypes = [at, at, at, at, _Shape, _Window, number, _After]
         self._library.winograd.argtypes = [at, at, at, at, _Shape, _Window, number, _After]
         self._library.winograd_pack.argtypes = [at, at, _Strides, _Window, number, number, number]
         self._library.winograd_weights.argtypes = [at, at, at, at, _Shape, _Window, number, number]
@@ -151,6 +153,12 @@ class Kernels:
         """1x1 (without bias), then depthwise; packed as `pack_panels` or `pack_tiles`, and as `pack_grouped` do."""
         y, *plan = _output(x, len(across) * self.panel, window)
         self._library.flattened(_at(x), _at(across), _at(depth), _at(bias), _at(y), *plan, _in_tiles(across))
+        return y
+
+    def tiled(self, x: Tensor, packed: Tensor, after: After, window: Window, groups: int) -> Tensor:
+        """Any convolution of 32, 64 ... channels into as many; packed as `pack_tiles` does."""
+        y, *plan = _output(x, len(packed) * self.panel, window)
+        self._library.tiled(_at(x), _at(packed), _at(after.bias), _at(y), *plan, groups, after.c())
         return y
 
     def winograd(self, x: Tensor, packed: Tensor, after: After, window: Window, groups: int) -> Tensor:

@@ -86,6 +86,14 @@ inline Floats floats(size_t n) {
     return Floats((float*)std::aligned_alloc(64, lines * 64), std::free);
 }
 
+// Memory of this thread that lasts from call to call.
+inline float* scratch(size_t n) {
+    static thread_local Floats held = floats(0);
+    static thread_local size_t size = 0;
+    if (size < n) held = floats(n), size = n;
+    return held.get();
+}
+
 // Calls `some<R>` for runs of at most ROWS, nearly the same in length: in short ones sums would wait for themselves.
 template <int R, class Run> void exactly(const Run& run, int first, int count) {
     if constexpr (R > 0) count == R ? run.template some<R>(first) : exactly<R - 1>(run, first, count);

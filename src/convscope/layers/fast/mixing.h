@@ -18,6 +18,9 @@ namespace {
 constexpr int TILE = 16, DEPTH = 32, SIDE = 2 * TILE;  // rows of a tile, inputs in a row, pixels and outputs at a time
 typedef unsigned short Half;                           // a bfloat16
 
+// What a window takes: C channels at each of its taps, that lie so far apart; and the bytes from one pixel to the next.
+struct Taken { int kh, kw, C; long down, along, apart; };
+
 #ifdef TILES
 // Whether the system lets this process use tiles.
 inline bool has_tiles() {
@@ -54,13 +57,13 @@ inline void split(const float* x, long n, Half* larger, Half* smaller) {
     }
 }
 
-// SIDE pixels times SIDE outputs. w: C/DEPTH times two tiles of the larger parts of weights, and two of the smaller.
-inline void square(const Half* larger, const Half* smaller, const Half* w, int C, float* sums) {
+// Two rows of TILE pixels times SIDE outputs; the smaller parts of inputs lie `smaller` behind the larger ones. w: for each
+// tap and DEPTH inputs two tiles of the larger parts of weights, and two of the smaller.
+inline void square(const Half* first, const Half* second, long smaller, const Half* w, const Taken& k, float* sums) {
     constexpr long AREA = TILE * DEPTH;
-    long apart = C * sizeof(Half), below = (long)TILE * C;
-    auto inputs = [&](const Half* from) {
-        _tile_loadd(4, from, apart);
-        _tile_loadd(5, from + below, apart);
+    auto inputs = [&](long at) {
+        _tile_loadd(4, first + at, k.apart);
+        _tile_loadd(5, second + at, k.apart);
     };
     auto weights = [](const Half* from) {
         _tile_loadd(6, from, 64);
@@ -76,11 +79,12 @@ inline void square(const Half* larger, const Half* smaller, const Half* w, int C
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
-    for (int c = 0; c < C; c += DEPTH, w += 4 * AREA) {
-        inputs(larger + c), weights(w + 2 * AREA), add();
-        weights(w), add();
-        inputs(smaller + c), add();
-    }
+    for (int tap = 0; tap < k.kh * k.kw; tap++)
+        for (long at = tap / k.kw * k.down + tap % k.kw * k.along, end = at + k.C; at < end; at += DEPTH, w += 4 * AREA) {
+            inputs(at), weights(w + 2 * AREA), add();
+            weights(w), add();
+            inputs(at + smaller), add();
+        }
     constexpr long row = SIDE * sizeof(float);
     _tile_stored(0, sums, row);
     _tile_stored(1, sums + TILE, row);
@@ -91,8 +95,17 @@ inline void square(const Half* larger, const Half* smaller, const Half* w, int C
 inline bool has_tiles() { return false; }
 struct Tiles {};
 inline void split(const float*, long, Half*, Half*) {}
-inline void square(const Half*, const Half*, const Half*, int, float*) {}
+inline void square(const Half*, const Half*, long, const Half*, const Taken&, float*) {}
 #endif
+
+// Sums of a row of TILE pixels, of which `count` lie inside, become SIDE outputs of each.
+inline void finish(const float* sums, float* y, const float* bias, long apart, int count, const After& after) {
+    for (int r = 0; r < count; r++, sums += SIDE)
+        for (int i = 0; i < SIDE; i += LANES) {
+            Vec<LANES> sum = load<LANES>(sums + i);
+            store<LANES>(y + r * apart + i, after.apply<LANES>(bias ? sum + load<LANES>(bias + i) : sum, r * apart + i));
+        }
+}
 
 // Pixels of C channels to out_c outputs. w: panels x C x PANEL floats, the last panel may be half full; in tiles, for each
 // SIDE outputs, what `square` takes, and C and out_c are multiples of SIDE.
@@ -117,21 +130,20 @@ struct Mixer {
     }
 
     void in_tiles(const float* x, float* y, const float* other, int pixels, Half* larger) const {
-        constexpr int L = LANES;
-        Half* smaller = larger + (long)(pixels + SIDE) * C;  // behind the last pixel, what is there gives sums nobody reads
+        long smaller = (long)(pixels + SIDE) * C;  // behind the last pixel, what is there gives sums that nobody reads
         alignas(64) float sums[SIDE * SIDE];
-        split(x, (long)pixels * C, larger, smaller);
+        split(x, (long)pixels * C, larger, larger + smaller);
+        Taken taken{1, 1, C, 0, 0, (long)(C * sizeof(Half))};
         Tiles here;
         for (int o = 0; o < out_c; o += SIDE)
             for (int p = 0; p < pixels; p += SIDE) {
-                square(larger + (long)p * C, smaller + (long)p * C, (const Half*)w + 2L * o * C, C, sums);
-                const After after{other, low, high};
-                for (int r = 0; r < std::min(SIDE, pixels - p); r++)
-                    for (int i = 0; i < SIDE; i += L) {
-                        long at = (long)(p + r) * out_c + o + i;
-                        Vec<L> sum = load<L>(sums + r * SIDE + i);
-                        store<L>(y + at, after.apply<L>(bias ? sum + load<L>(bias + o + i) : sum, at));
-                    }
+                const Half* from = larger + (long)p * C;
+                square(from, from + TILE * C, smaller, (const Half*)w + 2L * o * C, taken, sums);
+                for (int q = p; q < std::min(pixels, p + SIDE); q += TILE) {
+                    long at = (long)q * out_c + o;
+                    finish(sums + (q - p) * SIDE, y + at, bias ? bias + o : nullptr, out_c, std::min(TILE, pixels - q),
+                           {other ? other + at : nullptr, low, high});
+                }
             }
     }
 };

@@ -22,6 +22,7 @@ from convscope.layers.fast.compiled import After, Kernels, Window, kernels
 from convscope.layers.fast.packing import pack_grouped, pack_panels, pack_tiles, unpack_grouped
 
 LAST = torch.channels_last
+POINT = Window(1, 1, 1, 1, 0, 0, 1, 1)
 LARGE = 9  # taps along an axis of a depthwise kernel, from which on its gradient goes by Fourier transforms
 _LIBRARY = torch.library.Library("convscope", "DEF")  # a window is the eight numbers of `Window`
 _LIBRARY.define("conv2d(Tensor x, Tensor weight, Tensor? bias, int[] window, int groups, str way) -> Tensor")
@@ -52,7 +53,7 @@ def can(way: str, weight: Tensor, *, stride: tuple[int, ...], groups: int) -> bo
         fits = per in (1, 2, 4, 8) and out == per * groups and out % 4 == 0
         return fits and (per == 1 or per <= found.lanes(out))
     if way == "tiles":
-        return found.tiles and size == [1, 1] and set(stride) == {1} and groups == 1 and out % 32 == per % 32 == 0
+        return found.tiles and out // groups % 32 == per % 32 == 0
     if way == "pointwise":
         return size == [1, 1] and set(stride) == {1} and groups == 1 and out % (found.panel // 2) == 0
     one_axis_or_two = set(size) <= {1, 3} and 3 in size
@@ -64,7 +65,7 @@ def pack(way: str, weight: Tensor, *, groups: int) -> Tensor:
     if way == "grouped":
         return pack_grouped(weight, lanes=there().lanes(weight.shape[0]))
     if way == "tiles":
-        return pack_tiles(weight.flatten(1))
+        return pack_tiles(weight.permute(0, 2, 3, 1).flatten(1))
     if way == "pointwise":
         full = F.pad(weight.flatten(1), (0, 0, 0, -weight.shape[0] % there().panel))
         return pack_panels(full, panel=there().panel)
@@ -101,8 +102,10 @@ def _conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, window: Sequence[int
     packed, x, found = _PACKED.get(weight, way, groups), x.contiguous(memory_format=LAST), there()
     if way == "grouped":
         return found.grouped(x, packed, After(bias), Window(*window))
-    if way == "tiles":
+    if way == "tiles" and tuple(window) == POINT and groups == 1:
         return found.pointwise(x, packed, After(bias), len(weight))
+    if way == "tiles":
+        return found.tiled(x, packed, After(bias), Window(*window), groups)
     return found.winograd(x, packed, After(bias), Window(*window), groups)
 
 
@@ -218,6 +221,8 @@ def _grad_of_weight(ctx: Any, grad: Tensor, x: Tensor, weight: Tensor) -> Tensor
     w = ctx.window
     if ctx.way == "winograd":
         return _winograd_weights_of(x, grad, weight.shape, w, ctx.groups)
+    if ctx.way == "tiles" and (w != POINT or ctx.groups > 1):
+        return None
     if ctx.way == "tiles":
         return (grad.permute(1, 0, 2, 3).flatten(1) @ x.permute(0, 2, 3, 1).flatten(0, 2))[..., None, None]
     large, plain = min(w.kh, w.kw) >= LARGE, {w.sh, w.sw, w.dh, w.dw} == {1} and ctx.groups == len(weight)

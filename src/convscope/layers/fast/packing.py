@@ -26,8 +26,8 @@ def pack_panels(w_OI: Tensor, *, panel: int) -> Tensor:
 
 
 def pack_tiles(w_OI: Tensor) -> Tensor:
-    """In tiles of pairs of inputs, for each 32 outputs and 32 inputs, of a 1x1 kernel: O/32 x I/32 x (what a bfloat16
-    holds, what is left of it) x two halves of the outputs x 16 x 16 x 2.
+    """In tiles of pairs of inputs, for each 32 outputs and 32 inputs: O/32 x I/32 x (what a bfloat16 holds, what is
+    left) x two halves of the outputs x 16 x 16 x 2. I are the inputs of one tap after the other.
     """
     larger = w_OI.bfloat16()
     both = torch.stack([larger, (w_OI - larger.float()).bfloat16()])

@@ -54,12 +54,14 @@ def stack(layer: nn.Module) -> list[nn.Module]:
 def _of_conv(layer: nn.Conv2d, example: Tensor, training: bool) -> Iterator[Way]:
     if layer.padding_mode != "zeros" or isinstance(layer.padding, str):
         return
-    for way, words in (("grouped", "own kernel"), ("winograd", "own kernel, Winograd")):
+    for way, words in (
+        ("grouped", "own kernel"),
+        ("winograd", "own kernel, Winograd"),
+        ("tiles", "own kernel, in tiles"),
+    ):
         if can(way, layer.weight, stride=layer.stride, groups=layer.groups):
             yield Way(words, lambda way=way: forms.Compiled(copy.deepcopy(layer), way))
     if layer.kernel_size == layer.stride == (1, 1) and layer.padding == (0, 0) and layer.groups == 1:
-        if can("tiles", layer.weight, stride=layer.stride, groups=1):
-            yield Way("own kernel, in tiles", lambda: forms.Compiled(copy.deepcopy(layer), "tiles"))
         yield Way("as a product of matrices", lambda: forms.Product(copy.deepcopy(layer)))
     if not training and torch.backends.mkldnn.is_available():
         yield Way("oneDNN, prepacked", lambda: forms.Prepacked(copy.deepcopy(layer), example))

@@ -19,14 +19,6 @@ template <class Body> void in_bands(const Shape& s, const Window& k, Body body) 
     }
 }
 
-// Memory of this thread that lasts from call to call.
-float* scratch(size_t n) {
-    static thread_local Floats held = floats(0);
-    static thread_local size_t size = 0;
-    if (size < n) held = floats(n), size = n;
-    return held.get();
-}
-
 // Output rows in place: for kernels that are small beside the caches.
 void rows(const Layer& a, RowOf row, float* y) {
     in_bands(a.s, a.k, [&](int n, int first, int last) {
