@@ -34,8 +34,12 @@ CATALOGUE: dict[str, tuple[Bad, ...]] = {
             "“--allow-truncated”", f"{IMAGES}::test_a_file_cut_in_half_is_refused"),
         Bad("the same with `--allow-truncated`", "“what could be decoded is shown”",
             "test_cli.py::test_a_cut_picture_is_shown_where_that_is_allowed"),
-        Bad("a PNG with one flipped byte", "refused, whichever byte it is: “cut short or damaged”",
+        Bad("a PNG with one flipped byte in its pixels", "refused: “cut short or damaged”",
             f"{IMAGES}::test_one_flipped_byte_in_a_png_is_never_read_in_silence"),
+        Bad("a PNG with one flipped byte anywhere", "refused, but for the length and checksum of its empty end",
+            f"{IMAGES}::test_whichever_byte_of_a_png_is_flipped_it_is_refused_or_the_same"),
+        Bad("a picture that may not be read", "“no permission to read it”",
+            f"{IMAGES}::test_a_picture_that_may_not_be_read"),
         Bad("16-bit grey", "read with all its levels: “16-bit grey was divided by 65535”",
             f"{IMAGES}::test_sixteen_bit_grey_keeps_all_its_levels"),
         Bad("a CMYK JPEG of Adobe, whose inks are inverted", "read; colours within 3/255 of the reference",
@@ -69,7 +73,7 @@ CATALOGUE: dict[str, tuple[Bad, ...]] = {
         Bad("one damaged or deadly file among many for `predict`", "named, with exit 2; what was said of the others is "
             "kept: “made the decoder crash”",
             f"{DECODING}::test_a_picture_that_kills_its_decoder_does_not_lose_what_is_said_of_the_others"),
-        Bad("a missing file, a folder, a pipe, a loop of links, no permission", "each refused by name",
+        Bad("a missing file, a folder, a pipe, a loop of links", "each refused by name",
             f"{IMAGES}::test_missing_folder_and_pipe"),
     ),
     "Data sets": (
@@ -104,7 +108,7 @@ CATALOGUE: dict[str, tuple[Bad, ...]] = {
             "by file and line: “labels/0.txt:2: has 4 columns”",
             f"{CHECK}::test_what_is_wrong_in_yolo_is_named_with_its_line"),
         Bad("an empty YOLO file", "background", f"{CHECK}::test_an_empty_file_is_background"),
-        Bad("YAML with `!!python/object`, or a billion laughs", "“is no plain YAML”; nothing in it runs",
+        Bad("YAML with `!!python/object`, or a billion laughs", "“is no plain YAML”; nothing in it runs or grows",
             f"{CHECK}::test_what_is_wrong_in_the_yaml_is_named"),
         Bad("XML with entities", "“declares a document type or an entity”", f"{CHECK}::test_entities_are_refused"),
         Bad("a box of no width, outside of its picture, with NaN, or ending before it begins", "refused before the "
@@ -188,6 +192,8 @@ CATALOGUE: dict[str, tuple[Bad, ...]] = {
             f"{TRAIN}::test_weights_that_are_not_finite_are_never_saved"),
         Bad("a full disk while a checkpoint is saved", "exit 1, “No space left on device”; both old checkpoints are "
             "kept, nothing half-written stays", f"{FAULTS}::test_a_really_full_disk_keeps_both_checkpoints"),
+        Bad("a disk that fills up while a run trains", "exit 1, “No space left on device”; with room it resumes, and "
+            "its weights are those of the undisturbed run", f"{FAULTS}::test_a_disk_that_fills_up_while_a_run_trains"),
         Bad("a disk without room for the checkpoints of a run", "refused before the first step: “MiB left on its disk”",
             f"{FAULTS}::test_a_disk_without_room_is_refused_before_the_first_step"),
         Bad("SIGKILL while a file is written", "the old file or the new one",
@@ -204,8 +210,8 @@ CATALOGUE: dict[str, tuple[Bad, ...]] = {
             "decoder crash”", f"{DECODING}::test_a_picture_that_kills_its_decoder_is_named_by_the_run_that_meets_it"),
         Bad("the same where a run is resumed", "checkpoints stay as they were",
             f"{DECODING}::test_a_run_that_is_resumed_onto_such_a_picture_keeps_its_checkpoints"),
-        Bad("memory that runs out", "“memory ran out with batch_size 256”, with the most that was in use",
-            f"{TRAIN}::test_memory_that_runs_out_is_told_with_the_batch_size"),
+        Bad("memory that runs out", "exit 1: “memory ran out with batch_size 1293”, with the most that was in use",
+            f"{FAULTS}::test_memory_that_really_runs_out"),
         Bad("an output folder that is read-only, a file, below a file, or too long", "refused before the data are "
             "read: “give another --out”", f"{FILES}::test_a_read_only_folder_is_refused"),
         Bad("two runs into one folder", "“another run is writing there”",

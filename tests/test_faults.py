@@ -7,10 +7,12 @@ import pickle
 import struct
 import subprocess
 import sys
+import threading
+import time
 import warnings
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -36,9 +38,9 @@ SOURCE = Path(__file__).parents[1] / "src" / "convscope"
 
 
 @contextmanager
-def small_disk(folder: Path) -> Iterator[None]:
-    """A file system of one MiB, where the machine lets one be mounted."""
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+def small_disk(folder: Path, *, size: str = "1m") -> Iterator[None]:
+    """A file system of a MiB or so, where the machine lets one be mounted."""
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
     if os.geteuid() or subprocess.run(command, capture_output=True).returncode:
         pytest.skip("no file system can be mounted here; test_files.py limits the size of files instead")
     try:
@@ -65,6 +67,35 @@ def test_a_really_full_disk_keeps_both_checkpoints(tmp_path: Path) -> None:
         assert found is not None
         assert found["step"] == 2
         runs.save_checkpoint(tmp_path, state(4))  # and it goes on once there is room
+
+
+def test_a_disk_that_fills_up_while_a_run_trains(tmp_path: Path) -> None:
+    """The run ends with its sentence; once there is room it goes on, and its weights are those of one undisturbed."""
+    disk, filler = tmp_path / "disk", tmp_path / "disk" / "filler"
+    config = TrainConfig(epochs=6, batch_size=256, num_threads=1, device="cpu", save_every_steps=4)
+    train(config, out=tmp_path / "plain", progress=False)
+    disk.mkdir()
+
+    def fill() -> None:
+        while not (disk / "run" / "last-1.ckpt").exists():
+            time.sleep(0.001)
+        with suppress(OSError), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+
+    with small_disk(disk, size="6m"):
+        writer = threading.Thread(target=fill)
+        writer.start()
+        with pytest.raises(RunError, match="No space left on device") as caught:
+            train(config, out=disk / "run", progress=False)
+        writer.join()
+        assert caught.value.exit_code == 1
+        assert [p.name for p in (disk / "run").iterdir() if p.name.startswith(".") or p.suffix == ".part"] == []
+        filler.unlink()
+        train(config, out=disk / "run", resume=True, progress=False)
+        weights = [torch.nn.utils.parameters_to_vector(open_run(at).model().parameters()) for at in
+                   (tmp_path / "plain", disk / "run")]  # fmt: skip
+        assert torch.equal(*weights)
 
 
 def test_a_disk_without_room_is_refused_before_the_first_step(tmp_path: Path) -> None:
@@ -210,6 +241,30 @@ def test_a_batch_of_one_is_too_few_for_batch_normalisation(tmp_path: Path, monke
     config = TrainConfig(batch_size=1, epochs=1, num_threads=1, device="cpu")
     with pytest.raises(InputError, match="batch normalisation needs two pictures a step; use a larger batch_size"):
         train(config, out=tmp_path, progress=False)
+
+
+EXHAUSTS = """
+import resource, sys
+import lightning_fabric, safetensors.torch, sklearn.datasets, torchmetrics.classification
+from convscope.errors import RunError
+from convscope.runs import TrainConfig
+from convscope.train import train
+config = TrainConfig(epochs=1, batch_size=1293, num_threads=1, device="cpu", model="ConvNet3", augment="none")
+pages = int(open("/proc/self/statm").read().split()[0])
+resource.setrlimit(resource.RLIMIT_AS, 2 * (pages * resource.getpagesize() + 150 * 2**20,))
+try:
+    train(config, out=sys.argv[1], progress=False)
+except RunError as error:
+    print(error.exit_code, error)
+"""
+
+
+def test_memory_that_really_runs_out(tmp_path: Path) -> None:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", EXHAUSTS, str(tmp_path / "run")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.stdout.startswith("1 train: memory ran out with batch_size 1293, where "), done.stderr[-600:]
+    assert not [p for p in (tmp_path / "run").iterdir() if p.suffix in (".ckpt", ".part", ".safetensors")]
 
 
 def test_a_long_run_does_not_grow(tmp_path: Path) -> None:

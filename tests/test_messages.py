@@ -25,7 +25,7 @@ MADE_ELSEWHERE = {  # made by a function whose own tests hold it to the rule, or
     "head['error']",
     "f'{source}: {what_it_is(head, FORMATS)}'",
     "f'{who}: box {at} {wrong}'",
-    "_sentence(error, recorder, model, example)",
+    "_sentence(error, recorder, model, given)",
     "_sentence(error, origin)",
     "f'{path}: {what}'",
     "f'{path}: is not a checkpoint ({why_unread(error)})'",

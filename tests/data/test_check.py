@@ -22,6 +22,11 @@ def _found(report: Report) -> list[str]:
     return [f"{f.where}: {f.what}" for f in report.findings]
 
 
+LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join(9 * ['*' + before])}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)  # a billion of them
+
+
 def _refuses(root: Path, said: str, *, task: str | None = None) -> None:
     """The check lists it as a thing that stops, and training stops at it, pointing to the check."""
     report = data.check(root, task=task)
@@ -260,6 +265,7 @@ def test_an_empty_file_is_background(tmp_path: Path) -> None:
         ("names: [cat, dog]\nnc: 3", "data.yaml: says nc: 3, but names 2 classes"),
         ("names: [cat\n", "data.yaml:2: is no plain YAML"),
         ("names: !!python/object/apply:os.system [ls]", "data.yaml:1: is no plain YAML"),
+        (LAUGHS + "names: [cat, dog]\nnc: *i", "data.yaml:2: is no plain YAML (an alias, which is not read)"),
         ("path: .", "data.yaml: there are no class names"),
     ],
 )

@@ -100,6 +100,30 @@ def test_grey_and_grey_alpha(tmp_path):
     np.testing.assert_array_equal(np.rint(grey_alpha.pixels * 255), RGBA[..., :2])
 
 
+@pytest.mark.parametrize("bit", [0, 5])
+def test_whichever_byte_of_a_png_is_flipped_it_is_refused_or_the_same(bit):
+    """Checksums cover all but the signature, the lengths and the checksum of the end, which holds nothing."""
+    content = bytes_of(RGB, "PNG")
+    for at in range(len(content)):
+        flipped = bytearray(content)
+        flipped[at] ^= 1 << bit
+        with suppress(ImageError):
+            read = decode_image(io.BytesIO(bytes(flipped)), source="a.png")
+            assert at >= len(content) - 12, at
+            np.testing.assert_array_equal(np.rint(read.pixels * 255), RGB)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody who may not read")
+def test_a_picture_that_may_not_be_read(tmp_path):
+    path = saved(tmp_path / "a.png", RGB)
+    path.chmod(0)
+    os.seteuid(65534)
+    try:
+        refused(path, "no permission to read it; change its permissions or copy it")
+    finally:
+        os.seteuid(0)
+
+
 def test_one_bit(tmp_path):
     black_white = GREY > 127
     picture = read_image(saved(tmp_path / "a.png", black_white))

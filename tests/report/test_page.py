@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+from html import unescape
 
 import pytest
 from playwright.sync_api import sync_playwright
@@ -91,11 +92,15 @@ def test_class_names_are_shown_as_text(written, tmp_path):
     from dataclasses import replace
 
     report, measured = written
-    classes = ("<img src=x onerror=alert(1)>", *measured.images.classes[1:])
-    odd = replace(measured, images=replace(measured.images, classes=classes))
+    classes = ("<img src=x onerror=alert(1)>", 'größe "1" 100 %20 $x^{', "a\nb", *measured.images.classes[3:])
+    told = measured.evaluation
+    rows = tuple(replace(row, name=name) for row, name in zip(told.per_class, classes, strict=True))
+    odd = replace(measured, images=replace(measured.images, classes=classes), evaluation=replace(told, per_class=rows))
     html = write_report(tmp_path, odd).path.read_text()
     assert "<img src=x" not in html
     assert "&lt;img src=x onerror=alert(1)&gt;" in html
+    assert classes[1] not in html
+    assert classes[1] in unescape(html)
     assert report.path.exists()
 
 

@@ -83,6 +83,7 @@ def test_a_mistake_is_one_sentence(flags: dict[str, object], sets: list[str], sa
         (b"epoch = 3", "did you mean 'epochs'"),
         ("epochs = 3".encode("utf-16"), "is not TOML"),
         (b"epochs = 3\0", "is not TOML"),
+        (b"epochs = " + b"9" * 5000, "is not TOML"),
         (b"x = " + b"[" * 20_000, "is not TOML"),
     ],
 )

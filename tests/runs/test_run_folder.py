@@ -121,13 +121,14 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(run: runs.Run, name: st
 def test_weights_of_another_network_are_listed() -> None:
     model = models.build("LeNet5")
     weights = dict(model.state_dict())
-    weights["head.extra"] = weights.pop("head.F6.bias")
+    weights["head.F6.biases"] = weights.pop("head.F6.bias")
     weights["head.output.bias"] = torch.zeros(3)
     with pytest.raises(CheckpointError) as caught:
         runs.load_weights(model, weights, source="x")
     assert str(caught.value) == (
-        "x: holds weights of another network: 1 missing (head.F6.bias); 1 left over (head.extra); "
-        "1 of another shape (head.output.bias is 3, not 10); give the network that it was saved from"
+        "x: holds weights of another network: 1 missing (head.F6.bias, perhaps head.F6.biases); "
+        "1 left over (head.F6.biases); 1 of another shape (head.output.bias is 3, not 10); "
+        "give the network that it was saved from"
     )
 
 

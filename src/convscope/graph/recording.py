@@ -126,7 +126,9 @@ def _gradients(recorder: Recorder, made: list[Tensor], wanted: list[Tensor]) -> 
         try:
             found = torch.autograd.grad(made, wanted, ones, allow_unused=True)
         except Exception as error:
-            raise ModelError(f"the model's backward pass raised {brief(error)}") from error
+            raise ModelError(
+                f"backward pass: raised {brief(error)}; use operators with a derivative, or record without backward"
+            ) from error
     return tuple(recorder.lookup(t) for t in found if t is not None)
 
 

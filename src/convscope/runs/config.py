@@ -140,7 +140,7 @@ def read_toml(file: Path | str) -> dict[str, Any]:
         return tomllib.loads(read_plain(file).decode("utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read ({error.strerror}); give a TOML file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{file}: is not TOML ({error}); write lines such as epochs = 10") from None
 
 
@@ -168,7 +168,7 @@ def _pair(text: str) -> tuple[str, Any]:
         raise ConfigError(f"--set {text!r}: is not key=value; write for instance --set epochs=10")
     try:
         table = tomllib.loads(f"x = {value}")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return key, value
     return key, table["x"] if set(table) == {"x"} else value
 

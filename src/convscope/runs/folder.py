@@ -18,9 +18,10 @@ import io
 import json
 import os
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -197,7 +198,8 @@ def load_weights(model: nn.Module, weights: dict[str, torch.Tensor], *, source: 
     Raises: CheckpointError that says which are missing, left over, or of another shape.
     """
     own = model.state_dict()
-    missing, extra = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+    extra = sorted(weights.keys() - own.keys())
+    missing = [_with_nearest(key, extra) for key in sorted(own.keys() - weights.keys())]
     wrong = [
         f"{key} is {'x'.join(map(str, weights[key].shape))}, not {'x'.join(map(str, own[key].shape))}"
         for key in own.keys() & weights.keys()
@@ -210,6 +212,12 @@ def load_weights(model: nn.Module, weights: dict[str, torch.Tensor], *, source: 
             f"{source}: holds weights of another network: {said}; give the network that it was saved from"
         )
     model.load_state_dict(weights)
+
+
+def _with_nearest(key: str, others: Sequence[str]) -> str:
+    """The name, and the one of the others that may be meant by it."""
+    close = get_close_matches(key, others, n=1)
+    return f"{key}, perhaps {close[0]}" if close else key
 
 
 def _vouch(folder: Path, kind: str, content: bytes) -> None:

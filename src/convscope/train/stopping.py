@@ -1,5 +1,6 @@
 """What ends a run early: signals, memory, and other people's errors said as theirs."""
 
+import errno
 import signal
 import threading
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ import torch
 from convscope import machine
 from convscope.errors import ConvscopeError, InputError, RunError, out_of_memory
 from convscope.runs.config import TrainConfig
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
 class Interrupted(RunError):  # noqa: N818 - it is no error
@@ -63,6 +66,11 @@ def plain_errors(config: TrainConfig, folder: Path) -> Iterator[None]:
         yield
     except ConvscopeError:
         raise
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise RunError(f"train: {error.filename or folder}: could not be written ({error.strerror}), the last "
+                       "checkpoint was kept; free some room and resume") from error  # fmt: skip
     except (RuntimeError, ValueError, MemoryError) as error:
         text = str(error)
         if out_of_memory(error):

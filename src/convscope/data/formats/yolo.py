@@ -146,10 +146,19 @@ def _floats(values: Sequence[str]) -> list[float]:
 
 def _settings(tree: Tree, file: str, found: Findings) -> dict[Any, Any]:
     import yaml
+    from yaml.composer import ComposerError
+
+    class Plain(yaml.SafeLoader):
+        """Without aliases: a few lines of them stand for more than any memory holds."""
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise ComposerError(None, None, "an alias, which is not read", self.peek_event().start_mark)
+            return super().compose_node(parent, index)
 
     try:
         content = tree.read(file)
-        document = yaml.safe_load(content) if len(content) <= MAX_YAML else None
+        document = Plain(content).get_single_data() if len(content) <= MAX_YAML else None
     except (yaml.YAMLError, ValueError, RecursionError, TypeError, AttributeError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{file}:{mark.line + 1}" if mark else file
