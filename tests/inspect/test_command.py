@@ -129,6 +129,7 @@ def test_a_librarys_network_is_made_without_values_where_that_will_do(spec):
     on_meta = next(made.model.parameters()).is_meta
     assert on_meta != spec.endswith("ssdlite320_mobilenet_v3_large")
     assert made.summary.total.params == sum(p.numel() for p in made.model.parameters())
+    assert any("fresh weights and an empty picture" in note for note in made.summary.notes) != on_meta
 
 
 def test_several_inputs(call):

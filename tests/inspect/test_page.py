@@ -92,3 +92,31 @@ def test_in_a_notebook_a_summary_is_the_tree_and_a_recording_its_operators():
     assert summary._repr_html_().count("<details") == 2
     assert "417 k" in summary._repr_html_()
     assert recording._repr_html_().count("<tr>") == 1 + len(recording.ops)
+
+
+class Loose(nn.Module):
+    """A module between two runs of operators of its own."""
+
+    def __init__(self, before, after):
+        super().__init__()
+        self.conv, self.before, self.after = nn.Conv2d(1, 1, 3, padding=1), before, after
+
+    def forward(self, x):
+        for _ in range(self.before):
+            x = x + 1
+        x = self.conv(x)
+        for _ in range(self.after):
+            x = x * 2
+        return x
+
+
+def test_many_operators_outside_of_modules_share_a_box_and_a_line_that_opens():
+    recording, summary = seen(Loose(2, 9), 1, 5, 5)
+    boxes = flow(recording, summary).boxes
+    assert [(b.name, b.op) for b in boxes] == [
+        ("input", ""), ("", "add"), ("", "add"), ("conv", "convolution"), ("9 operators", "")
+    ]  # fmt: skip
+    text = page(summary, recording, title="loose")
+    assert text.count('<span class="op">add</span>') == 2
+    assert text.count('<span class="name op">9 operators</span>') == 1
+    assert text.count('<span class="op">mul</span>') == 9

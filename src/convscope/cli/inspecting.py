@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from convscope.inspect import Budget, Summary
 
 
+LIBRARIES = ("torchvision:", "timm:")  # that have networks by name
+
+
 @dataclass(frozen=True, slots=True)
 class Inspected:
     """A network that was recorded at certain input shapes."""
@@ -34,6 +37,8 @@ def inspected(spec: str, inputs: list[str] | None, *, batch: int = 1, advise: bo
     given = [shape for text in inputs or () if (shape := parse_shape(text))]
     model, shapes, recording = _recorded(spec, given, batch)
     training, notes = None, advised(model, recording) if advise else ()
+    if spec.startswith(LIBRARIES) and any(not p.is_meta for p in model.parameters()):
+        notes += ("where values decide (which boxes are kept), they are those of fresh weights and an empty picture",)
     try:
         if recording.trainable:
             training = record(model, *_tensors(shapes), backward=True)
@@ -53,7 +58,7 @@ def _recorded(
     from convscope import machine
     from convscope.graph import record
 
-    of_library = spec.startswith(("torchvision:", "timm:"))
+    of_library = spec.startswith(LIBRARIES)
     with machine.loading():
         from convscope.models import num_inputs, ready
 

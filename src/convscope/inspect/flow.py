@@ -1,11 +1,13 @@
 """flow(): what a network's modules hand to one another, as boxes and arrows without a cycle."""
 
 from dataclasses import dataclass
+from itertools import groupby
 
 from convscope.graph import Op, Recording, moved_bytes
 from convscope.inspect.modules import cut
 from convscope.inspect.summary import Summary
 
+MOST_ALONE = 4  # operators one after the other outside of the modules that are drawn; more share a box
 KINDS = {"convolution": "convolution", "addmm": "product", "mm": "product", "bmm": "product"}
 
 
@@ -50,7 +52,7 @@ def flow(recording: Recording, summary: Summary, *, depth: int | None = None, mo
 
 
 def _flow(recording: Recording, summary: Summary, depth: int) -> Flow:
-    inner = {op.module.rsplit(".", k)[0] for op in recording.ops for k in range(1, op.module.count(".") + 1)} | {""}
+    keys = _keys(recording, depth)
     boxes: list[Box] = [Box(v.name, "", "input", v.shape, 0, 0) for v in recording.inputs]
     members: list[list[Op]] = [[] for _ in boxes]
     home = {v.id: i for i, v in enumerate(recording.inputs)}
@@ -58,16 +60,12 @@ def _flow(recording: Recording, summary: Summary, depth: int) -> Flow:
     last = ""
     for op in recording.ops:
         sources = [home[v.id] for v in op.inputs if v.id in home]
-        if not sources:
+        if op.index not in keys:  # it depends on no input, or is a view: that belongs to what it looks at
+            home |= {v.id: source for v in op.outputs for source in sources[:1]}
             continue
-        alone = op.module in inner and len(op.module.split(".")) < depth + (not op.module)
-        if alone and not moved_bytes(recording, op):  # a view is no work: it belongs to what it looks at
-            home |= {v.id: sources[0] for v in op.outputs}
-            continue
-        key = f"{op.module} {op.index}" if alone else cut(op.module, depth)
-        if key != last:
+        if keys[op.index] != last:
             members.append([])
-            last = key
+            last = keys[op.index]
         members[-1].append(op)
         here = len(members) - 1
         arrows |= {(source, here): None for source in sources if source != here}
@@ -76,11 +74,36 @@ def _flow(recording: Recording, summary: Summary, depth: int) -> Flow:
     return Flow(tuple(boxes), tuple(arrows))
 
 
+def _keys(recording: Recording, depth: int) -> dict[int, str]:
+    """For each operator that works on what depends on an input, a name that its box shares with its neighbours'.
+
+    An operator outside of the modules of this depth stands alone, unless many such follow one another.
+    """
+    inner = {op.module.rsplit(".", k)[0] for op in recording.ops for k in range(1, op.module.count(".") + 1)} | {""}
+    seen = {v.id for v in recording.inputs}
+    found: list[tuple[Op, bool]] = []
+    for op in recording.ops:
+        if any(v.id in seen for v in op.inputs):
+            seen |= {v.id for v in op.outputs}
+            alone = op.module in inner and len(op.module.split(".")) < depth + (not op.module)
+            if not alone or moved_bytes(recording, op):
+                found.append((op, alone))
+    keys: dict[int, str] = {}
+    for (alone, module), run in groupby(found, key=lambda pair: (pair[1], pair[0].module)):
+        ops = [op for op, _ in run]
+        apart = alone and len(ops) <= MOST_ALONE
+        many = f"{module} from {ops[0].index}" if alone else cut(module, depth)
+        keys |= {op.index: f"{module} {op.index}" if apart else many for op in ops}
+    return keys
+
+
 def _box(group: list[Op], summary: Summary, depth: int) -> Box:
     rows = [summary.operators[op.index] for op in group]
     kinds = {KINDS.get(op.name) or ("pooling" if "pool" in op.name else "") for op in group} - {""}
     path = cut(group[0].module, depth)
     working = [op.name for op in group if summary.operators[op.index].bytes_moved]
+    if len(working) > MOST_ALONE and not path:
+        path = f"{len(working)} operators"
     kind = "block" if len({op.module for op in group}) > 1 else next(iter(sorted(kinds)), "other")
     return Box(
         name=path,

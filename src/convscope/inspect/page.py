@@ -1,6 +1,7 @@
 """page(): a network's costs as one HTML page: totals, the picture of it, and a tree of its modules that opens."""
 
 from html import escape
+from itertools import groupby
 
 from convscope.graph import Recording
 from convscope.inspect.drawing import draw
@@ -10,6 +11,7 @@ from convscope.inspect.modules import ModuleCost, summed
 from convscope.inspect.summary import Operator, Summary, seen
 from convscope.table import cell, number, short
 
+MOST_OWN = 6  # operators of a module itself, one after the other, that are lines; more are one line that opens
 HEADINGS = ("output", "params", "MACs", "", "activation (MiB)", "MACs/byte", "receptive field (px)")
 
 STYLE = """
@@ -77,20 +79,27 @@ def _tree(summary: Summary) -> str:
 
 
 def _branch(path: str, operators: list[Operator], macs: int) -> str:
-    """The children of a module: its own operators as lines, its modules as lines that open."""
+    """The children of a module: its operators as lines (many as one that opens), its modules as lines that open."""
     depth = path.count(".") + 1 if path else 0
     groups: dict[str, list[Operator]] = {}
-    for operator in operators:
-        names = operator.module.split(".") if operator.module else []
-        key = ".".join(names[: depth + 1]) if len(names) > depth else f" {operator.index}"
-        groups.setdefault(key, []).append(operator)
+    for inside, run in groupby(operators, key=lambda o: o.module.split(".")[: depth + 1] if o.module else []):
+        own = list(run)
+        if len(inside) > depth:
+            groups.setdefault(".".join(inside), []).extend(own)
+        elif len([o for o in own if _works(o)]) > MOST_OWN:
+            groups[f" {own[0].index}"] = own
+        else:
+            groups |= {f" {o.index}": [o] for o in own}
     return "".join(_node(key, group, macs) for key, group in groups.items())
 
 
 def _node(path: str, group: list[Operator], macs: int) -> str:
-    working = [o for o in group if o.receptive_field or o.params or o.macs]
+    working = list(filter(_works, group))
     if not working:
         return ""
+    if path.startswith(" ") and len(working) > 1:
+        first = _line(f'<span class="name op">{len(working)} operators</span>', summed(path, group), working[-1], macs)
+        return f"<details><summary>{first}</summary>{''.join(_node(path, [o], macs) for o in working)}</details>"
     name = path.rpartition(".")[2].strip()
     if len(working) == 1 and (path.startswith(" ") or working[0].module == path):
         shown = "" if path.startswith(" ") else f"{escape(name)} "
@@ -98,6 +107,10 @@ def _node(path: str, group: list[Operator], macs: int) -> str:
     inside = _branch(path, group, macs)
     first = _line(f'<span class="name">{escape(name)}</span>', summed(path, group), working[-1], macs)
     return f"<details{'' if '.' in path else ' open'}><summary>{first}</summary>{inside}</details>"
+
+
+def _works(operator: Operator) -> bool:
+    return bool(operator.receptive_field or operator.params or operator.macs)
 
 
 def _line(name: str, cost: ModuleCost, last: Operator, macs: int) -> str:
