@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from convscope.data.samples import SampleSet
 from convscope.data.sets import ImageSet
-from convscope.errors import ModelError
+from convscope.errors import InputError, ModelError
 from convscope.evaluate.common import evaluating, percent
 from convscope.table import Column, Table
 
@@ -136,14 +136,14 @@ def _evaluation(logits: Tensor, labels: Tensor, classes: tuple[str, ...]) -> Eva
 def wilson(hits: int, total: int, *, z: float = Z95) -> tuple[float, float]:
     """The Wilson interval of a share: within 0..1, and of use even when all or none are right.
 
-    Raises: ValueError unless 0 <= hits <= total and total > 0.
+    Raises: InputError unless 0 <= hits <= total and total > 0.
     Source: E. B. Wilson 1927, "Probable inference, the law of succession, and statistical inference".
 
     >>> [round(b, 4) for b in wilson(358, 360)]
     [0.98, 0.9985]
     """
     if not 0 <= hits <= total or total == 0:
-        raise ValueError(f"wilson: needs 0 <= hits <= total and total > 0, got {hits} of {total}")
+        raise InputError(f"wilson: hits are {hits} of {total}; give a total above 0, and hits from 0 to it")
     share, spread = hits / total, z * z / total
     centre = (share + spread / 2) / (1 + spread)
     half = z / (1 + spread) * math.sqrt(share * (1 - share) / total + spread / (4 * total))
