@@ -105,7 +105,8 @@ class Kernels:
         self.panel, self.tiles = int(self._library.panel()), bool(self._library.tiles())
         at, number, yes = ctypes.c_void_p, ctypes.c_int, ctypes.c_bool
         self._library.grouped.argtypes = [at, at, at, at, _Shape, _Window, number, _After]
-        self._library.pointwise.argtypes = [at, at, at, at, number, number, number, yes, _After]
+        self._library.pointwise.argtypes = [at, at, at, at, number, number, number, _After]
+        self._library.pointwise_tiled.argtypes = self._library.pointwise.argtypes
         self._library.separable.argtypes = [at, at, at, at, at, _Shape, _Window, yes]
         self._library.tiled.argtypes = [at, at, at, at, _Shape, _Window, number, _After]
         self._library.winograd.argtypes = [at, at, at, at, _Shape, _Window, number, _After]
@@ -139,8 +140,8 @@ class Kernels:
         """Convolution with 1x1 kernels to so many channels; packed as `pack_panels` or `pack_tiles` does."""
         n, c, h, w = x.shape
         y = torch.empty_strided((n, channels, h, w), (h * w * channels, 1, w * channels, channels), dtype=x.dtype)
-        given = (_at(x), _at(packed), _at(after.bias), _at(y))
-        self._library.pointwise(*given, n * h * w, c, channels, _in_tiles(packed), after.c())
+        run = self._library.pointwise_tiled if _in_tiles(packed) else self._library.pointwise
+        run(_at(x), _at(packed), _at(after.bias), _at(y), n * h * w, c, channels, after.c())
         return y
 
     def separable(self, x: Tensor, depth: Tensor, point: Tensor, bias: Tensor | None, window: Window) -> Tensor:

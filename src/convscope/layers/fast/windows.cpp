@@ -182,24 +182,31 @@ void max_pool(const float* x, float* y, Shape s, Window k) {
     rows(Layer(x, nullptr, nullptr, s, k, -__builtin_inff()), largest, y);
 }
 
-// 1x1: a product of matrices, in blocks of pixels that stay in the first-level cache.
-void pointwise(const float* x, const void* w, const float* bias, float* y, int pixels, int c, int out_c, bool tiles,
-               After after) {
-    Mixer mixer{w, bias, c, out_c, tiles, after.low, after.high};
-    int panels = tiles ? 1 : ceil_div(out_c, PANEL), block = mixer.best(), least = tiles ? SIDE : ROWS;
-    while (block > least && ceil_div(pixels, block) * panels < 4 * omp_get_max_threads()) block /= 2;
+// 1x1: a product of matrices, in blocks of pixels that stay in the first-level cache. w: panels x C x PANEL, of which the
+// last may be half full.
+void pointwise(const float* x, const float* w, const float* bias, float* y, int pixels, int c, int out_c, After after) {
+    int panels = ceil_div(out_c, PANEL), block = 4 * ROWS;
+    while (block > ROWS && ceil_div(pixels, block) * panels < 4 * omp_get_max_threads()) block /= 2;
 #pragma omp parallel for schedule(static)
     for (int item = 0; item < ceil_div(pixels, block) * panels; item++) {
         int o = item % panels * PANEL, first = item / panels * block, count = std::min(block, pixels - first);
         long at = (long)first * out_c + o;
-        const float *from = x + (long)first * c, *other = after.other ? after.other + at : nullptr;
-        if (tiles) {
-            mixer.all(from, y + at, other, count, scratch(mixer.needs(count)));
-            continue;
-        }
-        Product p{from, (const float*)w + (long)o * c, bias ? bias + o : nullptr, y + at, c, out_c, c,
-                  {other, after.low, after.high}};
+        After then{after.other ? after.other + at : nullptr, after.low, after.high};
+        Product p{x + (long)first * c, w + (long)o * c, bias ? bias + o : nullptr, y + at, c, out_c, c, then};
         out_c - o >= PANEL ? p.all(count) : p.all<1>(count);
+    }
+}
+
+// The same in tiles.
+void pointwise_tiled(const float* x, const void* w, const float* bias, float* y, int pixels, int c, int out_c,
+                     After after) {
+    Mixer mixer{w, bias, c, out_c, true, after.low, after.high};
+    int block = mixer.best();
+    while (block > SIDE && ceil_div(pixels, block) < 4 * omp_get_max_threads()) block /= 2;
+#pragma omp parallel for schedule(static)
+    for (int first = 0; first < pixels; first += block) {
+        long at = (long)first * out_c, count = std::min(block, pixels - first);
+        mixer.all(x + (long)first * c, y + at, after.other ? after.other + at : nullptr, count, scratch(mixer.needs(count)));
     }
 }
 
