@@ -237,6 +237,10 @@ CATALOGUE: dict[str, tuple[Bad, ...]] = {
             "a click still answers", f"{LOAD}::test_a_crowd_with_slow_and_half_open_clients"),
         Bad("work for seconds, asked for by many at once", "a click is answered before it; beyond eight, “try again in "
             "a second”", f"{WORK}::test_a_click_does_not_wait_for_what_takes_seconds"),
+        Bad("a person who leaves while the network works for them", "the work ends at its next step",
+            "lab/test_steps.py::test_work_is_told_and_ends_when_who_asked_leaves"),
+        Bad("a lab that ends while a page is open", "“The lab does not answer”; what was shown stays",
+            "lab/test_waiting.py::test_a_lab_that_ends_is_said_and_the_last_view_stays"),
         Bad("300 half-open requests", "others are served; the silent are closed",
             f"{SAFETY}::test_half_open_requests_do_not_hold_up_others"),
         Bad("NaN and infinity in an answer", "null in JSON, counted on the page",
