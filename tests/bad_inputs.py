@@ -239,7 +239,7 @@ CATALOGUE: dict[str, tuple[Bad, ...]] = {
             "a second”", f"{WORK}::test_a_click_does_not_wait_for_what_takes_seconds"),
         Bad("a person who leaves while the network works for them", "the work ends at its next step",
             "lab/test_steps.py::test_work_is_told_and_ends_when_who_asked_leaves"),
-        Bad("a lab that ends while a page is open", "“The lab does not answer”; what was shown stays",
+        Bad("a lab that ends while a page is open", "“does not answer”; what was shown stays",
             "lab/test_waiting.py::test_a_lab_that_ends_is_said_and_the_last_view_stays"),
         Bad("300 half-open requests", "others are served; the silent are closed",
             f"{SAFETY}::test_half_open_requests_do_not_hold_up_others"),

@@ -23,7 +23,7 @@ class Rank(IntEnum):
     COSTLY = 2
 
 
-LIMITS = {Rank.CLICK: 64, Rank.PAGE: 32, Rank.COSTLY: 8}  # of each, running or waiting: together well under a second
+LIMITS = {Rank.CLICK: 256, Rank.PAGE: 32, Rank.COSTLY: 8}  # of each, running or waiting: together well under a second
 THREADS = (tuple(Rank), (Rank.CLICK, Rank.PAGE))  # what each takes
 
 
