@@ -3,12 +3,16 @@
     python bench/speed.py --models resnet18 --batch 1
     python bench/speed.py --models "mobilenet_v2;resnet50" --batch 16 --sides "stock;OpenVINO;ours"
 
-int8 is calibrated on noise: its time is that of a calibrated network, its answers are not.
+    python bench/speed.py --models resnet18 --out out/resnet18.json
+
+int8 is calibrated on noise: its time is that of a calibrated network, its answers are not. `bench/speed_page.py` makes
+the table of docs/optimize.md from the files that `--out` writes.
 """
 
 import argparse
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from convscope import machine
@@ -23,13 +27,13 @@ from convscope.clock import Timing, compare
 from convscope.data import ImageSet
 from convscope.engines import Card, named_outputs, output_names
 from convscope.errors import ConvscopeError
+from convscope.files import write_whole
 from convscope.models import LeNet5
 from convscope.optimize import STAGES, Material
 from convscope.optimize.fusing import difference
-from convscope.table import Column, Table
+from convscope.table import Column, Table, to_json
 
 STOCK = "stock PyTorch"
-OURS = "fused convolutions (ours)"
 
 
 class OneOutput(nn.Module):
@@ -66,12 +70,20 @@ def main() -> None:
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--sides", default="", help="parts of their names, with ; between them; stock is always there")
     parser.add_argument("--seconds", type=float, default=30, help="of measuring, for each network and batch")
+    parser.add_argument("--out", type=Path, help="a JSON file for what was measured")
     asked = parser.parse_args()
     facts = machine.describe()
-    print(f"{facts['processor']}, {facts['threads']} threads, torch {facts['torch']}, allocator {facts['allocator']}")
+    title = f"{facts['processor']}, {facts['threads']} threads, torch {facts['torch']}, allocator {facts['allocator']}"
+    print(title)
+    found = []
     for name in asked.models.split(";"):
         for batch in asked.batch:
-            print(table(name, batch, asked), flush=True)
+            measured = table(name, batch, asked)
+            print(measured, flush=True)
+            found.append({"model": name, "batch": batch, "rows": list(measured.rows), "notes": list(measured.notes)})
+    if asked.out:
+        facts = {"title": title, "instructions": machine.instructions(), "found": found}
+        write_whole(asked.out, to_json(facts) + "\n")
 
 
 @torch.no_grad()
@@ -104,7 +116,7 @@ def made(model: nn.Module, x: Tensor, parts: list[str]) -> tuple[dict[str, nn.Mo
     material, sides, notes = Material(model, x, card, training=noise), {STOCK: model}, []
     for candidates in STAGES.values():
         for candidate in candidates:
-            name = OURS if candidate.name in OURS else candidate.name
+            name = candidate.name
             if any(p in name for p in parts):
                 try:
                     sides[name] = candidate.make(material).module

@@ -25,7 +25,7 @@ def run(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("ending", [".onnx", ".xml", ".pt2"])
+@pytest.mark.parametrize("ending", [".onnx", ".xml", ".fused", ".pt2"])
 def test_a_run_is_exported_and_agrees(run, tmp_path, ending):
     done = export(load_model(str(run)), tmp_path / f"m{ending}")
     assert done.num_images == 64
@@ -38,7 +38,7 @@ def test_a_run_is_exported_and_agrees(run, tmp_path, ending):
     assert {f.suffix for f in done.files} == ({".xml", ".bin"} if ending == ".xml" else {ending})
 
 
-@pytest.mark.parametrize("ending", [".onnx", ".xml"])
+@pytest.mark.parametrize("ending", [".onnx", ".xml", ".fused"])
 def test_an_exported_run_predicts_and_measures_as_the_run(run, tmp_path, ending):
     path = tmp_path / f"m{ending}"
     export(load_model(str(run)), path)
@@ -71,7 +71,9 @@ def test_a_network_without_data_is_compared_on_photographs(tmp_path):
 
 
 def test_other_endings_are_refused(tmp_path):
-    with pytest.raises(InputError, match=r"m\.tflite: export to \.onnx, \.xml \(OpenVINO\) or \.pt2"):
+    with pytest.raises(
+        InputError, match=r"m\.tflite: export to \.onnx, \.xml \(OpenVINO\), \.fused \(convscope\) or \.pt2"
+    ):
         export(fresh(), tmp_path / "m.tflite")
     with pytest.raises(InputError, match="a name without an ending"):
         export(fresh(), tmp_path / "m")

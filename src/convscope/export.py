@@ -8,7 +8,17 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from convscope.engines import Card, exported_bytes, named_outputs, onnx_bytes, open_engine, openvino_bytes, output_names
+from convscope.engines import (
+    Card,
+    FusedModel,
+    exported_bytes,
+    named_outputs,
+    onnx_bytes,
+    open_engine,
+    openvino_bytes,
+    output_names,
+    program_of,
+)
 from convscope.errors import InputError, RunError
 from convscope.evaluate import EVALUATIONS, evaluating, held_out
 from convscope.files import write_whole
@@ -69,7 +79,8 @@ class Exported:
 
 
 def export(loaded: LoadedModel, path: Path, *, data: str | None = None) -> Exported:
-    """Write a network as ONNX (.onnx), OpenVINO (.xml and .bin) or torch.export (.pt2), by the ending of `path`.
+    """Write a network as ONNX (.onnx), OpenVINO (.xml and .bin), our own (.fused) or torch.export (.pt2), by the ending
+    of `path`.
 
     The file is run before it takes its name: its outputs must agree with the network's on real pictures, and the
     score on the test pictures of `data` (of the run's own, if it is a run) must be the same within 0.001.
@@ -79,7 +90,9 @@ def export(loaded: LoadedModel, path: Path, *, data: str | None = None) -> Expor
     make = FORMATS.get(path.suffix)
     if make is None:
         ending = path.suffix or "a name without an ending"
-        raise InputError(f"{path}: export to .onnx, .xml (OpenVINO) or .pt2 (torch.export), not {ending}")
+        raise InputError(
+            f"{path}: export to .onnx, .xml (OpenVINO), .fused (convscope) or .pt2 (torch.export), not {ending}"
+        )
     images = held_out(loaded, data) if data or loaded.data else None
     x_NCHW = loaded.examples(images, most=PICTURES)
     with evaluating(loaded.model):
@@ -105,12 +118,16 @@ def _openvino(path: Path, model: nn.Module, example: Tensor, card: Card) -> File
     return {path.name: graph, path.with_suffix(".bin").name: weights}
 
 
+def _fused(path: Path, model: nn.Module, example: Tensor, card: Card) -> Files:
+    return {path.name: FusedModel(program_of(model, example), card, batch=1).content()}
+
+
 def _torch(path: Path, model: nn.Module, example: Tensor, card: Card) -> Files:
     return {path.name: exported_bytes(model, example, card)}
 
 
 FORMATS: Mapping[str, Callable[[Path, nn.Module, Tensor, Card], Files]] = {
-    ".onnx": _onnx, ".xml": _openvino, ".pt2": _torch,
+    ".onnx": _onnx, ".xml": _openvino, ".fused": _fused, ".pt2": _torch,
 }  # fmt: skip
 
 

@@ -11,12 +11,14 @@ from torch import nn
 
 from convscope.engines import (
     Card,
+    FusedModel,
     named_outputs,
     need,
     onnx_bytes,
     open_engine,
     openvino_bytes,
     output_names,
+    program_of,
     restored_outputs,
 )
 from convscope.engines.card import KEY
@@ -60,10 +62,11 @@ def saved(small, tmp_path_factory):
     (folder / "m.xml").write_bytes(graph)
     (folder / "m.bin").write_bytes(weights)
     (folder / "m.pt2").write_bytes(exported_bytes(small, x, card))
+    (folder / "m.fused").write_bytes(FusedModel(program_of(small, x), card, batch=2).content())
     return folder
 
 
-@pytest.mark.parametrize("ending", [".onnx", ".xml", ".pt2"])
+@pytest.mark.parametrize("ending", [".onnx", ".xml", ".fused", ".pt2"])
 @pytest.mark.parametrize("pictures", [1, 5])
 def test_any_number_of_pictures_gives_what_the_network_gives(small, saved, ending, pictures):
     engine = open_engine(saved / f"m{ending}", trusted=True)
@@ -72,7 +75,7 @@ def test_any_number_of_pictures_gives_what_the_network_gives(small, saved, endin
     assert engine.card == card_of(small, x)
 
 
-@pytest.mark.parametrize("ending", [".onnx", ".xml"])
+@pytest.mark.parametrize("ending", [".onnx", ".xml", ".fused"])
 def test_a_batch_in_another_memory_format_is_read_right(small, saved, ending):
     x = torch.randn(4, 2, 8, 8)[:, :1].contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(open_engine(saved / f"m{ending}")(x), small(x), rtol=1e-4, atol=1e-5)
@@ -82,10 +85,14 @@ def test_several_heads_come_back_as_they_were():
     model, x = Two().eval(), torch.randn(2, 2, 6, 6)
     card = card_of(model, x)
     assert card.outputs == ("segment.output", "detect.logits", "detect.boxes", "detect.points", "detect.strides")
-    engine = ExportedModel(exported_bytes(model, x, card), source="m.pt2")
-    found, own = engine(x), model(x)
-    assert isinstance(found["detect"], Candidates)
-    torch.testing.assert_close(found, own)
+    own = model(x)
+    for engine in (
+        ExportedModel(exported_bytes(model, x, card), source="m.pt2"),
+        FusedModel(program_of(model, x), card, batch=2),
+    ):
+        found = engine(x)
+        assert isinstance(found["detect"], Candidates)
+        torch.testing.assert_close(found, own)
 
 
 @given(st.dictionaries(st.sampled_from(["classify", "segment", "detect"]), st.booleans(), min_size=1))
@@ -122,17 +129,17 @@ def test_a_network_that_cannot_be_exported_says_why(write, said):
 # Files that are not ours, or not whole
 
 
-@pytest.mark.parametrize("ending", [".onnx", ".xml"])
+@pytest.mark.parametrize("ending", [".onnx", ".xml", ".fused"])
 @pytest.mark.parametrize("content", [b"", b"no network", b"\x08" * 300])
 def test_a_file_that_is_none_is_one_sentence(tmp_path, ending, content):
     path = tmp_path / f"m{ending}"
     path.write_bytes(content)
     path.with_suffix(".bin").write_bytes(b"")
-    with pytest.raises(ModelError, match=r"m\.(onnx|xml): (is no|was not exported by convscope)"):
+    with pytest.raises(ModelError, match=r"m\.(onnx|xml|fused): (is no|was not exported by convscope)"):
         open_engine(path)
 
 
-@pytest.mark.parametrize("ending", [".onnx", ".xml"])
+@pytest.mark.parametrize("ending", [".onnx", ".xml", ".fused"])
 @given(share=st.floats(0, 0.999))
 @settings(max_examples=15, deadline=None)
 def test_a_cut_file_is_refused(saved, tmp_path_factory, ending, share):

@@ -90,6 +90,7 @@ def evaluate(
     from convscope.report import write_report
 
     measured = evaluate_run(run, data=data)
+    say(*getattr(measured.model, "notes", ()))
     show(measured.evaluation.table(), data=measured.evaluation.data(), json=json)
     if data is None and measured.run:
         say_written(write_report(run, measured).path)
@@ -117,6 +118,7 @@ def predict(
 
     loaded = load_model(model)
     warn_if_untrained(loaded)
+    say(*getattr(loaded.model, "notes", ()))
     if engine is not None:
         _on_cluster(loaded, images, wish=Wish(top, threshold, every), engine=engine, out=out, json=json)
         return
@@ -162,7 +164,7 @@ def _watched(batches: Iterable[Any], files: int) -> Iterable[Any]:
 
 def export(
     model: Annotated[str, typer.Argument(help="A run folder, or any network.", metavar="MODEL")],
-    out: Annotated[Path, typer.Option(help="File to write: .onnx, .xml (OpenVINO) or .pt2 (torch.export).")],
+    out: Annotated[Path, typer.Option(help="File to write: .onnx, .xml (OpenVINO), .fused or .pt2 (torch.export).")],
     data: Annotated[str | None, typer.Option(help="Test pictures to compare on, if not the run's own.")] = None,
     input: Input = None,
     json: Json = False,

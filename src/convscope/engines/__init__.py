@@ -4,7 +4,8 @@ from pathlib import Path
 
 from convscope.engines.card import Card
 from convscope.engines.exported import ExportedModel, exported_bytes
-from convscope.engines.int8 import Judge, int8_bytes, int8_layers
+from convscope.engines.fused import OWN, FusedModel, Program, fused_from, open_fused, program_of
+from convscope.engines.int8 import Judge, int8_bytes, int8_layers, onnx_int8_bytes
 from convscope.engines.need import need
 from convscope.engines.onnx import OnnxModel, onnx_bytes, onnx_with, open_onnx
 from convscope.engines.openvino import OpenVinoModel, open_openvino, openvino_bytes, openvino_from
@@ -14,29 +15,35 @@ from convscope.errors import ModelError
 
 __all__ = [
     "ENDINGS",
+    "OWN",
     "Card",
     "ExportedModel",
+    "FusedModel",
     "Judge",
     "OnnxModel",
     "OpenVinoModel",
+    "Program",
     "exported_bytes",
+    "fused_from",
     "int8_bytes",
     "int8_layers",
     "named_outputs",
     "need",
     "onnx_bytes",
+    "onnx_int8_bytes",
     "onnx_with",
     "open_engine",
     "openvino_bytes",
     "openvino_from",
     "output_names",
+    "program_of",
     "quiet",
     "restored_outputs",
 ]
 
-ENDINGS = (".onnx", ".xml", ".pt2")
+ENDINGS = (".onnx", ".xml", ".fused", ".pt2")
 
-Engine = OnnxModel | OpenVinoModel | ExportedModel
+Engine = OnnxModel | OpenVinoModel | FusedModel | ExportedModel
 
 
 def open_engine(path: Path, *, trusted: bool = False) -> Engine:
@@ -51,9 +58,11 @@ def open_engine(path: Path, *, trusted: bool = False) -> Engine:
         return open_onnx(path)
     if path.suffix == ".xml":
         return open_openvino(path)
+    if path.suffix == ".fused":
+        return open_fused(path)
     if trusted:
         return ExportedModel(path.read_bytes(), source=str(path))
     raise ModelError(
-        f"{path}: reading a torch.export archive unpickles it, which can run code; give the .onnx or .xml file, "
-        "or load it yourself with torch.export.load"
+        f"{path}: reading a torch.export archive unpickles it, which can run code; give the .onnx, .xml or "
+        ".fused file, or load it yourself with torch.export.load"
     )

@@ -1,7 +1,10 @@
-"""int8: OpenVINO's network with weights and activations in eight bits, as NNCF finds their ranges on real pictures."""
+"""int8: networks with weights and activations in eight bits, by ranges that are found on real pictures: by NNCF for
+OpenVINO, and by ONNX Runtime for itself."""
 
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -9,6 +12,7 @@ from torch import Tensor, nn
 from convscope.engines.aside import aside
 from convscope.engines.card import Card
 from convscope.engines.need import need
+from convscope.engines.onnx import INPUT, onnx_with
 from convscope.engines.openvino import CompiledModel, core, saved
 from convscope.engines.quiet import quiet
 from convscope.errors import ModelError
@@ -73,3 +77,37 @@ def int8_layers(graph: bytes, weights: bytes) -> int:
         op.get_type_name() == "Constant" and op.get_element_type().get_type_name() in types and len(op.shape) > 1
         for op in found
     )
+
+
+def onnx_int8_bytes(onnx: bytes, card: Card, pictures_1CHW: Sequence[Tensor]) -> bytes:
+    """An ONNX file quantised to int8 by ONNX Runtime, a scale for each output channel; the card is kept.
+
+    Raises: InputError if ONNX Runtime is not installed; ModelError if it cannot quantise the network.
+    """
+    need("onnx", "onnxruntime", extra="export")
+    try:
+        with quiet(), tempfile.TemporaryDirectory() as folder:
+            given, to = Path(folder) / "given.onnx", Path(folder) / "int8.onnx"
+            _quantised_onnx(onnx, given, to, pictures_1CHW)
+            return onnx_with(to.read_bytes(), card)
+    except Exception as error:
+        lines = str(error).strip().splitlines()
+        raise ModelError(
+            f"int8: ONNX Runtime cannot quantise the network ({type(error).__name__}: "
+            f"{lines[0][:200] if lines else 'no message'}); leave it in float32"
+        ) from error
+
+
+def _quantised_onnx(content: bytes, given: Path, to: Path, pictures_1CHW: Sequence[Tensor]) -> None:
+    from onnxruntime import quantization
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Pictures(quantization.CalibrationDataReader):
+        left = iter([{INPUT: x.numpy()} for x in pictures_1CHW])
+
+        def get_next(self) -> Any:
+            return next(self.left, None)
+
+    given.write_bytes(content)
+    quant_pre_process(given, given, skip_symbolic_shape=True)
+    quantization.quantize_static(given, to, Pictures(), per_channel=True)

@@ -16,17 +16,20 @@ from convscope.engines import (
     Judge,
     OnnxModel,
     OpenVinoModel,
+    Program,
     int8_bytes,
     int8_layers,
     need,
     onnx_bytes,
+    onnx_int8_bytes,
     onnx_with,
     openvino_from,
+    program_of,
     quiet,
 )
 from convscope.errors import ConvscopeError, DataError, InputError, ModelError
 from convscope.layers.fast.forms import ChannelsLast
-from convscope.optimize.fusing import fold, fuse
+from convscope.optimize.fusing import fused_of
 
 CALIBRATION = 300  # pictures
 
@@ -71,6 +74,23 @@ class Material:
         return found
 
     @property
+    def program(self) -> Program:
+        """The network as a list of operators, which the fused forms are made of.
+
+        Raises: ModelError, each time the same.
+        """
+        if isinstance(self._program, ModelError):
+            raise self._program
+        return self._program
+
+    @cached_property
+    def _program(self) -> Program | ModelError:
+        try:
+            return program_of(self.model, self.batch)
+        except ModelError as error:
+            return error
+
+    @property
     def onnx(self) -> bytes:
         """The network as ONNX, which several candidates read.
 
@@ -104,17 +124,18 @@ def _channels_last(m: Material) -> Made:
     return Made(ChannelsLast(copy.deepcopy(m.model)))
 
 
-def _folded(m: Material) -> Made:
-    made = fold(m.model, m.batch)
-    if not made.counts["folded"]:
-        raise ModelError("there is no normalisation behind a convolution")
-    return Made(made)
-
-
 def _fused(m: Material) -> Made:
-    made = fuse(m.model, m.batch)
+    return _kept(m, m.card)
+
+
+def _fused_bfloat16(m: Material) -> Made:
+    return _kept(m, replace(m.card, precision="bf16"))
+
+
+def _kept(m: Material, card: Card) -> Made:
+    made = fused_of(m.program, m.model, m.batch, card)
     how = ", ".join(f"{n} {name}" for name, n in made.counts.items() if n)
-    return Made(made, note=how)
+    return Made(made, {"model.fused": made.content()}, note=how)
 
 
 class InBatches(nn.Module):
@@ -138,16 +159,24 @@ class InBatches(nn.Module):
 
 
 def _compiled(m: Material) -> Made:
+    return _through_compiler(copy.deepcopy(m.model), m.batch)
+
+
+def _compiled_bfloat16(m: Material) -> Made:
+    return _through_compiler(Autocast(copy.deepcopy(m.model)), m.batch)
+
+
+def _through_compiler(model: nn.Module, batch: Tensor) -> Made:
     if not shutil.which(os.environ.get("CXX") or "g++"):
         raise InputError("torch.compile: needs a C++ compiler; install g++, or name one in CXX")
     try:
         with quiet():
-            module = torch.compile(copy.deepcopy(m.model).eval(), dynamic=False, options={"freezing": True})
-            module(m.batch)
+            module: Any = torch.compile(model.eval(), dynamic=False, options={"freezing": True})
+            module(batch)
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise ModelError(f"torch.compile cannot compile it ({lines[0][:200]})") from error
-    return Made(InBatches(module, len(m.batch)))  # pyright: ignore[reportArgumentType]
+    return Made(InBatches(module, len(batch)))
 
 
 def _onnx_runtime(m: Material) -> Made:
@@ -174,18 +203,27 @@ def _openvino_bfloat16(m: Material) -> Made:
     return _opened(openvino_from(m.onnx, replace(m.card, precision="bf16")))
 
 
-def _openvino_int8(m: Material) -> Made:
-    need("openvino", "nncf", extra="optimize")
+def _calibration(m: Material) -> list[Tensor]:
     if m.training is None:
         raise DataError("there are no pictures to find the ranges on; give --data")
     at = torch.linspace(0, len(m.training) - 1, min(CALIBRATION, len(m.training))).long().unique()
-    pictures = [m.training.batch(i[None])[0] for i in at]
+    return [m.training.batch(i[None])[0] for i in at]
+
+
+def _openvino_int8(m: Material) -> Made:
+    need("openvino", "nncf", extra="optimize")
+    pictures = _calibration(m)
     files = int8_bytes(m.onnx, m.card, pictures)
     made = _opened(files)
     if m.judge is None or m.judge.allows(made.module, m.model):
         return made
     nearer = int8_bytes(m.onnx, m.card, pictures, judge=m.judge)
     return replace(_opened(nearer), note=f"{int8_layers(*files) - int8_layers(*nearer)} layers back in float32")
+
+
+def _onnx_int8(m: Material) -> Made:
+    need("onnx", "onnxscript", "onnxruntime", extra="export")
+    return _opened_onnx(onnx_int8_bytes(m.onnx, m.card, _calibration(m)))
 
 
 def _opened(files: tuple[bytes, bytes]) -> Made:
@@ -213,7 +251,6 @@ LOSSLESS, NUMERIC, STRUCTURAL = "lossless", "numeric", "structural"
 STAGES: Mapping[str, tuple[Candidate, ...]] = {
     LOSSLESS: (
         Candidate("PyTorch, channels last", _channels_last),
-        Candidate("PyTorch, normalisation folded", _folded),
         Candidate("fused convolutions", _fused),
         Candidate("torch.compile, frozen", _compiled),
         Candidate("ONNX Runtime", _onnx_runtime),
@@ -222,7 +259,10 @@ STAGES: Mapping[str, tuple[Candidate, ...]] = {
     ),
     NUMERIC: (
         Candidate("PyTorch, bfloat16", _autocast),
+        Candidate("fused convolutions, bfloat16", _fused_bfloat16),
+        Candidate("torch.compile, bfloat16", _compiled_bfloat16),
         Candidate("OpenVINO, bfloat16", _openvino_bfloat16),
         Candidate("OpenVINO, int8", _openvino_int8),
+        Candidate("ONNX Runtime, int8", _onnx_int8),
     ),
 }

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from convscope.clock import Timing, compare
-from convscope.engines import ENDINGS, Judge, named_outputs, output_names
+from convscope.engines import ENDINGS, Judge, named_outputs, open_engine, output_names
 from convscope.errors import ConvscopeError, InputError
 from convscope.evaluate import EVALUATIONS, evaluating, held_out
 from convscope.files import writable_folder, write_whole
@@ -69,6 +69,14 @@ def optimize(  # noqa: PLR0913 - what a person may set
     files = _written(out, made[best.candidate].files or {}) if out and best else ()
     score = score_of(loaded.task) if known else ""
     return Optimised(loaded.spec, batch_size, len(x), score, rows, files, bench.notes())
+
+
+def load(path: Path | str) -> nn.Module:
+    """The network in a file that `optimize` or `export` wrote, as a module; its `card` says how pictures enter it.
+
+    Raises: ModelError if there is no such file, or it is damaged or not convscope's.
+    """
+    return open_engine(Path(path))
 
 
 def _written(out: Path, files: Mapping[str, bytes]) -> tuple[Path, ...]:

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,11 +27,12 @@ from convscope.files import write_whole
 
 SOURCES = tuple(
     Path(__file__).with_name(name)
-    for name in ("kernels.h", "mixing.h", "rows.h", "tiles.cpp", "windows.cpp", "winograd.cpp")
+    for name in ("kernels.h", "mixing.h", "rows.h", "network.cpp", "tiles.cpp", "windows.cpp", "winograd.cpp")
 )
 SWITCH = "CONVSCOPE_COMPILE"
 _FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-fno-math-errno", "-shared", "-fPIC")
 _GAP = 16  # floats behind the values of a point, as the kernels have it
+ACTIVATIONS = ("none", "silu", "sigmoid", "hardswish", "hardsigmoid")  # beside bounds, as the kernels number them
 _TILES = 128  # whose transformed values are held while the gradient of the weights is summed
 
 
@@ -67,25 +68,34 @@ class Window(NamedTuple):
 
 
 class After(NamedTuple):
-    """What is done to sums before they are written: a bias, another array of the output's shape, bounds."""
+    """What is done to sums before they are written: a bias, another array of the output's shape, an activation (its
+    place in ACTIVATIONS), bounds."""
 
     bias: Tensor | None = None
     other: Tensor | None = None
     low: float = -math.inf
     high: float = math.inf
+    activation: int = 0
 
     def c(self) -> "_After":
         """The same as the kernels take it; the bias goes apart."""
-        return _bounds(self.low, self.high) if self.other is None else _After(_at(self.other), self.low, self.high)
+        if self.other is None:
+            return _bounds(self.low, self.high, self.activation)
+        return _After(_at(self.other), self.low, self.high, self.activation)
 
 
 class _After(ctypes.Structure):
-    _fields_ = [("other", ctypes.c_void_p), ("low", ctypes.c_float), ("high", ctypes.c_float)]
+    _fields_ = [
+        ("other", ctypes.c_void_p),
+        ("low", ctypes.c_float),
+        ("high", ctypes.c_float),
+        ("activation", ctypes.c_int),
+    ]
 
 
 @functools.lru_cache(maxsize=64)
-def _bounds(low: float, high: float) -> _After:
-    return _After(None, low, high)
+def _bounds(low: float, high: float, activation: int) -> _After:
+    return _After(None, low, high, activation)
 
 
 class _Strides(ctypes.Structure):
@@ -94,6 +104,17 @@ class _Strides(ctypes.Structure):
 
 class _Window(ctypes.Structure):
     _fields_ = [(name, ctypes.c_int) for name in Window._fields]
+
+
+class Step(ctypes.Structure):
+    """A layer of a network that runs in one call, as the kernels have it."""
+
+    _fields_ = [
+        *((name, ctypes.c_int) for name in ("kind", "per")),
+        *((name, ctypes.c_long) for name in ("x", "y", "other", "room")),
+        *((name, ctypes.c_void_p) for name in ("w", "bias")),
+        *(("s", _Shape), ("k", _Window), ("after", _After), ("threads", ctypes.c_int)),
+    ]
 
 
 class Kernels:
@@ -114,6 +135,21 @@ class Kernels:
         self._library.winograd_weights.argtypes = [at, at, at, at, _Shape, _Window, number, number]
         self._library.flattened.argtypes = [at, at, at, at, at, _Shape, _Window, yes]
         self._library.grouped_weights.argtypes = [at, at, at, _Shape, _Window, number, number, ctypes.c_long]
+        self._library.dense.argtypes = [at, at, at, at, at, _Shape, _Window, _After]
+        self._library.network.argtypes = [at, number, at, at, at]
+        self._library.pictures.argtypes = [
+            at,
+            number,
+            at,
+            ctypes.c_long,
+            number,
+            number,
+            at,
+            ctypes.c_long,
+            at,
+            at,
+            number,
+        ]
         self._library.max_pool.argtypes = [at, at, _Shape, _Window]
         self._library.max_pool_backward.argtypes = [at, at, at, _Shape, _Window]
 
@@ -143,6 +179,24 @@ class Kernels:
         run = self._library.pointwise_tiled if _in_tiles(packed) else self._library.pointwise
         run(_at(x), _at(packed), _at(after.bias), _at(y), n * h * w, c, channels, after.c())
         return y
+
+    def dense(self, x: Tensor, packed: Tensor, after: After, channels: int, window: Window) -> Tensor:
+        """Convolution of any window to so many channels; packed as `pack_dense` does."""
+        n, c, h, w = x.shape
+        y, *plan = _output(x, channels, window)
+        room = torch.empty(n * (h + 2 * window.ph) * (w + 2 * window.pw) * c)
+        self._library.dense(_at(x), _at(packed), _at(after.bias), _at(y), _at(room), *plan, after.c())
+        return y
+
+    def network(self, steps: Any, memory: Tensor, x: Tensor, outputs: Any) -> None:
+        """All steps, one after the other, in memory and into outputs that are laid out beforehand."""
+        self._library.network(steps, len(steps), memory.data_ptr(), x.data_ptr(), outputs)
+
+    def pictures(self, steps: Any, memory: Tensor, x: Tensor, outputs: Any, y_apart: Any) -> None:
+        """All steps for each picture, every thread with its own; memory has a row for each thread."""
+        rows = (memory.data_ptr(), memory[0].numel(), len(memory))
+        pictures = (len(x), x.data_ptr(), x[0].numel())
+        self._library.pictures(steps, len(steps), *rows, *pictures, outputs, y_apart, len(outputs))
 
     def separable(self, x: Tensor, depth: Tensor, point: Tensor, bias: Tensor | None, window: Window) -> Tensor:
         """Depthwise (without bias), then 1x1; packed as `pack_grouped`, and as `pack_panels` or `pack_tiles` do."""

@@ -10,8 +10,6 @@
 #include <memory>
 #include <omp.h>
 
-namespace {
-
 #if defined(__AVX512F__)
 constexpr int LANES = 16, ROWS = 14;  // ROWS x 2 vectors of sums stay in registers
 #elif defined(__AVX__)
@@ -20,6 +18,8 @@ constexpr int LANES = 8, ROWS = 6;
 constexpr int LANES = 4, ROWS = 8;
 #endif
 constexpr int PANEL = 2 * LANES;
+constexpr long AHEAD = 32 * PANEL;  // floats of weights that are fetched before their turn
+constexpr int PART = 4096 / LANES;  // rows of a panel of weights that stay in a first-level cache: 32 KiB
 
 template <int L> struct Vector {
     typedef float Type __attribute__((vector_size(L * sizeof(float)), aligned(sizeof(float)), may_alias));
@@ -51,19 +51,46 @@ struct Inside {
     }
 };
 
-// What is done to an output before it is written: another array of its shape is added, then bounds (NaN passes).
+// What a value becomes, beside bounds.
+enum Activation { PLAIN, SILU, SIGMOID, HARDSWISH, HARDSIGMOID };
+
+// e^x: 2^k e^r, the latter by its series; off by some units of the last place.
+template <int L> Vec<L> exponential(Vec<L> x) {
+    using V = Vec<L>;
+    using M = typename Vector<L>::Mask;
+    V least = V{} - 87.f, most = V{} + 88.f;
+    x = x < least ? least : x, x = x > most ? most : x;
+    M k = __builtin_convertvector(x * 1.44269504f + (x < V{} ? V{} - .5f : V{} + .5f), M);
+    V whole = __builtin_convertvector(k, V), r = x - whole * .693359375f + whole * 2.12194440e-4f;
+    V sum = 1.f + r * (1.f + r * (.5f + r * (1.f / 6 + r * (1.f / 24 + r * (1.f / 120 + r * (1.f / 720))))));
+    M power = (k + 127) << 23;
+    return sum * (V)power;
+}
+
+template <int L> Vec<L> activated(Vec<L> v, int activation) {
+    if (activation == SIGMOID) return 1.f / (1.f + exponential<L>(-v));
+    if (activation == SILU) return v / (1.f + exponential<L>(-v));
+    Vec<L> part = v * (1.f / 6) + .5f, one = Vec<L>{} + 1.f;
+    part = part < Vec<L>{} ? Vec<L>{} : part, part = part > one ? one : part;
+    return activation == HARDSWISH ? v * part : part;
+}
+
+// What is done to an output before it is written: another array of its shape is added, an activation, then bounds (NaN
+// passes).
 struct After {
     const float* other;
     float low, high;
+    int activation;
 
     template <int L> Vec<L> apply(Vec<L> v, long at) const {
         if (other) v += load<L>(other + at);
+        if (activation) v = activated<L>(v, activation);
         Vec<L> lowest = Vec<L>{} + low, highest = Vec<L>{} + high;
         v = v < lowest ? lowest : v;
         return v > highest ? highest : v;
     }
 };
-constexpr After NOTHING{nullptr, -__builtin_inff(), __builtin_inff()};
+constexpr After NOTHING{nullptr, -__builtin_inff(), __builtin_inff(), PLAIN};
 
 // A convolution or pooling: its arrays and their sizes. Pixels lie x_apart and y_apart floats apart.
 struct Layer {
@@ -106,29 +133,44 @@ template <class Run> void in_runs(const Run& run, int total) {
     }
 }
 
-// A product of matrices, a x w + bias: rows of `a` are `a_apart` floats apart; `w` is a panel, C x PANEL, of which N
-// vectors count.
+// What a row of a product reads: `count` stretches of C floats, `along` floats apart in lines of `in_line`, the lines
+// `down` floats apart.
+struct Stretches { int count = 1, in_line = 1; long along = 0, down = 0; };
+
+// A product of matrices, a x w + bias: rows of `a` are `a_apart` floats apart; `w` is a panel, C x PANEL for each
+// stretch, of which N vectors count.
 struct Product {
     const float *a, *w, *bias;
     float* y;
     long a_apart, y_apart;
     int C;
     After after = NOTHING;
+    Stretches stretches{};
+    bool begins = true, ends = true;  // else it goes on from what `y` holds, and leaves it for the next part
 
     template <int R, int N> void some(int row) const {
         using V = Vec<LANES>;
-        const float* from = a + row * a_apart;
         V left[R], right[R];
         V bias_left = bias ? load<LANES>(bias) : V{}, bias_right = bias && N > 1 ? load<LANES>(bias + LANES) : V{};
 #pragma GCC unroll 16
-        for (int r = 0; r < R; r++) left[r] = bias_left, right[r] = bias_right;
-        for (int i = 0; i < C; i++) {
-            V w_left = load<LANES>(w + i * PANEL), w_right = load<LANES>(w + i * PANEL + LANES);
+        for (int r = 0; r < R; r++) {
+            const float* so_far = y + (row + r) * y_apart;
+            left[r] = begins ? bias_left : load<LANES>(so_far);
+            right[r] = begins || N == 1 ? bias_right : load<LANES>(so_far + LANES);
+        }
+        const float* weights = w;
+        for (int t = 0; t < stretches.count; t++) {
+            const float* from = a + row * a_apart + t / stretches.in_line * stretches.down +
+                                t % stretches.in_line * stretches.along;
+            for (int i = 0; i < C; i++, weights += PANEL) {
+                V w_left = load<LANES>(weights), w_right = load<LANES>(weights + LANES);
+                if constexpr (N > 1) __builtin_prefetch(weights + AHEAD), __builtin_prefetch(weights + AHEAD + LANES);
 #pragma GCC unroll 16
-            for (int r = 0; r < R; r++) {
-                V value = from[r * a_apart + i] - V{};  // a broadcast: x - 0 is x
-                left[r] += value * w_left;
-                if constexpr (N > 1) right[r] += value * w_right;
+                for (int r = 0; r < R; r++) {
+                    V value = from[r * a_apart + i] - V{};  // a broadcast: x - 0 is x
+                    left[r] += value * w_left;
+                    if constexpr (N > 1) right[r] += value * w_right;
+                }
             }
         }
         const After last = after;
@@ -136,9 +178,23 @@ struct Product {
 #pragma GCC unroll 16
         for (int r = 0; r < R; r++) {
             long at = (row + r) * y_apart;
-            store<LANES>(to + at, last.apply<LANES>(left[r], at));
-            if constexpr (N > 1) store<LANES>(to + at + LANES, last.apply<LANES>(right[r], at + LANES));
+            store<LANES>(to + at, ends ? last.apply<LANES>(left[r], at) : left[r]);
+            if constexpr (N > 1) store<LANES>(to + at + LANES, ends ? last.apply<LANES>(right[r], at + LANES) : right[r]);
         }
+    }
+
+    // Calls `body` with parts whose weights stay in the first-level cache, where `rows` would read them again and again.
+    template <class Body> void in_parts(int rows, Body body) const {
+        if (rows <= ROWS || (long)C * stretches.count <= PART) return body(*this);
+        int parts = ceil_div(C, PART), length = ceil_div(C, parts);
+        for (int t = 0; t < stretches.count; t++)
+            for (int i = 0; i < C; i += length) {
+                Product part = *this;
+                part.a += t / stretches.in_line * stretches.down + t % stretches.in_line * stretches.along + i;
+                part.w += ((long)t * C + i) * PANEL, part.C = std::min(length, C - i), part.stretches = {};
+                part.begins = t == 0 && i == 0, part.ends = t == stretches.count - 1 && i + length >= C;
+                body(part);
+            }
     }
 
     template <int N> struct Vectors {
@@ -180,5 +236,3 @@ struct Outer {
 
     void all(int count) const { in_runs(*this, count); }
 };
-
-}  // namespace

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from convscope.layers.fast.compiled import After, Kernels, Window, kernels
-from convscope.layers.fast.packing import pack_grouped, pack_panels, pack_tiles, unpack_grouped
+from convscope.layers.fast.packing import pack_dense, pack_grouped, pack_panels, pack_tiles, unpack_grouped
 
 LAST = torch.channels_last
 POINT = Window(1, 1, 1, 1, 0, 0, 1, 1)
@@ -56,6 +56,8 @@ def can(way: str, weight: Tensor, *, stride: tuple[int, ...], groups: int) -> bo
         return found.tiles and out // groups % 32 == per % 32 == 0
     if way == "pointwise":
         return size == [1, 1] and set(stride) == {1} and groups == 1 and out % (found.panel // 2) == 0
+    if way == "dense":
+        return groups == 1 and out % (found.panel // 2) == 0
     one_axis_or_two = set(size) <= {1, 3} and 3 in size
     return set(stride) == {1} and one_axis_or_two and (out // groups) % found.panel == 0 and per * groups % 16 == 0
 
@@ -69,6 +71,8 @@ def pack(way: str, weight: Tensor, *, groups: int) -> Tensor:
     if way == "pointwise":
         full = F.pad(weight.flatten(1), (0, 0, 0, -weight.shape[0] % there().panel))
         return pack_panels(full, panel=there().panel)
+    if way == "dense":
+        return pack_dense(weight, panel=there().panel)
     return there().winograd_pack(weight, groups)
 
 

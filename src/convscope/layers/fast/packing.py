@@ -4,6 +4,7 @@ Shape suffixes: O output channels, I input channels of a group, HW the kernel's 
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -41,3 +42,10 @@ def _turned(w_OIHW: Tensor, by: int) -> Tensor:
         return w_OIHW
     order = (torch.arange(i) + by * torch.arange(o)[:, None]) % i
     return w_OIHW.gather(1, order[..., None, None].expand_as(w_OIHW))
+
+
+def pack_dense(w_OIHW: Tensor, *, panel: int) -> Tensor:
+    """Panels of output channels, zeros where the last one is not full: O/panel x H x W x I x panel."""
+    o, i, h, w = w_OIHW.shape
+    full = F.pad(w_OIHW, (0, 0, 0, 0, 0, 0, 0, -o % panel))
+    return full.reshape(-1, panel, i, h, w).permute(0, 3, 4, 2, 1).contiguous()

@@ -151,6 +151,8 @@ template <int L> void spread_largest(const float* x, const float* grad, float* t
 
 extern "C" {
 
+void max_pool_of(const float* x, int x_apart, float* y, Shape s, Window k);
+
 int panel() { return PANEL; }
 bool tiles() { return has_tiles(); }
 int lanes(int channels) { return lanes_for(channels); }
@@ -177,9 +179,14 @@ void grouped_weights(const float* x, const float* grad, float* sums, Shape s, Wi
     }
 }
 
-void max_pool(const float* x, float* y, Shape s, Window k) {
+void max_pool(const float* x, float* y, Shape s, Window k) { max_pool_of(x, s.c, y, s, k); }
+
+// The first s.c channels of pixels that lie x_apart floats apart.
+void max_pool_of(const float* x, int x_apart, float* y, Shape s, Window k) {
     RowOf largest = in_lanes(s.c, [](auto l) -> RowOf { return row<decltype(l)::value, 1, Largest, false>; });
-    rows(Layer(x, nullptr, nullptr, s, k, -__builtin_inff()), largest, y);
+    Layer a(x, nullptr, nullptr, s, k, -__builtin_inff());
+    a.x_apart = x_apart, a.y_apart = s.c;
+    rows(a, largest, y);
 }
 
 // 1x1: a product of matrices, in blocks of pixels that stay in the first-level cache. w: panels x C x PANEL, of which the
@@ -191,9 +198,10 @@ void pointwise(const float* x, const float* w, const float* bias, float* y, int 
     for (int item = 0; item < ceil_div(pixels, block) * panels; item++) {
         int o = item % panels * PANEL, first = item / panels * block, count = std::min(block, pixels - first);
         long at = (long)first * out_c + o;
-        After then{after.other ? after.other + at : nullptr, after.low, after.high};
+        After then = after;
+        then.other = after.other ? after.other + at : nullptr;
         Product p{x + (long)first * c, w + (long)o * c, bias ? bias + o : nullptr, y + at, c, out_c, c, then};
-        out_c - o >= PANEL ? p.all(count) : p.all<1>(count);
+        p.in_parts(count, [&](const Product& part) { out_c - o >= PANEL ? part.all(count) : part.all<1>(count); });
     }
 }
 

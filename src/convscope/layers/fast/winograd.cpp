@@ -220,9 +220,9 @@ template <class Body> void with_winograd(const Layer& a, After after, Body body)
 }
 
 // Several kernels at a time, in double precision: rounding here would be in every output.
-constexpr int PART = LANES / 2;
-typedef double Doubles __attribute__((vector_size(PART * sizeof(double))));
-typedef float Singles __attribute__((vector_size(PART * sizeof(float)), aligned(sizeof(float)), may_alias));
+constexpr int HALF = LANES / 2;
+typedef double Doubles __attribute__((vector_size(HALF * sizeof(double))));
+typedef float Singles __attribute__((vector_size(HALF * sizeof(float)), aligned(sizeof(float)), may_alias));
 
 // The taps of such kernels become their points, or points taps: `change` goes along each axis that has more than one.
 template <class V, class Change> void both_axes(V d[6][6], const Window& k, Change change) {
@@ -247,7 +247,7 @@ extern "C" {
 
 // Weights at Winograd's points, in panels: points x (panels x C/groups x PANEL, GAP). As many at a time as lie nearest.
 void winograd_pack(const float* w, float* packed, Strides at, Window k, int groups, int out, int in) {
-    int panels = groups * out / PANEL, h = k.kh > 1 ? 6 : 1, wide = k.kw > 1 ? 6 : 1, blocks = ceil_div(in, PART);
+    int panels = groups * out / PANEL, h = k.kh > 1 ? 6 : 1, wide = k.kw > 1 ? 6 : 1, blocks = ceil_div(in, HALF);
     long plane = (long)panels * in * PANEL + GAP;
     auto points = [&](const float* from, long apart, int count, auto put) {
         Doubles d[6][6] = {};
@@ -259,7 +259,7 @@ void winograd_pack(const float* w, float* packed, Strides at, Window k, int grou
     };
 #pragma omp parallel for schedule(static)
     for (int item = 0; item < panels * blocks; item++) {
-        int o = item / blocks * PANEL, i = item % blocks * PART, count = std::min(PART, in - i);
+        int o = item / blocks * PANEL, i = item % blocks * HALF, count = std::min(HALF, in - i);
         const float* from = w + o / out * at.group + o % out * at.out + i * at.in;
         float* to = packed + (long)o * in + (long)i * PANEL;
         for (int lane = 0; lane < PANEL && at.in <= at.out; lane++)
@@ -267,8 +267,8 @@ void winograd_pack(const float* w, float* packed, Strides at, Window k, int grou
                 for (int l = 0; l < count; l++) to[p * plane + l * PANEL + lane] = u[l];
             });
         for (int l = 0; l < count && at.in > at.out; l++)
-            for (int lane = 0; lane < PANEL; lane += PART)
-                points(from + l * at.in + lane * at.out, at.out, PART, [&](int p, Singles u) {
+            for (int lane = 0; lane < PANEL; lane += HALF)
+                points(from + l * at.in + lane * at.out, at.out, HALF, [&](int p, Singles u) {
                     *(Singles*)(to + p * plane + l * PANEL + lane) = u;
                 });
     }
@@ -283,15 +283,15 @@ void winograd_weights(const float* x, const float* grad, float* points, float* w
     int in = s.c / groups, h = k.kh > 1 ? 6 : 1, wide = k.kw > 1 ? 6 : 1;
     long plane = (long)in * s.out_c + GAP;
 #pragma omp parallel for schedule(static)
-    for (int first = 0; first < in; first += PART)
-        for (int o = 0; o < s.out_c; o += PART)
-            for (int i = first; i < std::min(first + PART, in); i++) {
+    for (int first = 0; first < in; first += HALF)
+        for (int o = 0; o < s.out_c; o += HALF)
+            for (int i = first; i < std::min(first + HALF, in); i++) {
                 Doubles d[6][6] = {};
                 for (int p = 0; p < h * wide; p++)
                     d[p / wide][p % wide] =
                         __builtin_convertvector(*(const Singles*)(points + p * plane + (long)i * s.out_c + o), Doubles);
                 both_axes(d, k, from_points<Doubles>);
-                for (int l = 0; l < PART; l++)
+                for (int l = 0; l < HALF; l++)
                     for (int t = 0; t < k.kh * k.kw; t++)
                         w[((long)(o + l) * in + i) * k.kh * k.kw + t] = (float)d[t / k.kw][t % k.kw][l];
             }

@@ -1,0 +1,174 @@
+"""FusedModel: a program in its fused form, as a module, and as a file that every machine fuses in its own way."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.node import map_arg
+
+from convscope.clock import cache, compare
+from convscope.engines.card import Card
+from convscope.engines.fused.building import one_call
+from convscope.engines.fused.fusing import COUNTED, OWN, rewrite, shapes_of
+from convscope.engines.fused.layers import LAST
+from convscope.engines.fused.onecall import OneCall
+from convscope.engines.fused.program import Program, arguments, program_from
+from convscope.engines.fused.simplify import fold
+from convscope.engines.outputs import ONE as ONE_OUTPUT
+from convscope.engines.outputs import restored_outputs
+from convscope.errors import ConvscopeError, ModelError
+from convscope.layers.fast.compiled import digest, kernels, why_absent
+
+ONE = "layers in one call"
+
+DTYPES: Mapping[str, torch.dtype] = {"f32": torch.float32, "bf16": torch.bfloat16}
+
+
+class FusedModel(nn.Module):
+    """A program brought into its fused form on this machine: float32 pictures NxCxHxW in, what the network gave out.
+
+    `counts` says how many normalisations were folded, and how many layers run on oneDNN and on each own kernel; `notes`
+    what this machine lacks. It has no gradients.
+    """
+
+    @torch.no_grad()
+    def __init__(self, program: Program, card: Card, *, batch: int, ways: Mapping[str, str] = OWN) -> None:
+        super().__init__()
+        self.program, self.card, self.batch = program, card, batch
+        self.dtype, self._is_one = DTYPES[card.precision], card.outputs == (ONE_OUTPUT,)
+        self.counts, self._steps = self._fused(ways if card.precision == "f32" else {})
+        absent = why_absent() if ways and card.precision == "f32" else ""
+        self.notes = (f"without our own kernels ({absent}), somewhat slower than with them",) if absent else ()
+
+    def _fused(self, ways: Mapping[str, str]) -> tuple[dict[str, int], "OneCall | Steps"]:
+        own = self.program.copy()
+        example = torch.zeros(self.batch, *self.card.shape, dtype=self.dtype).contiguous(memory_format=LAST)
+        try:
+            counts = {"folded": fold(own)}
+            own.tensors = {name: t.to(self.dtype) if t.is_floating_point() else t for name, t in own.tensors.items()}
+            one = one_call(own, shapes_of(own, example), ways=ways) if ways and kernels() else None
+            counts |= rewrite(own, example, ways=ways)
+            steps = Steps(own)
+            restored_outputs([t.float() for t in steps(example)], self.card.outputs)
+        except ConvscopeError:
+            raise
+        except Exception as error:
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise ModelError(
+                f"fusing: the network does not run so in {self.card.precision} ({lines[0][:200]})"
+            ) from error
+        if one is None or not _quicker(one, steps, example):
+            return counts, steps
+        return {"folded": counts["folded"], **dict.fromkeys(COUNTED, 0), **one.counts, ONE: len(one.layers)}, one
+
+    def forward(self, x_NCHW: Tensor) -> Any:
+        if x_NCHW.shape[1:] != self.card.shape:
+            raise ModelError(
+                f"fused network: takes pictures of {'x'.join(map(str, self.card.shape))}, not "
+                f"{'x'.join(map(str, x_NCHW.shape[1:]))}; make it anew for that size"
+            )
+        x = x_NCHW if x_NCHW.dtype is self.dtype else x_NCHW.to(self.dtype)
+        found = self._steps(x.contiguous(memory_format=LAST))
+        if self.dtype is not torch.float32:
+            found = [t.float() if t.dtype is self.dtype else t for t in found]
+        return found[0] if self._is_one else restored_outputs(found, self.card.outputs)
+
+    def content(self) -> bytes:
+        """The file: the network as it was before it was fused, so that another machine fuses it in its own way.
+
+        Raises: ModelError if it uses an operator that no such file holds.
+        """
+        return self.program.content(self.card, settings={"batch": self.batch})
+
+    def train(self, mode: bool = True) -> "FusedModel":
+        """It has the one mode that it was made in."""
+        return self
+
+
+def open_fused(path: Path) -> FusedModel:
+    """The network in a file that `FusedModel.content` gave.
+
+    Raises: ModelError if it is damaged, or was not written by convscope.
+    """
+    return fused_from(path.read_bytes(), source=str(path))
+
+
+def fused_from(content: bytes, *, source: str) -> FusedModel:
+    """The same, from the file's bytes."""
+    program, card, settings = program_from(content, source=source)
+    batch = settings.get("batch")
+    if not isinstance(batch, int) or not 0 < batch < 2**16:
+        raise ModelError(f"{source}: its list of operators is damaged (batch {batch!r}); optimize again")
+    return FusedModel(program, card, batch=batch)
+
+
+def _quicker(one: OneCall, steps: "Steps", example: Tensor) -> bool:
+    """Whether one call is quicker on this machine than a call an operator."""
+    key = {**cache.here(), "kernels": digest(), "one": one.key(), "batch": len(example)}
+    kept = cache.load("one-or-steps", key)
+    if not isinstance(kept, bool):
+        x = torch.randn(example.shape).contiguous(memory_format=LAST)
+        times = compare({"one": lambda: one(x), "steps": lambda: steps(x)}, rounds=15, at_least=2e-3, at_most=4.0)
+        kept = times["one"].over(times["steps"]) < 1
+        cache.save("one-or-steps", key, kept)
+    return kept
+
+
+class Steps:
+    """A program as a list of calls on numbered places: nothing between one operator and the next but the call."""
+
+    def __init__(self, program: Program) -> None:
+        nodes = [*program.graph.nodes]
+        self._place = {node: i for i, node in enumerate(nodes)}
+        self._first: list[Any] = [program.tensors[str(n.target)] if n.op == "get_attr" else None for n in nodes]
+        self._input = next(self._place[n] for n in nodes if n.op == "placeholder")
+        self._outputs = [self._place[n] for n in arguments(nodes[-1])[0]]
+        last = {read: node for node in nodes for read in node.all_input_nodes}
+        kept = {n for n in nodes if n.op == "get_attr"}
+        self._steps = [
+            (
+                self._call(n),
+                self._place[n],
+                tuple(self._place[r] for r, end in last.items() if end is n and r not in kept),
+            )
+            for n in nodes
+            if n.op == "call_function"
+        ]
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor) -> Sequence[Tensor]:
+        values = self._first.copy()
+        values[self._input] = x
+        for call, to, done in self._steps:
+            values[to] = call(values)
+            for i in done:
+                values[i] = None
+        return [values[i] for i in self._outputs]
+
+    def _call(self, node: fx.Node) -> Any:
+        """The node's call, given all values."""
+        run: Any = node.target
+        at, args = self._place, node.args
+        if not node.kwargs and all(isinstance(a, fx.Node) for a in args):
+            places = [at[a] for a in args]
+            if len(places) == 1:
+                return lambda v, i=places[0]: run(v[i])
+            return lambda v: run(*[v[i] for i in places])
+        if not node.kwargs and not any(isinstance(a, list | tuple) for a in args):
+            fixed, reads = list(args), [(i, at[a]) for i, a in enumerate(args) if isinstance(a, fx.Node)]
+            return lambda v: run(*_filled(fixed, reads, v))
+        return lambda v: _anyhow(run, node, at, v)
+
+
+def _filled(fixed: list[Any], reads: Sequence[tuple[int, int]], values: Sequence[Any]) -> list[Any]:
+    given = fixed.copy()
+    for i, place in reads:
+        given[i] = values[place]
+    return given
+
+
+def _anyhow(run: Any, node: fx.Node, at: Mapping[fx.Node, int], values: Sequence[Any]) -> Any:
+    args, kwargs = map_arg((arguments(node), node.kwargs), lambda n: values[at[n]])
+    return run(*args, **kwargs)

@@ -1,0 +1,162 @@
+// Dense convolutions of any window, and a whole network in one call: its layers one after the other, in memory that is
+// laid out beforehand.
+
+#include "kernels.h"
+
+#include <cstring>
+
+extern "C" {
+void grouped(const float*, const float*, const float*, float*, Shape, Window, int, After);
+void pointwise(const float*, const float*, const float*, float*, int, int, int, After);
+void winograd(const float*, const float*, const float*, float*, Shape, Window, int, After);
+void max_pool_of(const float*, int, float*, Shape, Window);
+}
+
+namespace {
+
+constexpr long BAND = 1 << 17;  // floats of the input that threads share at a time
+
+// The input with its border of zeros.
+const float* bordered(const float* x, float* room, const Shape& s, const Window& k) {
+    if (!k.ph && !k.pw) return x;
+    int high = s.h + 2 * k.ph, wide = s.w + 2 * k.pw;
+    long row = (long)wide * s.c, side = (long)k.pw * s.c, inside = (long)s.w * s.c;
+#pragma omp parallel for schedule(static)
+    for (int item = 0; item < s.n * high; item++) {
+        int n = item / high, i = item % high - k.ph;
+        float* to = room + item * row;
+        if (i < 0 || i >= s.h) {
+            std::fill_n(to, row, 0.f);
+            continue;
+        }
+        std::fill_n(to, side, 0.f);
+        std::memcpy(to + side, x + ((long)n * s.h + i) * inside, inside * sizeof(float));
+        std::fill_n(to + side + inside, side, 0.f);
+    }
+    return room;
+}
+
+enum Kind { GROUPED, POINTWISE, WINOGRAD, DENSE, LARGEST, MEAN, SCALED, SUM };
+
+}  // namespace
+
+// A layer of a network: where its arrays lie (see `Network::at`), and what the kernel of its kind takes.
+struct Step {
+    int kind, per;
+    long x, y, other, room;
+    const float *w, *bias;
+    Shape s;
+    Window k;
+    After after;
+    int threads;
+};
+
+extern "C" {
+
+// w: panels x kh x kw x C x PANEL, of which the last panel may be half full. room: memory for the input with its border.
+void dense(const float* x, const float* w, const float* bias, float* y, float* room, Shape s, Window k, After after) {
+    x = bordered(x, room, s, k);
+    int wide = s.w + 2 * k.pw, high = s.h + 2 * k.ph, panels = ceil_div(s.out_c, PANEL), rows = s.n * s.out_h;
+    long line = (long)wide * s.c;
+    Stretches reads{k.kh * k.kw, k.kw, (long)k.dw * s.c, k.dh * line};
+    int length = s.c;
+    if (k.dw == 1) reads = {k.kh, 1, 0, k.dh * line}, length *= k.kw;
+    int bands = std::max<long>(ceil_div(4 * omp_get_max_threads(), panels), rows * k.sh * line / BAND);
+    int band = ceil_div(rows, std::min(bands, rows));
+#pragma omp parallel for schedule(dynamic, 1)
+    for (int item = 0; item < ceil_div(rows, band) * panels; item++) {
+        int o = item % panels * PANEL, first = item / panels * band, last = std::min(first + band, rows);
+        const float* weights = w + (long)o * k.kh * k.kw * s.c;
+        Product whole{x, weights, bias ? bias + o : nullptr, y + o, (long)k.sw * s.c, s.out_c, length, after, reads};
+        whole.in_parts((last - first) * s.out_w, [&](const Product& part) {
+            for (int row = first; row < last; row++) {
+                Product p = part;
+                long at = (long)row * s.out_w * s.out_c;
+                p.a += ((long)(row / s.out_h) * high + row % s.out_h * k.sh) * line, p.y += at;
+                if (after.other) p.after.other += at + o;
+                s.out_c - o >= PANEL ? p.all(s.out_w) : p.all<1>(s.out_w);
+            }
+        });
+    }
+}
+}
+
+namespace {
+
+template <class Body> void each_vector(long count, Body body) {
+#pragma omp parallel for schedule(static)
+    for (long i = 0; i < count / LANES; i++) body(i * LANES);
+}
+
+struct Network {
+    float* memory;
+    const float* input;
+    float* const* outputs;
+
+    // From 0: in the memory. -1: the input. From -2 downwards: the outputs. Far below: nothing.
+    float* at(long place) const {
+        if (place >= 0) return memory + place;
+        return place == -1 ? const_cast<float*>(input) : place < -1000 ? nullptr : outputs[-2 - place];
+    }
+
+    void run(const Step& t) const {
+        const float *x = at(t.x), *other = at(t.other);
+        float* y = at(t.y);
+        const Shape& s = t.s;
+        long pixels = (long)s.h * s.w;
+        After after = t.after;
+        after.other = other;
+        switch (t.kind) {
+        case GROUPED: return grouped(x, t.w, t.bias, y, s, t.k, t.per, after);
+        case POINTWISE: return pointwise(x, t.w, t.bias, y, s.n * pixels, s.c, s.out_c, after);
+        case WINOGRAD: return winograd(x, t.w, t.bias, y, s, t.k, t.per, after);
+        case DENSE: return dense(x, t.w, t.bias, y, at(t.room), s, t.k, after);
+        case LARGEST: {
+            Shape kept = s;
+            kept.c = s.out_c;
+            return max_pool_of(x, t.per, y, kept, t.k);
+        }
+        case SUM: return each_vector(s.n * pixels * s.c, [&](long i) {
+            store<LANES>(y + i, after.apply<LANES>(load<LANES>(x + i), i));
+        });
+        case SCALED: return each_vector(s.n * pixels * s.c, [&](long i) {  // `other` is a factor of each channel
+            long channel = i / (pixels * s.c) * s.c + i % s.c;
+            store<LANES>(y + i, load<LANES>(x + i) * load<LANES>(other + channel));
+        });
+        case MEAN: return each_vector((long)s.n * s.c, [&](long i) {
+            const float* from = x + i / s.c * pixels * s.c + i % s.c;
+            Vec<LANES> sum{};
+            for (long p = 0; p < pixels; p++) sum += load<LANES>(from + p * s.c);
+            store<LANES>(y + i, after.apply<LANES>(sum * (1.f / pixels), i));
+        });
+        }
+    }
+};
+
+}  // namespace
+
+extern "C" {
+
+// All layers on one batch, each with its threads.
+void network(const Step* steps, int count, float* memory, const float* x, float* const* outputs) {
+    int threads = omp_get_max_threads();
+    Network it{memory, x, outputs};
+    for (int i = 0; i < count; i++) {
+        omp_set_num_threads(std::min(threads, steps[i].threads));
+        it.run(steps[i]);
+    }
+    omp_set_num_threads(threads);
+}
+
+// All layers on each picture, every thread with pictures of its own and memory of its own, `apart` floats from the next.
+void pictures(const Step* steps, int count, float* memory, long apart, int threads, int pictures, const float* x,
+              long x_apart, float* const* outputs, const long* y_apart, int given) {
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
+    for (int p = 0; p < pictures; p++) {
+        float* to[64];
+        for (int i = 0; i < given; i++) to[i] = outputs[i] + p * y_apart[i];
+        Network it{memory + omp_get_thread_num() * apart, x + p * x_apart, to};
+        for (int i = 0; i < count; i++) it.run(steps[i]);
+    }
+}
+}

@@ -1,0 +1,138 @@
+"""A network in one call gives what the network gives, whatever layers it has, and in every way to run a batch."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from convscope.engines.fused import program_of
+from convscope.engines.fused.building import one_call
+from convscope.engines.fused.fusing import shapes_of
+from convscope.engines.fused.onecall import How
+from convscope.engines.fused.simplify import fold
+from convscope.layers.fast.compiled import After, Window, kernels
+from convscope.layers.fast.operators import pack, there
+from convscope.models import build
+
+pytestmark = pytest.mark.skipif(kernels() is None, reason="it is made of our own kernels, which need a compiler")
+
+HOWS = [How(False), How(False, 2**12), How(False, float("inf")), How(True), How(False, 0, 1), How(False, 0, 2)]
+
+
+@pytest.fixture(autouse=True)
+def untimed(monkeypatch):
+    """Nothing is timed: the first way that can be had is taken."""
+    monkeypatch.setattr("convscope.engines.fused.fusing._fastest", lambda runs, conv, *, added: next(iter(runs)))
+    monkeypatch.setattr("convscope.engines.fused.onecall.OneCall._quickest", lambda self, batch: How(False))
+
+
+def made(net, x):
+    program = program_of(net.eval(), x)
+    fold(program)
+    return one_call(program, shapes_of(program, x))
+
+
+@torch.no_grad()
+def check(net, x):
+    """One call is there, and equal in all ways for several numbers of pictures."""
+    one = made(net, x)
+    assert one is not None
+    for how in HOWS:
+        one.how = how
+        for n in (1, len(x), len(x) + 3):
+            given = x.repeat(3, 1, 1, 1)[:n].contiguous(memory_format=torch.channels_last)
+            (found,) = one(given)
+            own = net(given)
+            assert found.shape == own.shape
+            assert float((found - own).abs().max() / own.abs().max()) < 2e-5
+    return one
+
+
+class Gated(nn.Module):
+    """Squeeze and excitation, a residual path, pooling: what is between convolutions elsewhere."""
+
+    def __init__(self, channels=24):
+        super().__init__()
+        self.first = nn.Conv2d(3, channels, 3, stride=2, padding=1)
+        self.depth = nn.Conv2d(channels, channels, 5, padding=2, groups=channels, bias=False)
+        self.norm = nn.BatchNorm2d(channels)
+        self.down, self.up = nn.Conv2d(channels, 6, 1), nn.Conv2d(6, channels, 1)
+        self.last, self.head = nn.Conv2d(channels, 40, 1), nn.Linear(40 * 4, 7)
+
+    def forward(self, x):
+        x = F.silu(self.first(x))
+        y = F.hardswish(self.norm(self.depth(x)))
+        y = y * self.up(F.silu(self.down(F.adaptive_avg_pool2d(y, 1)))).sigmoid()
+        y = F.avg_pool2d(F.relu6(x + y), 2)
+        return self.head(F.max_pool2d(F.hardsigmoid(self.last(y)), 2).flatten(1))
+
+
+def test_gates_paths_and_pooling():
+    torch.manual_seed(0)
+    one = check(Gated(), torch.randn(2, 3, 16, 16))
+    assert {layer.kind for layer in one.layers} == {"dense", "grouped", "mean", "pointwise", "scaled", "sum", "largest"}
+
+
+def test_lenet5_and_maps_that_are_given_out():
+    torch.manual_seed(0)
+    check(build("LeNet5"), torch.randn(2, 1, 32, 32))
+    check(nn.Sequential(nn.Conv2d(3, 20, 3), nn.ReLU(), nn.Conv2d(20, 5, 3)), torch.randn(2, 3, 9, 11))
+
+
+windows = st.tuples(st.integers(1, 5), st.integers(1, 5), st.integers(1, 3), st.integers(0, 2), st.integers(1, 2))
+ACTED = [lambda y: y, F.silu, torch.sigmoid, F.hardswish, F.hardsigmoid]
+
+
+@given(windows, st.integers(1, 20), st.integers(1, 3), st.integers(9, 14), st.integers(9, 14), st.sampled_from(ACTED))
+@settings(max_examples=60, deadline=None)
+def test_dense_convolutions_of_any_window(window, ins, outs, h, w, acted):
+    kh, kw, stride, padding, dilation = window
+    x = torch.randn(2, ins, h, w).contiguous(memory_format=torch.channels_last)
+    weight, bias = torch.randn(16 * outs, ins, kh, kw), torch.randn(16 * outs)
+    own = F.conv2d(x, weight, bias, stride, padding, dilation)
+    window = Window(kh, kw, stride, stride, padding, padding, dilation, dilation)
+    other, packed = torch.randn_like(own).contiguous(memory_format=torch.channels_last), pack("dense", weight, groups=1)
+    after = After(bias, other, activation=ACTED.index(acted))
+    torch.testing.assert_close(
+        there().dense(x, packed, after, len(weight), window), acted(own + other), rtol=1e-4, atol=1e-4
+    )
+
+
+class Unlike(nn.Module):
+    """Something that no kernel of ours does."""
+
+    def __init__(self, what):
+        super().__init__()
+        self.conv, self.what = nn.Conv2d(3, 16, 3, padding=1), what
+
+    def forward(self, x):
+        return self.what(self.conv(x))
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        lambda y: F.gelu(y),
+        lambda y: torch.cat([y, y], 1),
+        lambda y: y + y.mean((2, 3), keepdim=True),
+        lambda y: y * y,
+        lambda y: F.avg_pool2d(y, 3, 1, 1, count_include_pad=False),
+        lambda y: F.max_pool2d(y, 3, 2, ceil_mode=True),
+        lambda y: y.softmax(1),
+        lambda y: F.adaptive_avg_pool2d(y, 2),
+        lambda y: y.transpose(2, 3),
+        lambda y: torch.add(y, y, alpha=2),
+        lambda y: y.flatten(2),
+    ],
+)
+def test_what_no_kernel_does_leaves_it_to_pytorch(what):
+    assert made(Unlike(what), torch.randn(2, 3, 8, 8)) is None
+
+
+def test_arrays_share_memory_when_one_is_read_before_the_other_is_written():
+    deep = nn.Sequential(*(nn.Conv2d(16, 16, 1) for _ in range(12)))
+    one = check(deep, torch.randn(2, 16, 8, 8))
+    (plan,) = [p for (n, how), p in one._plans.items() if (n, how) == (1, How(False))]
+    assert plan.floats <= 3 * 16 * 8 * 8
