@@ -43,9 +43,9 @@ class FusedModel(nn.Module):
         self.notes = (f"without our own kernels ({absent}), somewhat slower than with them",) if absent else ()
 
     def _fused(self, ways: Mapping[str, str]) -> tuple[dict[str, int], "OneCall | Steps"]:
-        own = self.program.copy()
         example = torch.zeros(self.batch, *self.card.shape, dtype=self.dtype).contiguous(memory_format=LAST)
         try:
+            own = self.program.copy()
             counts = {"folded": fold(own)}
             own.tensors = {name: t.to(self.dtype) if t.is_floating_point() else t for name, t in own.tensors.items()}
             one = one_call(own, shapes_of(own, example), ways=ways) if ways and kernels() else None
