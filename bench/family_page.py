@@ -1,10 +1,11 @@
-"""The results of `bench/family.py` as tables of Markdown, put into a page between its two marks; and what each member
-costs, on its own page in `layers/` beside that page.
+"""The results of `bench/family.py` as tables of Markdown, put into a page between its marks; or, given the folder of
+the members' pages, what each costs at one size on its own page.
 
 for size in 16 56 112; do for batch in 1 8; do for how in "" --training; do
     python bench/family.py --size $size --batch $batch $how --out out/$size-$batch$how.json
 done; done; done
 python bench/family_page.py out docs/fast.md
+python bench/family_page.py out docs/layers
 """
 
 import argparse
@@ -21,7 +22,7 @@ from family import SAVING, SHARE, slower, unkept
 
 BEGIN, END = "<!-- measured: bench/family_page.py writes what follows -->\n", "<!-- measured until here -->"
 SETTINGS = [(size, batch) for size in (16, 56, 112) for batch in (1, 8)]
-COSTS, SHOWN = "<!-- measured: bench/family_page.py writes what follows, to the end -->\n", (56, 8)
+COSTS, SHOWN = "<!-- measured: bench/family_page.py writes what follows, to the end -->\n", (56, 1)
 PAGES = {  # of a page, the members whose cost it tells
     "dense": ["dense 3x3"],
     "dilated": ["dilated 3x3"],
@@ -41,17 +42,25 @@ Runs = dict[tuple[int, int], dict[str, Any]]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="of the files that `--out` wrote: SIZE-BATCH.json, with --training")
-    parser.add_argument("page", type=Path)
+    parser.add_argument("page", type=Path, help="or the folder of the members' pages")
     asked = parser.parse_args()
+    if asked.page.is_dir():
+        costs(asked.folder, asked.page)
+        return
     forward, training = ({s: read(asked.folder, s, how) for s in SETTINGS} for how in ("", "--training"))
     text = asked.page.read_text()
     before, rest = text.split(BEGIN)
     after = rest[rest.index(END) :]
     write_whole(asked.page, before + BEGIN + page(forward, training) + after)
+
+
+def costs(folder: Path, pages: Path) -> None:
+    """A table at the end of each member's page."""
+    forward, training = read(folder, SHOWN, ""), read(folder, SHOWN, "--training")
     for name, members in PAGES.items():
-        own = asked.page.parent / "layers" / f"{name}.md"
-        kept = own.read_text().split(COSTS)[0].rstrip("\n")
-        write_whole(own, f"{kept}\n\n{COSTS}{cost(members, forward[SHOWN], training[SHOWN])}")
+        page = pages / f"{name}.md"
+        kept = page.read_text().split(COSTS)[0].rstrip("\n")
+        write_whole(page, f"{kept}\n\n{COSTS}{cost(members, forward, training)}")
 
 
 def read(folder: Path, setting: tuple[int, int], how: str) -> dict[str, Any]:
@@ -83,16 +92,17 @@ def page(forward: Runs, training: Runs) -> str:
 
 def cost(members: list[str], forward: dict[str, Any], training: dict[str, Any]) -> str:
     """A table of milliseconds: PyTorch's default layout, its best one, and ours, of each member."""
-    shape, machine = forward["title"].split(" float32, forward; ", 1)
-    rows = [(how, r) for how, run in (("", forward), (", and backward", training)) for r in run["rows"]]
+    (shape, how), machine = forward["title"].split(" float32, forward"), forward["title"].split("; ", 1)[1]
+    how = how.split(";")[0]  # ", shortest times", if they are those
+    rows = [(more, r) for more, run in (("", forward), (", and backward", training)) for r in run["rows"]]
     lines = [
-        f"| {r['member']}{how} | {r['default']:.3g} | {r['best']:.3g} | {r['ours']:.3g} |"
+        f"| {r['member']}{more} | {r['default']:.3g} | {r['best']:.3g} | {r['ours']:.3g} |"
         for name in members
-        for how, r in rows
+        for more, r in rows
         if r["member"] == name
     ]
     head = ["| ms | PyTorch | its best layout | [at its fastest](../fast.md) |", "|---|---|---|---|"]
-    told = f"On {shape}, in float32 ({machine.split(', torch', 1)[0]}):\n\n"
+    told = f"On {shape}, in float32{how} ({machine.split(', torch', 1)[0]}):\n\n"
     return told + "\n".join([*head, *lines]) + "\n"
 
 

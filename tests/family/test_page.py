@@ -34,9 +34,9 @@ def test_the_page_has_what_was_measured_and_what_falls_short(script, tmp_path):
     for name in script.PAGES:
         (tmp_path / "layers" / f"{name}.md").write_text(f"# {name}\n")
     page.write_text(f"before\n{script.BEGIN}old\n{script.END}\nafter\n")
-    for _ in range(2):  # the second time it replaces what the first one wrote
+    for to in (page, tmp_path / "layers") * 2:  # the second time it replaces what the first one wrote
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("sys.argv", ["family_page.py", str(tmp_path), str(page)])
+            patch.setattr("sys.argv", ["family_page.py", str(tmp_path), str(to)])
             script.main()
     text = page.read_text()
     flattened = (tmp_path / "layers" / "flattened.md").read_text()
