@@ -56,11 +56,11 @@ def main() -> None:
 
 def costs(folder: Path, pages: Path) -> None:
     """A table at the end of each member's page."""
-    forward, training = read(folder, SHOWN, ""), read(folder, SHOWN, "--training")
+    run = read(folder, SHOWN, "")
     for name, members in PAGES.items():
         page = pages / f"{name}.md"
         kept = page.read_text().split(COSTS)[0].rstrip("\n")
-        write_whole(page, f"{kept}\n\n{COSTS}{cost(members, forward, training)}")
+        write_whole(page, f"{kept}\n\n{COSTS}{cost(members, run)}")
 
 
 def read(folder: Path, setting: tuple[int, int], how: str) -> dict[str, Any]:
@@ -90,20 +90,13 @@ def page(forward: Runs, training: Runs) -> str:
     return "".join(parts)
 
 
-def cost(members: list[str], forward: dict[str, Any], training: dict[str, Any]) -> str:
+def cost(members: list[str], run: dict[str, Any]) -> str:
     """A table of milliseconds: PyTorch's default layout, its best one, and ours, of each member."""
-    (shape, how), machine = forward["title"].split(" float32, forward"), forward["title"].split("; ", 1)[1]
-    how = how.split(";")[0]  # ", shortest times", if they are those
-    rows = [(more, r) for more, run in (("", forward), (", and backward", training)) for r in run["rows"]]
-    lines = [
-        f"| {r['member']}{more} | {r['default']:.3g} | {r['best']:.3g} | {r['ours']:.3g} |"
-        for name in members
-        for more, r in rows
-        if r["member"] == name
-    ]
+    what, machine = run["title"].split("; ", 1)
+    rows = {r["member"]: [f"{r[side]:.3g}" for side in ("default", "best", "ours")] for r in run["rows"]}
+    lines = [f"| {' | '.join([name, *rows[name]])} |" for name in members if name in rows]
     head = ["| ms | PyTorch | its best layout | [at its fastest](../fast.md) |", "|---|---|---|---|"]
-    told = f"On {shape}, in float32{how} ({machine.split(', torch', 1)[0]}):\n\n"
-    return told + "\n".join([*head, *lines]) + "\n"
+    return f"{what} ({machine.split(', torch', 1)[0]}):\n\n" + "\n".join([*head, *lines]) + "\n"
 
 
 def table(runs: Runs, cell: Callable[[dict[str, Any]], str], *, means: bool = True) -> str:
