@@ -21,8 +21,8 @@ def fuse(model: nn.Module, example: Tensor, *, precision: str = "f32") -> FusedM
     of the largest output.
 
     >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU()).eval()
-    >>> found = fuse(net, torch.zeros(1, 3, 8, 8)).counts
-    >>> found["folded"], found["oneDNN"]
+    >>> counts = fuse(net, torch.zeros(1, 3, 8, 8)).counts
+    >>> counts["folded"], counts["oneDNN"] + counts["own"]  # which of the two is faster differs between machines
     (1, 1)
     """
     with torch.no_grad():
