@@ -16,6 +16,7 @@ from convscope.engines import Card, FusedModel, fused_from, program_of
 from convscope.engines.fused import fusing
 from convscope.engines.fused.program import GRAPH, OPERATORS
 from convscope.errors import ModelError
+from convscope.graph import record
 from convscope.layers.fast import compiled, operators
 
 X = torch.randn(2, 16, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -85,6 +86,12 @@ def test_what_was_measured_is_kept_for_the_next_time(made, monkeypatch, tmp_path
         fused_from(made.content(), source="m")
     assert sorted(asked) == sorted({*asked})
     assert len([*cache.folder().glob("fused-*.json")]) == len(asked) > 0
+
+
+def test_it_is_recorded_as_the_operators_that_it_stands_for(network, made):
+    own, found = (record(model, X) for model in (network, made))
+    assert [v.shape for v in found.outputs] == [v.shape for v in own.outputs]
+    assert [op.name for op in found.ops if "conv" in op.name] == [op.name for op in own.ops if "conv" in op.name]
 
 
 def test_bfloat16_is_said_by_the_card(network, made):

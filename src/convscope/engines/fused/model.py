@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from convscope.clock import cache, compare
 from convscope.engines.card import Card
@@ -69,7 +70,12 @@ class FusedModel(nn.Module):
                 f"fused network: takes pictures of {'x'.join(map(str, self.card.shape))}, not "
                 f"{'x'.join(map(str, x_NCHW.shape[1:]))}; make it anew for that size"
             )
-        x = x_NCHW if x_NCHW.dtype is self.dtype else x_NCHW.to(self.dtype)
+        if (
+            type(x_NCHW) is not Tensor or x_NCHW.is_meta or is_in_torch_dispatch_mode()
+        ):  # somebody listens, or there are no numbers
+            with torch.no_grad():
+                return restored_outputs(self.program.run(x_NCHW.contiguous()), self.card.outputs)
+        x = x_NCHW.to("cpu", self.dtype)
         found = self._steps(x.contiguous(memory_format=LAST))
         if self.dtype is not torch.float32:
             found = [t.float() if t.dtype is self.dtype else t for t in found]
