@@ -45,6 +45,7 @@ PYTHONS = {  # where exceptions of Python's are raised, for a caller that catche
     "data/formats/coco.py": {"ValueError"},
     "data/outlines.py": {"ValueError"},
     "engines/card.py": {"ValueError"},
+    "engines/fused/program.py": {"ValueError"},
     "files.py": {"OSError"},
     "graph/recorder.py": {"TypeError"},
     "layers/family.py": {"TypeError"},

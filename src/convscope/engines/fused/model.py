@@ -58,7 +58,7 @@ class FusedModel(nn.Module):
         except Exception as error:
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise ModelError(
-                f"fusing: the network does not run so in {self.card.precision} ({lines[0][:200]})"
+                f"fusing: the network does not run so in {self.card.precision} ({lines[0][:200]}); use another form"
             ) from error
         if one is None or not _quicker(one, steps, example):
             return counts, steps

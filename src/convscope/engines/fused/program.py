@@ -75,7 +75,7 @@ class Program:
             values[node] = own[node.op]() if node.op in own else node.target(*given, **named)
             if watch:
                 watch(node, values[node])
-        raise ModelError("fusing: the network gives nothing")
+        raise ModelError("fusing: the network gives nothing; let it give tensors")
 
     def content(self, card: Card, *, settings: Mapping[str, Any]) -> bytes:
         """The file.
@@ -186,7 +186,7 @@ def _target(name: str) -> Callable[..., Any]:
     known = family == "aten" and word in OPERATORS
     found = getattr(getattr(torch.ops.aten, word), overload, None) if known and overload else None
     if not isinstance(found, torch._ops.OpOverload):
-        raise ModelError(f"fusing: no file holds the operator {name}")
+        raise ModelError(f"fusing: no file holds the operator {name}; use another format")
     return found
 
 
@@ -199,7 +199,7 @@ def _argument(value: Any) -> Any:
         return {"torch": str(value).removeprefix("torch."), "kind": type(value).__name__}
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise ModelError(f"fusing: no file holds an argument of kind {type(value).__name__}")
+    raise ModelError(f"fusing: no file holds an argument of kind {type(value).__name__}; use another format")
 
 
 def _restored(value: Any, nodes: Mapping[str, fx.Node]) -> Any:
