@@ -114,6 +114,7 @@ export class Overlay {
   }
 
   showBar() {
+    if (this.mode === "box") return;
     const { head } = this.why ?? {};
     this.bar.host.hidden = this.mode === "why" && !head;
     this.bar.show(this.mode === "why" && head ? head : { limit: 1, signed: false });
