@@ -175,7 +175,8 @@ class Session:
 
     def _answers(self) -> tuple[str, ...]:
         """The classes that an answer can be about."""
-        return self.classes or (self.loaded.classes if self.loaded.task != "classify" else None) or ()
+        known = self.loaded.classes if self.loaded.task in ("detect", "segment") else None  # of several, none alone
+        return self.classes or known or ()
 
     def _remembered(self, key: tuple[Any, ...], shown: Shown, keep: Callable[[Op], bool]) -> Look:
         if (found := self._found(key)) is not None:
