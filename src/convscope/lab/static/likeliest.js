@@ -5,14 +5,14 @@ import { el } from "./dom.js";
 /** @typedef {{label: string, probability: number}} Row */
 
 /**
- * @param {Row[]} rows @param {((row: Row) => void) | null} [asked] about one of them @param {string | null} [pressed]
+ * @param {Row[]} rows @param {((row: Row) => void) | null} [asked] about one of them
  * @returns {HTMLElement[]}
  */
-export function likeliest(rows, asked = null, pressed = null) {
+export function likeliest(rows, asked = null) {
   return rows.map((row) => {
     const parts = [el("span", { class: "label", title: row.label }, row.label), gauge(row),
       el("span", { class: "figure" }, `${(100 * row.probability).toFixed(1)} %`)];
-    return asked ? el("button", { type: "button", class: "bar", "aria-pressed": String(row.label === pressed),
+    return asked ? el("button", { type: "button", class: "bar", value: row.label, "aria-pressed": "false",
       onclick: () => asked(row) }, ...parts) : el("div", { class: "bar" }, ...parts);
   });
 }

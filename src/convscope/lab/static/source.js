@@ -23,8 +23,6 @@ export class Source {
     this.named = named;
     this.sent = sent;
     this.why = why;
-    /** @type {import("./likeliest.js").Row[]} */
-    this.rows = [];
     this.way = "name";
     this.id = "given";
     this.area = el("div", { class: "source" });
@@ -125,15 +123,14 @@ export class Source {
     this.name = facts.name;
     if (changed && this.way === "name" && this.facts.can.pictures) this.body();
     this.notes.textContent = this.way === "draw" ? "" : facts.notes.join("; ");
-    this.rows = facts.top;
-    this.press(null);
-  }
-
-  /** @param {string | null} name the class that the picture shows the pixels of */
-  press(name) {
-    fill(this.top, ...likeliest(this.rows, this.facts.can.why ? (row) => this.why(row.label) : null, name));
+    fill(this.top, ...likeliest(facts.top, this.facts.can.why ? (row) => this.why(row.label) : null));
     this.top.setAttribute("role", "group");
     this.top.setAttribute("aria-label", t("likeliest"));
+  }
+
+  /** @param {string} name the class that the picture shows the pixels of */
+  press(name) {
+    for (const button of this.top.querySelectorAll("button")) button.setAttribute("aria-pressed", String(button.value === name));
   }
 }
 
