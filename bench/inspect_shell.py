@@ -1,8 +1,10 @@
 """ResNet-50 from the shell, interleaved: `convscope inspect` beside the script that prints torchinfo's summary.
 
-Each is a process of its own, from its start to its end. `python bench/inspect_shell.py [PAIRS]`
+Each is a process of its own, from its start to its end: on the wall, and in seconds of processors, which tell more
+where other work runs beside. `python bench/inspect_shell.py [PAIRS]`
 """
 
+import resource
 import statistics
 import subprocess
 import sys
@@ -22,10 +24,13 @@ SIDES = {
 }
 
 
-def seconds(command: list[str]) -> float:
-    start = time.perf_counter()
+def seconds(command: list[str]) -> tuple[float, float]:
+    """On the wall, and of processors."""
+    start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - start
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return time.perf_counter() - start, spent
 
 
 def main(pairs: int = 9) -> None:
@@ -37,12 +42,13 @@ def main(pairs: int = 9) -> None:
         rounds.append({name: seconds(SIDES[name]) for name in order})
     facts = machine.describe()
     print(f"{facts['processor']}, {facts['cores']} cores, torch {facts['torch']}, {pairs} pairs")
-    for name in SIDES:
-        print(f"{name:10} median {statistics.median(r[name] for r in rounds):.2f} s")
-    ratios = sorted(r["convscope"] / r["torchinfo"] for r in rounds)
-    print(
-        f"convscope's time / torchinfo's: median {statistics.median(ratios):.3f}, {ratios[0]:.2f} to {ratios[-1]:.2f}"
-    )
+    for k, clock in enumerate(("wall", "processors")):
+        for name in SIDES:
+            print(f"{clock:10} {name:10} median {statistics.median(r[name][k] for r in rounds):.2f} s")
+        ratios = sorted(r["convscope"][k] / r["torchinfo"][k] for r in rounds)
+        print(
+            f"{clock:10} convscope / torchinfo: {statistics.median(ratios):.3f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+        )
 
 
 if __name__ == "__main__":

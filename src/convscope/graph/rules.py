@@ -155,6 +155,8 @@ RULES: Rules = {
     **{f"aten.{name}": OpRule(reads=resizing.adaptive_reads, uniform=False) for name in _ADAPTIVE},
     "aten.native_batch_norm": OpRule(reads=reading.batch_norm_reads),
     "aten._native_batch_norm_legit": OpRule(reads=reading.batch_norm_reads),
+    "aten.cudnn_batch_norm": OpRule(reads=reading.batch_norm_reads),
+    "aten.cudnn_batch_norm_backward": OpRule(reads=reading.everything),
     "aten.native_layer_norm": OpRule(reads=reading.trailing_reads),
     "aten.native_group_norm": OpRule(reads=reading.group_reads, uniform=False),
     "aten._softmax": OpRule(reads=reading.along_dim_reads),

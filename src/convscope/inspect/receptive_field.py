@@ -29,6 +29,7 @@ from convscope.inspect.lines import (
 Unit = tuple[int | None, ...]  # an index for every axis; None: all along it together
 Lines = tuple[Line, ...]
 MOST_PARTS = 4
+MOST_CUTS = 2  # of what a unit sees, one within the other
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,10 +182,10 @@ def _moved(line: Line, links: "_Links", n: int) -> Line:
     if line.within:
         parts = [(_moved(part, links, count), count) for part, count in line.within]
         line = replace(line, within=())
-        if any(part.bound for part, _ in parts):
+        left = tuple(part for part in parts if not part[0].covers(part[1]))
+        if any(part.bound or part.within for part, _ in left) or len(left) > MOST_CUTS:
             return _lost(line, links, n)
         made = _moved(line, links, n)
-        left = tuple(part for part in parts if not part[0].covers(part[1]))
         return replace(made, within=(*left, *made.within)) if left and not made.bound else made
     if line.axis is None and not line.bound:
         return line
@@ -244,9 +245,15 @@ class _Links:
     def __init__(self, op: Op, value: Value, k: int, rules: Rules, *, alone: bool) -> None:
         self.op, self.value, self.k, self.rules, self.alone = op, value, k, rules, alone
         self.rule, self.out = rule_of(op, rules=rules), op.outputs[k]
+        self._found: dict[int, Line | None] = {}
 
     def along(self, axis: int) -> Line | None:
         """The line along an axis of the input; None if it is not known to repeat."""
+        if axis not in self._found:
+            self._found[axis] = self._along_axis(axis)
+        return self._found[axis]
+
+    def _along_axis(self, axis: int) -> Line | None:
         rule, op = self.rule, self.op
         if rule is None or rule.reads is reading.everything:
             return None
