@@ -140,6 +140,10 @@ CATALOGUE: dict[str, tuple[Bad, ...]] = {
             f"{RUN}::test_damaged_weights_are_refused"),
         Bad("a run folder of a newer convscope", "“has format 2, which is not known here; upgrade convscope”",
             f"{FAULTS}::test_a_newer_run_folder_is_refused_kindly"),
+        Bad("a manifest or a log of a run that holds anything else", "“: is damaged ”, with what is wrong in it",
+            f"{RUN}::test_a_manifest_with_anything_else_in_it_is_damaged"),
+        Bad("a device or a pipe in the place of settings, weights or a checkpoint", "refused, not waited for",
+            f"{RUN}::test_a_pipe_in_the_place_of_a_file_is_not_waited_for"),
         Bad("safetensors cut, with a header of 2^62 bytes, a tensor of 4 TB, overlapping tensors", "refused before "
             "anything is allocated", f"{FAULTS}::test_hostile_safetensors_are_refused"),
         Bad("weights of another network", "what is missing, left over and of another shape: “holds weights of another "

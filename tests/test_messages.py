@@ -52,7 +52,7 @@ PYTHONS = {  # where exceptions of Python's are raised, for a caller that catche
     "layers/fast/forms.py": {"NotImplementedError"},
     "layers/fast/operators.py": {"RuntimeError"},
     "predict/cluster.py": {"KeyboardInterrupt"},
-    "runs/folder.py": {"TypeError"},
+    "runs/folder.py": {"ValueError"},
 }
 
 

@@ -109,6 +109,28 @@ def test_a_pickle_that_runs_code_is_never_run(run: runs.Run, tmp_path: Path) -> 
     assert not (tmp_path / "owned").exists()
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [{"classes": []}, {"classes": [1, 2]}, {"classes": "abc"}, {"classes": None}, {"shape": [1, 0, 32]},
+     {"shape": [1, 10**9, 32]}, {"shape": ["a", 1, 2]}, {"normalisation": [[float("nan")], [1.0]]},
+     {"normalisation": [[0.0], [0.0]]}, {"normalisation": 7}, {"sha256": []}, {"sha256": {"model": 7}},
+     {"categories": {"a": "b"}}],
+    ids=str,
+)  # fmt: skip
+def test_a_manifest_with_anything_else_in_it_is_damaged(run: runs.Run, changed: dict[str, object]) -> None:
+    path = run.folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+    with pytest.raises(CheckpointError, match=r"manifest\.json: is damaged \(.*\); restore it or train again"):
+        runs.open_run(run.folder)
+
+
+@pytest.mark.parametrize("text", ["1", "[]", "{}", '{"epoch": "x"}', "nan", '{"epoch": 1}\n{"ep'])
+def test_a_log_of_anything_else_than_epochs_is_damaged(run: runs.Run, text: str) -> None:
+    (run.folder / "metrics.jsonl").write_text(text + "\n")
+    with pytest.raises(CheckpointError, match=r"metrics\.jsonl: is damaged \(.*\); remove the line that is cut"):
+        runs.open_run(run.folder).metrics()
+
+
 @pytest.mark.parametrize("name", ["manifest.json", "config.toml", "last.ckpt", "model.safetensors"])
 def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(run: runs.Run, name: str) -> None:
     (run.folder / name).unlink()

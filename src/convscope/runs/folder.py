@@ -23,14 +23,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 from torch import nn
 
 from convscope import files
 from convscope.data.sets import Normalisation
-from convscope.errors import CheckpointError, ConvscopeError, InputError
+from convscope.errors import CheckpointError, DataError, InputError
 from convscope.models import network
 from convscope.runs.config import TrainConfig, resolve, to_toml
 
@@ -38,6 +39,18 @@ CONFIG, MANIFEST, METRICS = "config.toml", "manifest.json", "metrics.jsonl"
 MODEL, LAST, BEFORE, NEXT, LOCK = "model.safetensors", "last.ckpt", "last-1.ckpt", "next.ckpt", "run.lock"
 FORMAT = 1  # of the manifest
 KEPT_DIGESTS = 64  # of each kind of file; at most three are on disk at once
+
+
+class _Facts(BaseModel):
+    """What a manifest holds."""
+
+    model_config = ConfigDict(strict=True)
+    format: int = FORMAT
+    classes: list[str] = Field(min_length=1)
+    shape: list[Annotated[int, Field(gt=0, le=2**16)]] = Field(min_length=1)
+    normalisation: list[list[FiniteFloat]] = Field(min_length=2, max_length=2)
+    sha256: dict[str, list[str]]
+    categories: dict[str, int] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +89,16 @@ class Run:
     def metrics(self) -> list[dict[str, Any]]:
         """What was logged, one dict an epoch.
 
-        Raises: CheckpointError if a line is no JSON.
+        Raises: CheckpointError if a line is none of an epoch's.
         """
         path = self.folder / METRICS
         try:
-            return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+            rows = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+            if not all(isinstance(row, dict) and isinstance(row.get("epoch"), int) for row in rows):
+                raise ValueError("a line tells of no epoch")
         except ValueError as error:
             raise CheckpointError(f"{path}: is damaged ({error}); remove the line that is cut") from None
+        return rows
 
 
 def open_run(folder: Path | str) -> Run:
@@ -93,16 +109,13 @@ def open_run(folder: Path | str) -> Run:
     folder = Path(folder)
     if not (folder / CONFIG).is_file():
         raise CheckpointError(f"{folder}: holds no run ({CONFIG} is missing); give the folder that training wrote")
-    facts = _manifest(folder)
+    facts, config = _manifest(folder), resolve(file=folder / CONFIG)
+    mean, std = map(tuple, facts["normalisation"])
     try:
-        normalisation = Normalisation(*map(tuple, facts["normalisation"]))
-        config = resolve(file=folder / CONFIG)
-        categories = {str(name): int(number) for name, number in facts.get("categories", {}).items()}
-        return Run(folder, config, tuple(facts["classes"]), tuple(facts["shape"]), normalisation, categories)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, ConvscopeError):
-            raise
-        raise CheckpointError(f"{folder / MANIFEST}: is damaged ({error!r}); restore it or train again") from None
+        normalisation = Normalisation(mean, std)
+    except DataError as error:
+        raise CheckpointError(f"{folder / MANIFEST}: is damaged ({error}); restore it or train again") from None
+    return Run(folder, config, tuple(facts["classes"]), tuple(facts["shape"]), normalisation, facts["categories"])
 
 
 def load_run_model(folder: Path | str) -> tuple[nn.Module, TrainConfig]:
@@ -232,15 +245,19 @@ def _manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
         facts = json.loads(files.read_plain(path).decode())
-        if not isinstance(facts["sha256"], dict):
-            raise TypeError("sha256")
+        if isinstance(facts, dict) and (found := facts.get("format", FORMAT)) != FORMAT:
+            raise CheckpointError(f"{path}: has format {found!r:.20}, which is not known here; upgrade convscope")
+        return _Facts.model_validate(facts).model_dump()
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}); restore it or train again") from None
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        said = f"{'.'.join(map(str, first['loc'])) or 'all of it'}: {first['msg']}"
+        raise CheckpointError(f"{path}: is damaged ({said}); restore it or train again") from None
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, CheckpointError):
+            raise
         raise CheckpointError(f"{path}: is damaged ({error}); restore it or train again") from None
-    if (found := facts.get("format", FORMAT)) != FORMAT:
-        raise CheckpointError(f"{path}: has format {found!r}, which is not known here; upgrade convscope")
-    return facts
 
 
 def _verified(path: Path) -> bytes:
