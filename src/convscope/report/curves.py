@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter, MaxNLocator
 
 TRAIN, VALIDATION = "#85b3e4", "#d9741a"
 
 
-SCORES = {"accuracy": "accuracy", "map": "mAP", "miou": "mIoU", "score": "mean of mAP and mIoU"}
+SCORES = {"accuracy": "accuracy", "map": "mAP", "miou": "mIoU", "score": "mean of the tasks' scores"}
 
 
 def curves_svg(rows: Sequence[Mapping[str, Any]], *, score: str = "accuracy") -> str:
@@ -23,12 +24,21 @@ def curves_svg(rows: Sequence[Mapping[str, Any]], *, score: str = "accuracy") ->
     left, right = figure.subplots(1, 2)
     _draw(left, rows, "loss")
     left.set_yscale("log")
+    for formatter in (left.yaxis.set_major_formatter, left.yaxis.set_minor_formatter):
+        formatter(_Plain(minor_thresholds=(2, 0.5)))
     _draw(right, rows, score)
     right.set_ylim(top=1.005)
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     svg = buffer.getvalue()
     return svg[svg.index("<svg") :]
+
+
+class _Plain(LogFormatter):
+    """0.6 rather than 6 times ten to the minus one, where a logarithmic axis has a number at all."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:g}" if super().__call__(x, pos) else ""
 
 
 def _draw(axes: Axes, rows: Sequence[Mapping[str, Any]], what: str) -> None:
@@ -38,7 +48,9 @@ def _draw(axes: Axes, rows: Sequence[Mapping[str, Any]], what: str) -> None:
         if all(v is None for v in values):
             continue
         numbers = np.array([np.nan if v is None else v for v in values], float)
-        axes.plot(epochs, numbers, color=colour, label="training" if part == "train" else "validation")
+        marker = "o" if len(rows) == 1 else ""
+        axes.plot(epochs, numbers, color=colour, marker=marker, label="training" if part == "train" else "validation")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("epoch")
     axes.set_title(SCORES.get(what, what), fontsize=11)
     axes.grid(alpha=0.25)
