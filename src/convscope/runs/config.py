@@ -17,13 +17,13 @@ Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 SCENES: Mapping[str, Any] = {
-    **{"data": "scenes", "model": "small", "epochs": 12, "batch_size": 8, "lr": 0.003, "weight_decay": 0.05},
+    **{"data": "scenes", "model": "small", "epochs": 18, "batch_size": 8, "lr": 0.003, "weight_decay": 0.05},
     **{"augment": "crop", "ema": 0.99, "clip": 5.0},
 }
 TASK_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "classify": {},
     "detect": SCENES,
-    "segment": {**SCENES, "epochs": 10, "batch_size": 4, "warmup": 0.05},
+    "segment": {**SCENES, "epochs": 14, "batch_size": 4, "warmup": 0.05},
     **dict.fromkeys(("classify,detect", "classify,segment", "detect,segment", "classify,detect,segment"), SCENES),
 }
 
