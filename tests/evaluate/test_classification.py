@@ -84,7 +84,7 @@ def test_the_interval_is_the_one_of_scipy(counts: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize(("hits", "total"), [(0, 0), (2, 1), (-1, 4)])
 def test_the_interval_refuses_impossible_counts(hits: int, total: int) -> None:
-    with pytest.raises(ValueError, match="needs 0 <= hits <= total"):
+    with pytest.raises(ValueError, match="give a total above 0, and hits from 0 to it"):
         wilson(hits, total)
 
 
