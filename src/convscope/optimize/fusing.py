@@ -41,11 +41,13 @@ def fused_of(program: Program, model: nn.Module, example: Tensor, card: Card) ->
     found = FusedModel(program, card, batch=len(example))
     if card.precision != "f32":
         return found
-    own = named_outputs(model(example))
-    if found.counts["Winograd"] and not difference(own, named_outputs(found(example))) <= CLOSE:
-        ways = {name: way for name, way in OWN.items() if way != "winograd"}
-        found = FusedModel(program, card, batch=len(example), ways=ways)
+    own, ways = named_outputs(model(example)), dict(OWN)
     off = difference(own, named_outputs(found(example)))
+    for name in ("Winograd", "in tiles"):  # from the least exact on
+        del ways[name]
+        if found.counts[name] and not off <= CLOSE:
+            found = FusedModel(program, card, batch=len(example), ways=ways)
+            off = difference(own, named_outputs(found(example)))
     if not off <= CLOSE:
         raise ModelError(f"fusing: the fused form differs by {off:.2g} of the largest output; it is left out")
     return found

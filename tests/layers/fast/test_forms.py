@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -264,18 +265,27 @@ def test_a_picture_of_many_bands_in_tiles():
     assert "own kernel, in tiles" in same(nn.Conv2d(64, 32, 3, padding=1), torch.randn(1, 64, 90, 70))
 
 
+ACTED = [lambda y: y, F.silu, torch.sigmoid, F.hardswish, F.hardsigmoid]
+AROUND = st.tuples(st.sampled_from(ACTED), st.booleans(), st.booleans())
+
+
 @needs_tiles
-def test_what_is_done_after_products_in_tiles():
-    """A bias, another array, bounds: as a network that is fused has them."""
-    conv, x, other = nn.Conv2d(32, 64, 1), torch.randn(2, 32, 9, 5), torch.randn(2, 64, 9, 5)
-    x, other = (t.contiguous(memory_format=torch.channels_last) for t in (x, other))
-    with torch.no_grad():
-        found = operators.there().pointwise(
-            x, pack("tiles", conv.weight, groups=1), After(conv.bias, other, 0.0, 1.0), 64
-        )
-        close(found, (conv(x) + other).clamp(0, 1))
-        after, window = After(conv.bias, other, 0.0, 1.0), Window(1, 1, 1, 1, 0, 0, 1, 1)
-        close(operators.there().tiled(x, pack("tiles", conv.weight, groups=1), after, window, 1), found)
+@settings(max_examples=25, deadline=None)
+@given(SIZES, st.sampled_from([1, 2, 3]), st.sampled_from([(1, 1), (3, 3), (2, 5)]), AROUND, st.data())
+def test_what_is_done_after_products_in_tiles(size, groups, kernel, around, data):
+    """A bias, another array, an activation, bounds: as a network that is fused has them."""
+    (n, h, w), (acted, biased, bounded) = size, around
+    pairs_of = [data.draw(pairs(*of)) for of in ((1, 2), (0, 2), (1, 2))]
+    x, weight = torch.randn(n, 32 * groups, h, w), torch.randn(64 * groups, 32, *kernel)
+    x, bias = x.contiguous(memory_format=torch.channels_last), torch.randn(len(weight)) if biased else None
+    found = F.conv2d(x, weight, bias, *pairs_of, groups)
+    other = torch.randn_like(found).contiguous(memory_format=torch.channels_last)
+    low, high = (-0.5, 2.0) if bounded else (-float("inf"), float("inf"))
+    after = After(bias, other, low, high, ACTED.index(acted))
+    window = Window(*kernel, *(value for pair in pairs_of for value in pair))
+    ours = operators.there().tiled(x, pack("tiles", weight, groups=groups), after, window, groups)
+    scale = float(found.abs().max())
+    torch.testing.assert_close(ours / scale, acted(found + other).clamp(low, high) / scale, rtol=0, atol=2e-5)
 
 
 @needs_tiles

@@ -1,7 +1,7 @@
 """The fused form of a program: what stands around a layer is done while its output is still in registers.
 
 An activation, or the addition of another path and its ReLU, becomes part of the convolution; weights are laid out once,
-as oneDNN wants them. Where one of our own kernels (Winograd's, 1x1, depthwise, pooling) is faster on this machine, with
+as oneDNN wants them. Where one of our own kernels (Winograd's, 1x1, depthwise, in tiles, pooling) is faster on this machine, with
 the same things fused, it takes the place. What was measured is kept in the user's cache folder.
 """
 
@@ -22,7 +22,9 @@ from convscope.layers.fast.compiled import digest
 from convscope.layers.fast.forms import AveragePool, MaxPool
 
 ONEDNN, LINEARS, POOLING = "oneDNN", "oneDNN linear", "own pooling"
-OWN: Mapping[str, str] = {"Winograd": "winograd", "own 1x1": "pointwise", "own depthwise": "grouped", "own": "dense"}
+OWN: Mapping[str, str] = {
+    "Winograd": "winograd", "own 1x1": "pointwise", "own depthwise": "grouped", "own": "dense", "in tiles": "tiles",
+}  # fmt: skip
 COUNTED = (ONEDNN, LINEARS, *OWN, POOLING)
 _GAIN = 0.97  # our own kernel takes at most so much of oneDNN's time: less is noise
 

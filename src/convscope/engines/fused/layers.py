@@ -99,6 +99,8 @@ def by_own(c: Conv, way: str) -> Run:
             return kernels.grouped(x, packed, after, window)
         if way == "dense":
             return kernels.dense(x, packed, after, channels, window)
+        if way == "tiles":
+            return kernels.tiled(x, packed, after, window, c.groups)
         return kernels.winograd(x, packed, after, window, c.groups)
 
     return run
@@ -112,7 +114,7 @@ def takes(way: str, c: Conv, *, added: bool) -> bool:
         return set(c.padding) == {0}
     if way == "grouped":
         return not added
-    return way == "dense" or tuple(c.weight.shape[2:]) == (3, 3)
+    return way in ("dense", "tiles") or tuple(c.weight.shape[2:]) == (3, 3)
 
 
 def linear(weight: Tensor, bias: Tensor | None, rows: int, activation: Activation, *, added: bool) -> Run:

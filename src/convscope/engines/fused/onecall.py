@@ -18,7 +18,8 @@ from convscope.engines.fused.layers import LAST
 from convscope.layers.fast.compiled import After, Step, Window, digest
 from convscope.layers.fast.operators import there
 
-_KINDS = ("grouped", "pointwise", "winograd", "dense", "largest", "mean", "scaled", "sum")  # as the kernels number them
+# As the kernels number them.
+_KINDS = ("grouped", "pointwise", "winograd", "dense", "largest", "mean", "scaled", "sum", "tiles")
 _NOWHERE, _INPUT = -(10**6), -1
 _PLAIN = After()
 _ONE = Window(1, 1, 1, 1, 0, 0, 1, 1)

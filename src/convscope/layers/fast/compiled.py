@@ -127,7 +127,6 @@ class Kernels:
         at, number, yes = ctypes.c_void_p, ctypes.c_int, ctypes.c_bool
         self._library.grouped.argtypes = [at, at, at, at, _Shape, _Window, number, _After]
         self._library.pointwise.argtypes = [at, at, at, at, number, number, number, _After]
-        self._library.pointwise_tiled.argtypes = self._library.pointwise.argtypes
         self._library.separable.argtypes = [at, at, at, at, at, _Shape, _Window, yes]
         self._library.tiled.argtypes = [at, at, at, at, _Shape, _Window, number, _After]
         self._library.winograd.argtypes = [at, at, at, at, _Shape, _Window, number, _After]
@@ -173,11 +172,10 @@ class Kernels:
         return sums.sum(0)
 
     def pointwise(self, x: Tensor, packed: Tensor, after: After, channels: int) -> Tensor:
-        """Convolution with 1x1 kernels to so many channels; packed as `pack_panels` or `pack_tiles` does."""
+        """Convolution with 1x1 kernels to so many channels; packed as `pack_panels` does."""
         n, c, h, w = x.shape
         y = torch.empty_strided((n, channels, h, w), (h * w * channels, 1, w * channels, channels), dtype=x.dtype)
-        run = self._library.pointwise_tiled if _in_tiles(packed) else self._library.pointwise
-        run(_at(x), _at(packed), _at(after.bias), _at(y), n * h * w, c, channels, after.c())
+        self._library.pointwise(_at(x), _at(packed), _at(after.bias), _at(y), n * h * w, c, channels, after.c())
         return y
 
     def dense(self, x: Tensor, packed: Tensor, after: After, channels: int, window: Window) -> Tensor:

@@ -114,7 +114,7 @@ struct Mixer {
     const float* bias;
     int C, out_c;
     bool tiles;
-    float low = NOTHING.low, high = NOTHING.high;
+    After after = NOTHING;  // what is added is given with the pixels
 
     // Pixels that are best done at a time, and the floats of memory that so many need.
     int best() const { return tiles ? 8 * SIDE : 4 * ROWS; }
@@ -123,8 +123,7 @@ struct Mixer {
     void all(const float* x, float* y, const float* other, int pixels, float* memory) const {
         if (tiles) return in_tiles(x, y, other, pixels, (Half*)memory);
         for (int o = 0; o < out_c; o += PANEL) {
-            After after{other ? other + o : nullptr, low, high};
-            Product p{x, (const float*)w + (long)o * C, bias ? bias + o : nullptr, y + o, C, out_c, C, after};
+            Product p{x, (const float*)w + (long)o * C, bias ? bias + o : nullptr, y + o, C, out_c, C, with(other, o)};
             out_c - o >= PANEL ? p.all(pixels) : p.all<1>(pixels);
         }
     }
@@ -142,10 +141,12 @@ struct Mixer {
                 for (int q = p; q < std::min(pixels, p + SIDE); q += TILE) {
                     long at = (long)q * out_c + o;
                     finish(sums + (q - p) * SIDE, y + at, bias ? bias + o : nullptr, out_c, std::min(TILE, pixels - q),
-                           {other ? other + at : nullptr, low, high});
+                           with(other, at));
                 }
             }
     }
+
+    After with(const float* other, long at) const { return {other ? other + at : nullptr, after.low, after.high, after.activation}; }
 };
 
 }  // namespace

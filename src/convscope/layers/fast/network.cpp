@@ -8,6 +8,7 @@
 extern "C" {
 void grouped(const float*, const float*, const float*, float*, Shape, Window, int, After);
 void pointwise(const float*, const float*, const float*, float*, int, int, int, After);
+void tiled(const float*, const void*, const float*, float*, Shape, Window, int, After);
 void winograd(const float*, const float*, const float*, float*, Shape, Window, int, After);
 void max_pool_of(const float*, int, float*, Shape, Window);
 }
@@ -36,7 +37,7 @@ const float* bordered(const float* x, float* room, const Shape& s, const Window&
     return room;
 }
 
-enum Kind { GROUPED, POINTWISE, WINOGRAD, DENSE, LARGEST, MEAN, SCALED, SUM };
+enum Kind { GROUPED, POINTWISE, WINOGRAD, DENSE, LARGEST, MEAN, SCALED, SUM, TILED };
 
 }  // namespace
 
@@ -110,6 +111,7 @@ struct Network {
         case GROUPED: return grouped(x, t.w, t.bias, y, s, t.k, t.per, after);
         case POINTWISE: return pointwise(x, t.w, t.bias, y, s.n * pixels, s.c, s.out_c, after);
         case WINOGRAD: return winograd(x, t.w, t.bias, y, s, t.k, t.per, after);
+        case TILED: return tiled(x, t.w, t.bias, y, s, t.k, t.per, after);
         case DENSE: return dense(x, t.w, t.bias, y, at(t.room), s, t.k, after);
         case LARGEST: {
             Shape kept = s;

@@ -106,8 +106,6 @@ def _conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, window: Sequence[int
     packed, x, found = _PACKED.get(weight, way, groups), x.contiguous(memory_format=LAST), there()
     if way == "grouped":
         return found.grouped(x, packed, After(bias), Window(*window))
-    if way == "tiles" and tuple(window) == POINT and groups == 1:
-        return found.pointwise(x, packed, After(bias), len(weight))
     if way == "tiles":
         return found.tiled(x, packed, After(bias), Window(*window), groups)
     return found.winograd(x, packed, After(bias), Window(*window), groups)

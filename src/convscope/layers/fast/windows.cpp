@@ -208,7 +208,7 @@ void pointwise(const float* x, const float* w, const float* bias, float* y, int 
 // The same in tiles.
 void pointwise_tiled(const float* x, const void* w, const float* bias, float* y, int pixels, int c, int out_c,
                      After after) {
-    Mixer mixer{w, bias, c, out_c, true, after.low, after.high};
+    Mixer mixer{w, bias, c, out_c, true, after};
     int block = mixer.best();
     while (block > SIDE && ceil_div(pixels, block) < 4 * omp_get_max_threads()) block /= 2;
 #pragma omp parallel for schedule(static)
