@@ -136,3 +136,30 @@ def test_arrays_share_memory_when_one_is_read_before_the_other_is_written():
     one = check(deep, torch.randn(2, 16, 8, 8))
     (plan,) = [p for (n, how), p in one._plans.items() if (n, how) == (1, How(False))]
     assert plan.floats <= 3 * 16 * 8 * 8
+
+
+class Wide(nn.Module):
+    """Channels that fill tiles: a window of every kind, groups, a stride, a path that is added, an activation."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.one = nn.Conv2d(3, 32, 3), nn.Conv2d(32, 64, 1)
+        self.grouped = nn.Conv2d(64, 128, 3, stride=2, padding=1, groups=2)
+        self.last = nn.Conv2d(128, 128, (1, 3), padding=(0, 1), bias=False)
+
+    def forward(self, x):
+        y = F.silu(self.grouped(F.relu6(self.one(self.first(x)))))
+        return F.relu(self.last(y) + y)
+
+
+@pytest.mark.skipif(not (kernels() and kernels().tiles), reason="no products of bfloat16 in tiles here")
+def test_convolutions_in_tiles(monkeypatch):
+    monkeypatch.setattr("convscope.engines.fused.fusing._fastest", lambda runs, *_, added: [*runs][-1])
+    monkeypatch.setattr("convscope.engines.fused.fusing.cache.load", lambda *_: None)
+    monkeypatch.setattr("convscope.engines.fused.fusing.cache.save", lambda *_: None)
+    torch.manual_seed(0)
+    one = check(Wide(), torch.randn(2, 3, 11, 13))
+    assert [layer.kind for layer in one.layers] == ["dense", "tiles", "tiles", "tiles"]
+    monkeypatch.setattr(there(), "tiles", False)  # as on a processor without matrix units
+    one = check(nn.Sequential(nn.Conv2d(3, 32, 3), nn.Conv2d(32, 32, 3, stride=2)), torch.randn(2, 3, 11, 13))
+    assert [layer.kind for layer in one.layers] == ["dense", "dense"]

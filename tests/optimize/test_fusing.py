@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from convscope.engines.fused import OWN, FusedModel
 from convscope.errors import ModelError
 from convscope.layers.fast.compiled import kernels
 from convscope.optimize import fuse, load
@@ -76,6 +77,37 @@ def test_winograd_takes_the_same_things_in(relu, monkeypatch):
     assert {name: n for name, n in found.counts.items() if n} == {"folded": 1, "Winograd": 1, "own 1x1": 1}
     with torch.no_grad():
         torch.testing.assert_close(found(x), net(x), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.skipif(not (kernels() and kernels().tiles), reason="no products of bfloat16 in tiles here")
+def test_tiles_take_the_same_things_in_where_there_are_some(monkeypatch):
+    monkeypatch.setattr("convscope.engines.fused.fusing.chosen", lambda runs, *_, added: [*runs][-1])
+    monkeypatch.setattr("convscope.engines.fused.model._quicker", lambda *_: False)
+    net, x = Residual(lambda a, b: F.relu(a + b)).eval(), torch.randn(2, 32, 13, 10)
+    for there, kind in ((True, "in tiles"), (False, "own")):
+        monkeypatch.setattr(kernels(), "tiles", there)
+        found = fuse(net, x)
+        assert {name: n for name, n in found.counts.items() if n} == {"folded": 1, kind: 2}
+        with torch.no_grad():
+            assert difference({"": net(x)}, {"": found(x)}) < 2e-5
+
+
+def test_what_is_too_inexact_is_fused_anew_without_the_least_exact_kernel(monkeypatch):
+    """Winograd's kernel goes first, then those in tiles."""
+    monkeypatch.setattr("convscope.engines.fused.fusing.chosen", lambda runs, *_, added: [*runs][-1])
+    made, off = [], iter([1.0, 1.0, 0.0])
+    net, x = Residual(lambda a, b: a + b).eval(), torch.randn(1, 32, 8, 8)
+
+    class Watched(FusedModel):
+        def __init__(self, *args, ways=OWN, **more):
+            super().__init__(*args, ways=ways, **more)
+            self.counts |= dict.fromkeys(ways, 1)
+            made.append({*ways})
+
+    monkeypatch.setattr("convscope.optimize.fusing.FusedModel", Watched)
+    monkeypatch.setattr("convscope.optimize.fusing.difference", lambda *_: next(off))
+    fuse(net, x)
+    assert made == [{*OWN}, {*OWN} - {"Winograd"}, {*OWN} - {"Winograd", "in tiles"}]
 
 
 def test_any_number_of_pictures_is_taken_but_no_other_size():

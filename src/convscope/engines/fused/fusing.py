@@ -1,8 +1,8 @@
 """The fused form of a program: what stands around a layer is done while its output is still in registers.
 
 An activation, or the addition of another path and its ReLU, becomes part of the convolution; weights are laid out once,
-as oneDNN wants them. Where one of our own kernels (Winograd's, 1x1, depthwise, in tiles, pooling) is faster on this machine, with
-the same things fused, it takes the place. What was measured is kept in the user's cache folder.
+as oneDNN wants them. Where one of our own kernels (Winograd's, 1x1, depthwise, in tiles, pooling) is faster on this
+machine, with the same things fused, it takes the place. What was measured is kept in the user's cache folder.
 """
 
 from collections.abc import Callable, Collection, Mapping

@@ -71,8 +71,6 @@ void pointwise_tiled(const float*, const void*, const float*, float*, int, int, 
 
 // w: for each SIDE outputs, what `square` takes.
 void tiled(const float* x, const void* w, const float* bias, float* y, Shape s, Window k, int groups, After after) {
-    if (groups * k.kh * k.kw * k.sh * k.sw == 1 && !k.ph && !k.pw)
-        return pointwise_tiled(x, w, bias, y, s.n * s.h * s.w, s.c, s.out_c, after);
     Layer a(x, (const float*)w, bias, s, k);
     a.after = after;
     int full = ceil_div(s.out_w, TILE) * TILE, bordered = s.w + 2 * k.pw;
@@ -82,6 +80,8 @@ void tiled(const float* x, const void* w, const float* bias, float* y, Shape s, 
     // What all threads read is better the smaller of the two: the weights, or the inputs.
     int threads = omp_get_max_threads(), outs = s.out_c / SIDE;
     bool apart = (long)k.kh * k.kw * s.c / groups * s.out_c > (long)s.h * s.w * s.c;
+    if (groups * k.kh * k.kw * k.sh * k.sw == 1 && !k.ph && !k.pw && (!apart || s.n >= threads))
+        return pointwise_tiled(x, w, bias, y, s.n * s.h * s.w, s.c, s.out_c, after);
     int high = std::min({s.out_h, fit, apart ? s.out_h : ceil_div(s.n * s.out_h, threads)});
     int some = apart ? ceil_div(outs, std::min(outs, ceil_div(threads, s.n))) * SIDE : s.out_c;
 #pragma omp parallel for schedule(static) collapse(3)
