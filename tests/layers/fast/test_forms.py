@@ -276,7 +276,7 @@ def test_what_is_done_after_products_in_tiles(size, groups, kernel, around, data
     """A bias, another array, an activation, bounds: as a network that is fused has them."""
     (n, h, w), (acted, biased, bounded) = size, around
     pairs_of = [data.draw(pairs(*of)) for of in ((1, 2), (0, 2), (1, 2))]
-    x, weight = torch.randn(n, 32 * groups, h, w), torch.randn(64 * groups, 32, *kernel)
+    x, weight = torch.randn(n, 32 * groups, h, w + 2), torch.randn(64 * groups, 32, *kernel)
     x, bias = x.contiguous(memory_format=torch.channels_last), torch.randn(len(weight)) if biased else None
     found = F.conv2d(x, weight, bias, *pairs_of, groups)
     other = torch.randn_like(found).contiguous(memory_format=torch.channels_last)

@@ -146,7 +146,9 @@ struct Mixer {
             }
     }
 
-    After with(const float* other, long at) const { return {other ? other + at : nullptr, after.low, after.high, after.activation}; }
+    After with(const float* other, long at) const {
+        return {other ? other + at : nullptr, after.low, after.high, after.activation};
+    }
 };
 
 }  // namespace
