@@ -21,7 +21,7 @@ from convscope.runs import TrainConfig, load_run_model, open_run
 from convscope.runs import folder as runs
 from convscope.train import Interrupted, learning_rate, stopping, train
 
-QUICK = TrainConfig(epochs=2, batch_size=256, num_threads=1, device="cpu")
+QUICK = TrainConfig(epochs=2, batch_size=256, num_threads=1, device="cpu", precision="float32")
 
 
 def _weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -17,7 +17,7 @@ from convscope.train import find_lr, train
 from convscope.train.finding import judged
 from convscope.train.parts import layers, optimizer
 
-QUICK = TrainConfig(epochs=2, batch_size=256, num_threads=1, device="cpu", augment="none")
+QUICK = TrainConfig(epochs=2, batch_size=256, num_threads=1, device="cpu", augment="none", precision="float32")
 
 
 def _config(**changed: Any) -> TrainConfig:
