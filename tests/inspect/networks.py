@@ -59,7 +59,8 @@ class Windows(nn.Module):
         rows, columns = h // 3, w // 2
         cut = x[:, :, : 3 * rows, : 2 * columns].reshape(n, c, rows, 3, columns, 2).permute(0, 2, 4, 3, 5, 1)
         tokens = cut.reshape(n * rows * columns, 6, c)
-        seen = tokens + (tokens @ tokens.transpose(1, 2)) @ tokens
+        held = tokens + 1  # nothing is lost where a token is 0, as in padding
+        seen = tokens + (held @ held.transpose(1, 2)) @ held
         back = seen.reshape(n, rows, columns, 3, 2, c).permute(0, 5, 1, 3, 2, 4)
         return back.reshape(n, c, 3 * rows, 2 * columns)
 

@@ -49,12 +49,16 @@ def test_box_and_local_field_hold_the_gradients_support(model, data):
 @settings(max_examples=100, deadline=None)
 @given(model=networks(padded=False), data=st.data())
 def test_where_no_padding_is_read_the_local_field_is_the_hull_of_the_support(model, data):
-    """Holes and phases or not; a transposed convolution reads padding at its borders, too."""
+    """Holes and phases or not; a transposed convolution reads padding at its borders, too. Units that see a mirrored
+    border are left out: with zeros in its place they see something else."""
     x, model = ones(), positive(model)
     made = output(model, x)
     assume(made is not None)
     field, unit = field_of(model, x), units(data, made)
     found = support(model, x, unit)
+    mirrors = nn.ReflectionPad2d | nn.ReplicationPad2d
+    bare = nn.Sequential(*(nn.ZeroPad2d(m.padding) if isinstance(m, mirrors) else m for m in model))
+    assume(np.array_equal(found, support(bare, x, unit)))
     box = field.at(unit)
     if field.is_bound:  # more units than are followed share a pattern, or windows lie within windows
         assert any(isinstance(m, View | Windows) for m in model.modules())
@@ -63,6 +67,14 @@ def test_where_no_padding_is_read_the_local_field_is_the_hull_of_the_support(mod
     elif all(lo >= 0 and hi < n for (lo, hi), n in zip(box, SIZE, strict=True)):
         assert box == tuple(places(found))
         assert all(hi - lo + 1 <= size for (lo, hi), size in zip(box, field.size, strict=True))
+
+
+@pytest.mark.parametrize("unit", [(1, 1), (1, 2), (2, 30), (44, 56)])
+def test_gaps_between_strides_go_on_behind_a_view(unit):
+    model = positive(nn.Sequential(nn.ConvTranspose2d(1, 1, 1, 2), View(), nn.ConvTranspose2d(1, 1, 2)))
+    field = field_of(model, ones())
+    assert all(line.period == 2 for line in field.lines)
+    assert field.at((0, 0, *unit)) == tuple(places(support(model, ones(), (0, 0, *unit))))
 
 
 def test_axes_of_one_element_that_a_view_drops_are_still_seen():

@@ -145,9 +145,12 @@ def split_line(line: Line, out: tuple[int, ...], into: tuple[int, ...]) -> Line 
 def _unrolled(seen: tuple[Interval, ...]) -> tuple[tuple[Interval, ...], int]:
     """The shortest pattern and its step that go through the intervals of one round, so that they go on at its ends."""
     for period in range(1, len(seen) // 2 + 1):
-        step = seen[period][0] - seen[0][0]
-        if all(hi == (lo[0] + step, lo[1] + step) for lo, hi in zip(seen, seen[period:], strict=False)):
-            return seen[:period], step
+        turns = list(zip(seen, seen[period:], strict=False))
+        if any((now[0] > now[1]) != (then[0] > then[1]) for now, then in turns):  # only nothing follows on nothing
+            continue
+        moves = {(then[0] - now[0], then[1] - now[1]) for now, then in turns if now[0] <= now[1]} or {(0, 0)}
+        if len(moves) == 1 and len(set(*moves)) == 1:
+            return seen[:period], next(iter(moves))[0]
     return seen, 0
 
 
