@@ -11,6 +11,7 @@ from convscope import record
 from convscope.errors import InputError
 from convscope.explain import explain
 from convscope.models import LeNet5
+from convscope.table import number
 
 CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
@@ -78,7 +79,13 @@ def test_c3_of_lenet5_reads_six_channels_of_five_by_five():
 
 def test_linear_and_max_pooling_are_explained():
     recording = kept(LeNet5(), torch.randn(1, 1, 32, 32))
-    assert abs(explain(recording, "F6", unit=(0, 11)).difference) < 1e-5
+    told = explain(recording, "F6", unit=(0, 11))
+    assert abs(told.difference) < 1e-5
+    first, *_, rest, says = str(told).splitlines()[3:]
+    assert first.startswith(max(told.terms, key=lambda term: abs(term.contribution)).label)
+    shown = told.largest(16)
+    assert rest == f"and 105 smaller terms, together {number(told.total - sum(t.contribution for t in shown))}"
+    assert "the model says" in says
     pooled = explain(recording, "S2", unit=(0, 3, 4, 5))
     assert pooled.difference == 0
     assert pooled.combine == "max"

@@ -13,6 +13,7 @@ from convscope.explain.text import side_by_side
 from convscope.graph import Op, Value
 from convscope.table import Column, Table, number
 
+PRODUCTS = ("mm", "bmm", "addmm", "baddbmm")
 SHOWN = 16  # rows of a table of named terms
 
 
@@ -96,6 +97,11 @@ class Explanation:
         return self.model_value - self.total
 
     @property
+    def of_vectors(self) -> bool:
+        """Whether it is an element of a product of matrices: a row times a column, without channels."""
+        return self.index_CKD is not None and self.op.name in PRODUCTS
+
+    @property
     def contributions(self) -> np.ndarray:
         """The part of each element of the patch in the total: its product, or nothing beside the largest."""
         if self.combine != "max":
@@ -124,7 +130,8 @@ class Explanation:
 
     def _term(self, flat: int, contribution: float) -> Term:
         at = tuple(int(i) for i in np.unravel_index(flat, self.x_CK.shape))
-        label, weight = f"channel {at[0]}, tap {','.join(map(str, at[1:]))}", float(self.w_CK[at])
+        label = f"input {at[1]}" if self.of_vectors else f"channel {at[0]}, tap {','.join(map(str, at[1:]))}"
+        weight = float(self.w_CK[at])
         if self.index_CKD is None or not self.inside[at]:
             return Term(f"{label} (padding)", None, (), 0.0, weight, contribution)
         index = tuple(int(i) for i in self.index_CKD[at])
@@ -135,8 +142,8 @@ class Explanation:
         columns = (Column("term", "term"), Column("value", "value"))
         total = {"term": "total", "value": self.total}
         says = f"the model says {number(self.model_value)} (difference {number(self.difference)})"
-        if self.index_CKD is None:
-            return self._named_table(says)
+        if self.index_CKD is None or self.of_vectors:
+            return self._table_of_terms(says)
         if self.combine == "max":
             at = ", ".join(str(o) for o in self.index_CKD[self.winner][-len(self.origin) :])
             row = {"term": f"largest of {int(self.inside.sum())}, at {at}", "value": self.total}
@@ -147,15 +154,18 @@ class Explanation:
             rows.append({"term": "bias", "value": self.bias})
         return Table(columns, tuple(rows), title=self.title, total=total, notes=(says,))
 
-    def _named_table(self, says: str) -> Table:
-        keys = ("term", "from", "value", "weight", "part")
+    def _table_of_terms(self, says: str) -> Table:
+        keys, count = ("term", "from", "value", "weight", "part"), self.x_CK.size if self.of_vectors else 0
+        count += len(self.named)
         rows = [
             {"term": t.label, "from": place(t.source, t.index), "value": t.value, "weight": t.weight,
              "part": t.contribution}
-            for t in (self.named if len(self.named) <= SHOWN else self.largest(SHOWN))
+            for t in self.largest(None if count <= SHOWN else SHOWN)
         ]  # fmt: skip
-        left = len(self.named) - len(rows)
-        notes = [self.formula, f"and {left:,} smaller terms" if left else "", says]
+        left = count - len(rows)
+        rest = self.total - sum(row["part"] for row in rows)
+        together = f", together {number(rest)}" if self.combine == "sum" else ""
+        notes = [self.formula, f"and {left:,} smaller terms{together}" if left else "", says]
         total = {"term": "total", "part": self.total}
         columns = tuple(Column(k, k) for k in keys)
         return Table(columns, tuple(rows), title=self.title, total=total, notes=tuple(n for n in notes if n))
@@ -166,8 +176,8 @@ class Explanation:
         return f"{self.op.module or self.op.name}[{', '.join(map(str, self.unit))}] ({self.op.name})"
 
     def text(self) -> str:
-        """The strongest input channel as patch x weights = products, then the sums; named terms as their table."""
-        if self.index_CKD is None:
+        """The strongest input channel as patch x weights = products, then the sums; without windows the terms."""
+        if self.index_CKD is None or self.of_vectors:
             return str(self.table())
         strongest = int(np.argmax(np.abs(self.channel_sums)))
         parts = [("patch", self.x_CK[strongest])]

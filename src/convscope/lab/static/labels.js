@@ -10,6 +10,7 @@ const NAMED = ["mean", "variance", "scale", "shift", "bias", "copy", "self", "ot
 const KINDS = [
   [/^channel (\d+), tap ([\d,]+)( \(padding\))?$/, ([, c, at, out], channels) =>
     `${channels === 1 ? t("tap-alone", { at }) : t("tap", { c, at })}${out ? ` (${t("padding")})` : ""}`],
+  [/^input (\d+)$/, ([, at]) => t("tap-alone", { at })],
   [/^input (\d+) of (\d+)$/, ([, n, of]) => t("input-of", { n, of })],
   [/^(mean|variance) of ([\d,]+) values$/, ([, what, n]) => t("of-values", { what: t(`term-${what}`), n })],
   [/^own (.+)$/, ([, what]) => t("own-term", { what: written(what) })],
