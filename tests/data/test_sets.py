@@ -149,3 +149,9 @@ def test_a_damaged_picture_stops_at_the_start_and_is_named(tmp_path: Path) -> No
 
 def test_public_names() -> None:
     assert all(hasattr(data, name) for name in data.__all__)
+
+
+@pytest.mark.parametrize("ask", [load, data.some, lambda spec, task, shape: class_names(spec, task=task)])
+def test_a_task_that_is_none_is_refused(ask) -> None:
+    with pytest.raises(DataError, match=r"task 'detcet': is none; did you mean 'detect'\?"):
+        ask("scenes", task="detcet", shape=(3, 32, 32))

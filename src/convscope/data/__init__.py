@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
+from typing import TypeAlias, cast
 
 import torch
 
@@ -40,8 +40,9 @@ __all__ = [
     "some",
 ]
 
-# task -> name -> (classes, function of the shape and the seed)
-DATASETS: Mapping[str, Mapping[str, tuple[tuple[str, ...], Callable[[tuple[int, ...], int], Splits]]]] = {
+# name -> (classes, function of the shape and the seed)
+Embedded: TypeAlias = Mapping[str, tuple[tuple[str, ...], Callable[[tuple[int, ...], int], Splits]]]
+DATASETS: Mapping[str, Embedded] = {
     "classify": {"digits": (CLASSES, lambda shape, seed: digits(shape))},
     **{
         task: {"scenes": (classes, lambda shape, seed, task=task: scenes(cast(TaskName, task), shape=shape))}
@@ -58,7 +59,7 @@ def class_names(spec: str, *, task: TaskName = "classify") -> tuple[str, ...]:
     >>> class_names("digits")[:3]
     ('0', '1', '2')
     """
-    known = DATASETS[task]
+    known = _known(task)
     if spec in known:
         return known[spec][0]
     path = _folder(spec, task)
@@ -82,7 +83,7 @@ def load(
     `allow_empty`: class folders without a picture are classes like others.
     Raises: DataError, ImageError.
     """
-    known = DATASETS[task]
+    known = _known(task)
     if spec in known:
         return known[spec][1](shape, seed)
     path = _folder(spec, task)
@@ -104,8 +105,8 @@ def some(
     >>> len(samples), told
     (3, 'digits, to classify')
     """
-    if task not in (None, *DATASETS):
-        raise DataError(f"task {task!r}: is none; {nearest(str(task), DATASETS)}")
+    if task is not None:
+        _known(task)
     if shape and len(shape) != 3:
         raise DataError(f"shape {'x'.join(map(str, shape))}: is that of no picture; use CxHxW, such as 3x128x128")
     for known in [task] if task else DATASETS:
@@ -118,6 +119,13 @@ def some(
     samples, layout, lost = load_some(path, task=task, shape=shape or (3, 128, 128), count=count, seed=seed)
     more = f"; {lost} could not be shown, and `convscope data check {spec}` says why" * bool(lost)
     return samples, f"{spec}: {layout.format}, to {layout.task}{more}"
+
+
+def _known(task: str) -> Embedded:
+    """The embedded data sets of a task."""
+    if task not in DATASETS:
+        raise DataError(f"task {task!r}: is none; {nearest(str(task), DATASETS)}")
+    return DATASETS[task]
 
 
 def _folder(spec: str, task: TaskName) -> Path:

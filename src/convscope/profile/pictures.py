@@ -11,11 +11,12 @@ from convscope.profile.measure import Profile, TimedOp
 
 INK, FAINT, LINE = "#1f2933", "#6b7785", "#d5dae1"
 BOUND = {"arithmetic": "#2f6fbf", "memory": "#d9741a", "call": "#9aa5b1"}
+NAMED = 6  # operators whose names stand in the roofline
 DEPTHS = ("#dbe7f5", "#b9d1ec", "#94b8e0", "#6f9dd2", "#4f83c0")
 
 
 def roofline(profile: Profile) -> Figure:
-    """Each operator at its MACs a byte and its MACs a second, below the machine's ceilings; area is time."""
+    """Each operator that has MACs at its MACs a byte and MACs a second, below the machine's ceilings; area is time."""
     figure = Figure(figsize=(9, 5.2), layout="constrained")
     axes = figure.subplots()
     shown = [t for t in profile.ops if t.macs and t.bytes]
@@ -25,12 +26,26 @@ def roofline(profile: Profile) -> Figure:
     for bound, colour in BOUND.items():
         at = [i for i, t in enumerate(shown) if t.bound == bound]
         area = [20 + 900 * shown[i].inside.median / profile.whole.median for i in at]
-        axes.scatter(intensity[at], speed[at], s=area, color=colour, alpha=0.55, lw=0.6, ec="white", label=bound)
+        axes.scatter(intensity[at], speed[at], s=area, color=colour, alpha=0.55, lw=0.6, ec="white")
+        axes.scatter([], [], s=40, color=colour, alpha=0.55, lw=0, label=bound)
     axes.set(xscale="log", yscale="log", xlabel="MACs a byte", ylabel="MACs a second")
-    axes.set_title("roofline: every operator, its area the share of the time", loc="left", fontsize=11, color=INK)
-    axes.legend(title="least time set by", frameon=False, loc="lower right", markerscale=0.6)
+    rest = 1 - sum(t.inside.median for t in shown) / (profile.inside or 1)
+    title = f"roofline: every operator with MACs, its area the share of the time ({rest:.0%} is spent on those without)"
+    axes.set_title(title, loc="left", fontsize=11, color=INK)
+    axes.legend(title="least time set by", frameon=False, loc="lower right", fontsize=9, title_fontsize=9)
     _plain(axes)
+    _names(axes, shown, np.log10(intensity), np.log10(speed))
     return figure
+
+
+def _names(axes: Axes, shown: Sequence[TimedOp], x: np.ndarray, y: np.ndarray) -> None:
+    """The operators that take longest by name; of names that would touch, the first."""
+    taken: list[int] = []
+    for i in sorted(range(len(shown)), key=lambda i: -shown[i].inside.median):
+        if all(abs(x[i] - x[j]) > 0.6 or abs(y[i] - y[j]) > 0.06 for j in taken) and len(taken) < NAMED:
+            taken.append(i)
+            at, name = (10.0 ** x[i], 10.0 ** y[i]), shown[i].op.module or shown[i].op.name
+            axes.annotate(name, at, (-9, 0), textcoords="offset points", fontsize=8, color=INK, ha="right", va="center")
 
 
 def _ceilings(axes: Axes, profile: Profile, intensity: np.ndarray) -> None:
