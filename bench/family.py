@@ -111,7 +111,7 @@ def measured(name: str, asked: argparse.Namespace) -> Result:
     sides["ours"] = (choice.module, x_last if choice.memory_format == torch.channels_last else x)
     with torch.inference_mode(not asked.training):
         runs = {k: run(m, i, y, asked.training) for k, (m, i) in sides.items()}
-        times = compare(runs, rounds=60 if asked.shortest else 15, at_most=1.5)
+        times = compare(runs, rounds=60 if asked.shortest else 15, at_most=1.5, at_least=2e-3)
     if asked.shortest:
         times = {k: Timing((t.least,)) for k, t in times.items()}
     best = min(times["default"], times["last"], key=lambda t: t.median)

@@ -39,6 +39,20 @@ def test_convolutions(size, data):
     same(conv, torch.randn(n, groups * per, *hw))
 
 
+@pytest.mark.parametrize("groups", [32, 16])
+@pytest.mark.parametrize("padding", [0, 1, (2, 0), (0, 2), 3])
+def test_patches_of_whatever_rows_are_left(groups, padding):
+    conv = nn.Conv2d(32, 32, 3, padding=padding, groups=groups)
+    for size in ((3, 3), (4, 6), (5, 4), (6, 9), (7, 16), (11, 5)):
+        assert "own kernel" in same(conv, torch.randn(3, 32, *size))
+
+
+@pytest.mark.parametrize("window", [{}, {"stride": 1}, {"dilation": 2}, {"padding": 1}, {"stride": (1, 3)}])
+def test_the_largest_of_four(window):
+    for size in ((3, 3), (8, 6), (5, 10)):
+        assert "own kernel" in same(nn.MaxPool2d(2, **window), torch.randn(3, 20, *size))
+
+
 @FEW
 @given(SIZES, pairs(1, 3), st.data())
 def test_poolings(size, stride, data):

@@ -22,6 +22,7 @@ TOLERANCE: Mapping[torch.dtype, float] = {torch.float32: 5e-5, torch.bfloat16: 2
 DEFAULT, LAST = "PyTorch", "PyTorch, channels last"
 _PARTS, _HALF = "each part in its own way", "PyTorch, bfloat16, channels last"
 _GAIN = 0.97  # what is chosen in PyTorch's place takes at most so much of its time: less is noise
+_LONG = 1e-3  # seconds of one way at a time: what the others left in the caches counts for little
 _HOPELESS = 2.0  # times the best of a first look
 
 
@@ -160,7 +161,7 @@ def _measured(layer: nn.Module, example: Tensor, known: Mapping[str, Way], train
             continue
         runs[words], errors[words] = _run(module, x, wanted, training), error
         looks[words] = measure(runs[words], repeats=3).least
-    times = compare(_promising(runs, looks), rounds=15, at_most=2.0)
+    times = compare(_promising(runs, looks), rounds=15, at_least=_LONG, at_most=2.0)
     return _pick(times), _rows(times, errors), notes
 
 

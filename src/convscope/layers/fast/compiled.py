@@ -27,7 +27,16 @@ from convscope.files import write_whole
 
 SOURCES = tuple(
     Path(__file__).with_name(name)
-    for name in ("kernels.h", "mixing.h", "rows.h", "network.cpp", "tiles.cpp", "windows.cpp", "winograd.cpp")
+    for name in (
+        "kernels.h",
+        "mixing.h",
+        "patches.h",
+        "rows.h",
+        "network.cpp",
+        "tiles.cpp",
+        "windows.cpp",
+        "winograd.cpp",
+    )
 )
 SWITCH = "CONVSCOPE_COMPILE"
 _FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-fno-math-errno", "-shared", "-fPIC")
@@ -84,6 +93,9 @@ class After(NamedTuple):
         return _After(_at(self.other), self.low, self.high, self.activation)
 
 
+NOTHING = After()
+
+
 class _After(ctypes.Structure):
     _fields_ = [
         ("other", ctypes.c_void_p),
@@ -98,12 +110,19 @@ def _bounds(low: float, high: float, activation: int) -> _After:
     return _After(None, low, high, activation)
 
 
-class _Strides(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_long) for name in ("group", "out", "in_", "h", "w")]
-
-
 class _Window(ctypes.Structure):
     _fields_ = [(name, ctypes.c_int) for name in Window._fields]
+
+
+class _Call(ctypes.Structure):
+    """What a call is told beside its arrays: kept from call to call, since to hand it over takes longer than to look it
+    up."""
+
+    _fields_ = [("s", _Shape), ("k", _Window), ("per", ctypes.c_int), ("after", _After)]
+
+
+class _Strides(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_long) for name in ("group", "out", "in_", "h", "w")]
 
 
 class Step(ctypes.Structure):
@@ -125,7 +144,8 @@ class Kernels:
         self._library.tiles.restype = ctypes.c_bool
         self.panel, self.tiles = int(self._library.panel()), bool(self._library.tiles())
         at, number, yes = ctypes.c_void_p, ctypes.c_int, ctypes.c_bool
-        self._library.grouped.argtypes = [at, at, at, at, _Shape, _Window, number, _After]
+        self._grouped, self._max_pool = self._library.call_grouped, self._library.call_max_pool
+        self._grouped.argtypes, self._max_pool.argtypes = [at] * 5, [at] * 3
         self._library.pointwise.argtypes = [at, at, at, at, number, number, number, _After]
         self._library.separable.argtypes = [at, at, at, at, at, _Shape, _Window, yes]
         self._library.tiled.argtypes = [at, at, at, at, _Shape, _Window, number, _After]
@@ -149,7 +169,6 @@ class Kernels:
             at,
             number,
         ]
-        self._library.max_pool.argtypes = [at, at, _Shape, _Window]
         self._library.max_pool_backward.argtypes = [at, at, at, _Shape, _Window]
 
     def lanes(self, channels: int) -> int:
@@ -158,8 +177,9 @@ class Kernels:
 
     def grouped(self, x: Tensor, packed: Tensor, after: After, window: Window) -> Tensor:
         """Convolution in groups of as many outputs as inputs, nothing added; packed as `pack_grouped` does."""
-        y, *plan = _output(x, x.shape[1], window)
-        self._library.grouped(_at(x), _at(packed), _at(after.bias), _at(y), *plan, packed.shape[3], after.c())
+        size, strides, call, _ = _called(x.shape, window, packed.shape[3], *after[2:])
+        y, bias = x.new_empty_strided(size, strides), after.bias
+        self._grouped(call, x.data_ptr(), packed.data_ptr(), None if bias is None else bias.data_ptr(), y.data_ptr())
         return y
 
     def grouped_weights(self, x: Tensor, grad: Tensor, per: int, window: Window) -> Tensor:
@@ -261,8 +281,9 @@ class Kernels:
 
     def max_pool(self, x: Tensor, window: Window) -> Tensor:
         """The largest of each window."""
-        y, *plan = _output(x, x.shape[1], window)
-        self._library.max_pool(_at(x), _at(y), *plan)
+        size, strides, call, _ = _called(x.shape, window, 1, *NOTHING[2:])
+        y = x.new_empty_strided(size, strides)
+        self._max_pool(call, x.data_ptr(), y.data_ptr())
         return y
 
 
@@ -345,6 +366,16 @@ def _plan(
     down, along = window.out(h, w)
     strides = (down * along * channels, 1, along * channels, channels)
     return (n, channels, down, along), strides, _Shape(n, h, w, c, down, along, channels), _Window(*window)
+
+
+@functools.lru_cache(maxsize=1024)
+def _called(
+    shape: tuple[int, ...], window: Window, per: int, low: float, high: float, activation: int
+) -> tuple[tuple[int, ...], tuple[int, ...], int, _Call]:
+    """Size and strides of an output of as many channels, and the address of a call with all that it is told."""
+    size, strides, *plan = _plan(shape, shape[1], window)
+    call = _Call(*plan, per, _bounds(low, high, activation))
+    return size, strides, ctypes.addressof(call), call
 
 
 def _at(tensor: Tensor | None) -> int | None:

@@ -212,19 +212,17 @@ class MaxPool(Form):
 class AveragePool(Form):
     """An average pooling as the depthwise convolution that it is, by our own kernel or by oneDNN."""
 
-    weight: Tensor
-
     def __init__(self, plain: nn.AvgPool2d, channels: int, way: str) -> None:
         super().__init__(plain)
-        self.way, self._window = way, window_of(plain)
+        self.way, self._window, self._channels = way, window_of(plain), channels
         down, along = self._window.kh, self._window.kw
         value = 1 / (plain.divisor_override or down * along)
-        self.register_buffer("weight", torch.full((channels, 1, down, along), value), persistent=False)
+        self.weight = torch.full((channels, 1, down, along), value)  # no buffer: those are slow to come by
 
     def run(self, x: Tensor) -> Tensor:
         if self.way == "grouped":
-            return conv2d(x, self.weight, None, self._window, x.shape[1], self.way)
-        return F.conv2d(x, self.weight, None, *self._window.steps(), x.shape[1])
+            return conv2d(x, self.weight, None, self._window, self._channels, self.way)
+        return F.conv2d(x, self.weight, None, *self._window.steps(), self._channels)
 
 
 def _version(tensor: Tensor) -> int:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-from convscope.layers.fast.compiled import After, Kernels, Window, kernels
+from convscope.layers.fast.compiled import NOTHING, After, Kernels, Window, kernels
 from convscope.layers.fast.packing import pack_dense, pack_grouped, pack_panels, pack_tiles, unpack_grouped
 
 LAST = torch.channels_last
@@ -104,11 +104,14 @@ forget_packed = _PACKED.forget
 
 def _conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, window: Sequence[int], groups: int, way: str) -> Tensor:
     packed, x, found = _PACKED.get(weight, way, groups), x.contiguous(memory_format=LAST), there()
+    after, same = NOTHING if bias is None else After(bias), _window(window)
     if way == "grouped":
-        return found.grouped(x, packed, After(bias), Window(*window))
-    if way == "tiles":
-        return found.tiled(x, packed, After(bias), Window(*window), groups)
-    return found.winograd(x, packed, After(bias), Window(*window), groups)
+        return found.grouped(x, packed, after, same)
+    return (found.tiled if way == "tiles" else found.winograd)(x, packed, after, same, groups)
+
+
+def _window(numbers: Sequence[int]) -> Window:
+    return numbers if isinstance(numbers, Window) else Window(*numbers)
 
 
 def _conv2d_shape(x: Tensor, weight: Tensor, bias: Any, window: Sequence[int], *_: Any) -> Tensor:
@@ -166,7 +169,7 @@ def _winograd_weights_shape(x: Tensor, grad: Tensor, size: Sequence[int], *_: An
 
 
 def _max_pool2d(x: Tensor, window: Sequence[int]) -> Tensor:
-    return there().max_pool(x.contiguous(memory_format=LAST), Window(*window))
+    return there().max_pool(x.contiguous(memory_format=LAST), _window(window))
 
 
 def _max_pool2d_shape(x: Tensor, window: Sequence[int]) -> Tensor:

@@ -1,4 +1,4 @@
-// One row of outputs of a sliding window: what it sums, or keeps the largest of, and what it gives to the gradients.
+// Rows of outputs of a sliding window: what they sum, or keep the largest of, and what they give to the gradients.
 
 #pragma once
 
@@ -89,8 +89,8 @@ template <int L, int PER, template <int> class Act, bool OVERLAP> struct Row {
         }
     }
 
-    // An input is read, and spread, once and serves every window that holds it. Sums take turns, so that none waits.
-    template <bool EDGE> void overlapping(V* sum, const float* from, int left, const float* w) const {
+    // An input is read, and spread, once: `use` gets, for each tap, the R that meet it and the tap's place.
+    template <bool EDGE, class Use> void spread(const float* from, int left, const Use& use) const {
         V v[R + 2], own[R + 2];
 #pragma GCC unroll 16
         for (int j = 0; j < R + 2; j++) v[j] = input<EDGE>(from, left + j);
@@ -99,12 +99,17 @@ template <int L, int PER, template <int> class Act, bool OVERLAP> struct Row {
 #pragma GCC unroll 16
             for (int j = 0; j < R + 2; j++) own[j] = turned(v[j], g);
 #pragma GCC unroll 4
-            for (int k = 0; k < 3; k++) {
-                V weight = load<L>(w + (k * PER + g) * L);
-#pragma GCC unroll 16
-                for (int r = 0; r < R; r++) sum[r] += own[r + k] * weight;
-            }
+            for (int k = 0; k < 3; k++) use(own + k, (k * PER + g) * L);
         }
+    }
+
+    // Sums take turns, so that none waits.
+    template <bool EDGE> void overlapping(V* sum, const float* from, int left, const float* w) const {
+        spread<EDGE>(from, left, [&](const V* own, int tap) {
+            V weight = load<L>(w + tap);
+#pragma GCC unroll 16
+            for (int r = 0; r < R; r++) sum[r] += own[r] * weight;
+        });
     }
 
     // What a row gives to the gradient of the weights: `sums` lie as the weights do.
@@ -144,28 +149,21 @@ template <int L, int PER, template <int> class Act, bool OVERLAP> struct Row {
     }
 
     template <bool EDGE> void meet_overlapping(const V* given, const float* from, int left, float* to) const {
-        V v[R + 2], own[R + 2];
+        spread<EDGE>(from, left, [&](const V* own, int tap) {
+            V sum = load<L>(to + tap);
 #pragma GCC unroll 16
-        for (int j = 0; j < R + 2; j++) v[j] = input<EDGE>(from, left + j);
-#pragma GCC unroll 8
-        for (int g = 0; g < PER; g++) {
-#pragma GCC unroll 16
-            for (int j = 0; j < R + 2; j++) own[j] = turned(v[j], g);
-#pragma GCC unroll 4
-            for (int k = 0; k < 3; k++) {
-                V sum = load<L>(to + (k * PER + g) * L);
-#pragma GCC unroll 16
-                for (int r = 0; r < R; r++) sum += given[r] * own[r + k];
-                store<L>(to + (k * PER + g) * L, sum);
-            }
-        }
+            for (int r = 0; r < R; r++) sum += given[r] * own[r];
+            store<L>(to + tap, sum);
+        });
     }
 };
 
-using RowOf = void (*)(const Layer&, int n, int row, float* y);
+// Rows of outputs [first, last).
+using RowsOf = void (*)(const Layer&, int n, int first, int last, float* y);
 
-template <int L, int PER, template <int> class Act, bool OVERLAP> void row(const Layer& a, int n, int i, float* y) {
-    Row<L, PER, Act, OVERLAP>(a, n, i).all(y);
+template <int L, int PER, template <int> class Act, bool OVERLAP>
+void rows(const Layer& a, int n, int first, int last, float* y) {
+    for (int i = first; i < last; i++, y += a.s.out_w * a.y_apart) Row<L, PER, Act, OVERLAP>(a, n, i).all(y);
 }
 
 using SlopeOf = void (*)(const Layer&, int n, int row, const float* grad, float* sums);
@@ -201,13 +199,6 @@ template <class Body> auto in_groups(int per, int channels, Body body) {
 }
 
 bool overlaps(const Window& k) { return k.kw == 3 && k.sw == 1 && k.dw == 1; }
-
-RowOf sums_of(int per, int channels, const Window& k) {
-    return in_groups(per, channels, [&](auto l, auto p) -> RowOf {
-        constexpr int L = decltype(l)::value, PER = decltype(p)::value;
-        return overlaps(k) ? row<L, PER, Sum, true> : row<L, PER, Sum, false>;
-    });
-}
 
 SlopeOf slope_of(int per, int channels, const Window& k) {
     return in_groups(per, channels, [&](auto l, auto p) -> SlopeOf {

@@ -1,28 +1,28 @@
 // Sliding windows: few channels in a group, depthwise with 1x1 behind it, pooling.
 
 #include "mixing.h"
-#include "rows.h"
+#include "patches.h"
 
 namespace {
 
-// Rows that are worked on together: the more the kernel overlaps, the more, as long as all threads have work.
-int band_rows(const Shape& s, const Window& k) {
-    return std::max(1, std::min(8 * k.kh, ceil_div(s.n * s.out_h, 4 * omp_get_max_threads())));
-}
-
-template <class Body> void in_bands(const Shape& s, const Window& k, Body body) {
-    int band = band_rows(s, k), bands = ceil_div(s.out_h, band);
-#pragma omp parallel for schedule(static)
-    for (int b = 0; b < s.n * bands; b++) {
-        int first = b % bands * band;
-        body(b / bands, first, std::min(first + band, s.out_h));
+// Each thread takes neighbouring rows of outputs, a whole number of patches.
+template <class Body> void in_bands(const Shape& s, Body body) {
+#pragma omp parallel
+    {
+        long rows = (long)s.n * s.out_h, threads = omp_get_num_threads(), mine = omp_get_thread_num();
+        auto begin = [&](long thread) { return thread == threads ? rows : rows * thread / threads / 4 * 4; };
+        for (long row = begin(mine), end = begin(mine + 1); row < end;) {
+            int n = row / s.out_h, first = row % s.out_h, last = std::min<long>(s.out_h, first + end - row);
+            body(n, first, last);
+            row += last - first;
+        }
     }
 }
 
 // Output rows in place: for kernels that are small beside the caches.
-void rows(const Layer& a, RowOf row, float* y) {
-    in_bands(a.s, a.k, [&](int n, int first, int last) {
-        for (int i = first; i < last; i++) row(a, n, i, y + ((long)n * a.s.out_h + i) * a.s.out_w * a.y_apart);
+void in_place(const Layer& a, RowsOf rows, float* y) {
+    in_bands(a.s, [&](int n, int first, int last) {
+        rows(a, n, first, last, y + ((long)n * a.s.out_h + first) * a.s.out_w * a.y_apart);
     });
 }
 
@@ -163,7 +163,7 @@ void grouped(const float* x, const float* w, const float* bias, float* y, Shape 
     Layer a(x, w, bias, s, k);
     a.after = after;
     if (per == 1 && k.kw > 7) return in_lanes(s.c, [&](auto l) { blocks_of<decltype(l)::value>(a, y); });
-    rows(a, sums_of(per, s.c, k), y);
+    in_place(a, sums_of(per, s.c, k, s.out_w), y);
 }
 
 // The gradient of the weights, apart for each of `threads`: each `size` floats that lie as the weights do.
@@ -179,15 +179,19 @@ void grouped_weights(const float* x, const float* grad, float* sums, Shape s, Wi
     }
 }
 
-void max_pool(const float* x, float* y, Shape s, Window k) { max_pool_of(x, s.c, y, s, k); }
-
 // The first s.c channels of pixels that lie x_apart floats apart.
 void max_pool_of(const float* x, int x_apart, float* y, Shape s, Window k) {
-    RowOf largest = in_lanes(s.c, [](auto l) -> RowOf { return row<decltype(l)::value, 1, Largest, false>; });
     Layer a(x, nullptr, nullptr, s, k, -__builtin_inff());
     a.x_apart = x_apart, a.y_apart = s.c;
-    rows(a, largest, y);
+    in_place(a, largest_of(s.c, k), y);
 }
+
+// The same two, told in one place what they are told beside their arrays.
+struct Call { Shape s; Window k; int per; After after; };
+void call_grouped(const Call* c, const float* x, const float* w, const float* bias, float* y) {
+    grouped(x, w, bias, y, c->s, c->k, c->per, c->after);
+}
+void call_max_pool(const Call* c, const float* x, float* y) { max_pool_of(x, c->s.c, y, c->s, c->k); }
 
 // 1x1: a product of matrices, in blocks of pixels that stay in the first-level cache. w: panels x C x PANEL, of which the
 // last may be half full.
@@ -223,15 +227,15 @@ void separable(const float* x, const float* w, const void* point, const float* b
                bool tiles) {
     Layer a(x, w, nullptr, s, k);
     a.y_apart = s.c;
-    RowOf row = sums_of(1, s.c, k);
+    RowsOf rows = sums_of(1, s.c, k, s.out_w);
     Mixer mixer{point, bias, s.c, s.out_c, tiles};
     int few = std::max(1, mixer.best() / s.out_w);
     long size = (long)few * s.out_w * s.c;
-    in_bands(s, k, [&](int n, int first, int last) {
+    in_bands(s, [&](int n, int first, int last) {
         float* between = scratch(size + mixer.needs((long)few * s.out_w));
         for (int top = first; top < last; top += few) {
             int count = std::min(few, last - top);
-            for (int i = 0; i < count; i++) row(a, n, top + i, between + (long)i * s.out_w * s.c);
+            rows(a, n, top, top + count, between);
             float* out = y + ((long)n * s.out_h + top) * s.out_w * s.out_c;
             mixer.all(between, out, nullptr, count * s.out_w, between + size);
         }
@@ -245,28 +249,28 @@ void flattened(const float* x, const void* across, const float* w, const float* 
     int inner = s.c, span = k.dh * (k.kh - 1) + 1;
     s.c = s.out_c;
     long apart = (long)s.w * s.c, few = std::max(1L, (HELD / apart - span) / k.sh + 1);  // outputs of one go
-    long rows = (few - 1) * k.sh + span;
+    long most = (few - 1) * k.sh + span;
     int stretch = std::min(s.out_h, ceil_div(s.n * s.out_h, omp_get_max_threads()));
-    RowOf row = sums_of(1, s.c, k);
+    RowsOf rows = sums_of(1, s.c, k, s.out_w);
     Mixer mixer{across, nullptr, inner, s.c, tiles};
 #pragma omp parallel for schedule(static) collapse(2)
     for (int n = 0; n < s.n; n++)
         for (int begin = 0; begin < s.out_h; begin += stretch) {
             int end = std::min(begin + stretch, s.out_h), low = 0, high = 0;  // input rows that are held
-            float* held = scratch(rows * apart + mixer.needs(rows * s.w));
+            float* held = scratch(most * apart + mixer.needs(most * s.w));
             for (int first = begin; first < end; first += few) {
                 int last = std::min<int>(first + few, end), top = first * k.sh - k.ph, next = std::min(std::max(top, 0), s.h);
                 std::copy(held + (std::min(next, high) - low) * apart, held + (high - low) * apart, held);
                 low = next, high = std::max(low, high);
                 int to = std::max(high, std::min((last - 1) * k.sh - k.ph + span, s.h));
                 mixer.all(x + ((long)n * s.h + high) * s.w * inner, held + (high - low) * apart, nullptr,
-                          (to - high) * s.w, held + rows * apart);
+                          (to - high) * s.w, held + most * apart);
                 high = to;
                 Shape part = s;
                 Window window = k;
                 part.h = high - low, window.ph = low - top;
                 Layer a(held, w, bias, part, window);
-                for (int i = first; i < last; i++) row(a, 0, i - first, y + ((long)n * s.out_h + i) * s.out_w * s.c);
+                rows(a, 0, 0, last - first, y + ((long)n * s.out_h + first) * s.out_w * s.c);
             }
         }
 }
