@@ -19,7 +19,6 @@ from pathlib import Path
 IMPORTED = (
     "lightning_fabric",
     "safetensors.torch",
-    "sklearn.datasets",
     "torchmetrics.classification",
     "convscope.train",
 )

@@ -245,7 +245,7 @@ def test_a_batch_of_one_is_too_few_for_batch_normalisation(tmp_path: Path, monke
 
 EXHAUSTS = """
 import resource, sys
-import lightning_fabric, safetensors.torch, sklearn.datasets, torchmetrics.classification
+import lightning_fabric, safetensors.torch, torchmetrics.classification
 from convscope.errors import RunError
 from convscope.runs import TrainConfig
 from convscope.train import train

@@ -31,7 +31,7 @@ from pathlib import Path
 from convscope.errors import ConvscopeError
 from convscope.runs.config import TrainConfig
 from convscope.train import train
-import lightning_fabric, torchmetrics.classification, sklearn.model_selection, sklearn.datasets, safetensors.torch
+import lightning_fabric, torchmetrics.classification, safetensors.torch
 
 root = Path(sys.argv[1])
 config = TrainConfig(model="dropping:net", epochs=4, batch_size=128, save_every_steps=3, num_threads=1, device="cpu")
@@ -83,6 +83,8 @@ told["saving_end"] = ended(child(root / "saving", True))
 rng = random.Random(4)
 for _ in range(40):
     pid = child(root / "random", begun(root / "random"))
+    while not begun(root / "random"):  # on a busy machine the first start may take longer than any pause here
+        time.sleep(0.001)
     time.sleep(rng.uniform(0.02, 0.35))
     os.kill(pid, signal.SIGKILL)
     told["random"].append(ended(pid))

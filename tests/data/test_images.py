@@ -396,5 +396,5 @@ def test_the_packaged_photograph():
     assert 0 <= picture.pixels.min() < 0.1
     assert 0.9 < picture.pixels.max() <= 1
     np.testing.assert_array_equal(picture.tensor()[0].permute(1, 2, 0).numpy(), picture.pixels)
-    with pytest.raises(InputError, match="'flower' or 'china'"):
+    with pytest.raises(InputError, match="'cat'; use astronaut, brick, camera"):
         photograph("cat")

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from convscope.data.embedded import PHOTOGRAPHS
 from convscope.data.folder import resize
-from convscope.data.named import SCIKIT_IMAGE, open_picture
-from convscope.errors import ImageError, ModelError
+from convscope.data.named import open_picture
+from convscope.errors import ModelError
 from convscope.explain.attribution import attribute
 from convscope.models import build
 from convscope.predict import predict
@@ -25,7 +26,7 @@ def test_a_cup_of_coffee_is_espresso(loaded):
     best, *_ = predict(loaded.model, x, classes=loaded.class_names()).rows
     assert best.label == "espresso"
     assert best.probability >= 0.9
-    assert notes == ("coffee.png (scikit-image's sample photograph): its middle was cut out and brought to 224x224",)
+    assert notes == ("coffee.png (a photograph of the package): its middle was cut out and brought to 224x224",)
     assert loaded.trained
     assert len(set(loaded.class_names())) == 1000
 
@@ -48,16 +49,13 @@ def test_a_missing_package_is_said_with_the_remedy(monkeypatch):
         build("imagenet:efficientnet_lite0")
     with pytest.raises(ModelError, match="did you mean 'efficientnet_lite0'"):
         build("imagenet:efficientnet")
-    monkeypatch.setattr("convscope.data.named.find_spec", lambda name: None)
-    with pytest.raises(ImageError, match="coffee: comes with scikit-image, which is not installed"):
-        open_picture("coffee")
 
 
 def test_other_classes_get_a_fresh_last_layer():
     assert build("imagenet:efficientnet_lite0", num_classes=7)(torch.zeros(1, 3, 64, 64)).shape == (1, 7)
 
 
-@pytest.mark.parametrize("name", SCIKIT_IMAGE)
+@pytest.mark.parametrize("name", PHOTOGRAPHS)
 def test_every_photograph_opens_without_a_download(name):
     picture = open_picture(name)
     assert min(picture.shape[:2]) >= 256

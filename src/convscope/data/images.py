@@ -8,15 +8,15 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from threading import Lock
-from typing import TYPE_CHECKING, BinaryIO, Literal
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from PIL import Image
 
+from convscope.data.embedded import PHOTOGRAPHS
 from convscope.data.strangers import what_it_is
 from convscope.errors import ImageError, InputError
 
@@ -203,22 +203,19 @@ def to_channels(picture: Picture, channels: int, *, background: tuple[float, flo
     return replace(picture, pixels=np.ascontiguousarray(colour, dtype=np.float32), notes=tuple(notes))
 
 
-def photograph(name: Literal["flower", "china"] = "flower") -> Picture:
-    """A photograph that is always at hand: 427x640 RGB, packaged with scikit-learn.
+def photograph(name: str = "flower") -> Picture:
+    """A photograph that is always at hand: those of `convscope.data.embedded`.
 
-    Shapes: result 427x640x3, values in 0..1.
+    Shapes: HxWx3, HxWx1 where it is grey; values in 0..1.
     Raises: InputError for another name.
-    Source: scikit-learn's sample images; flower by dultan, china by danielbuechele (Flickr, CC BY).
 
     >>> photograph("china").shape
     (427, 640, 3)
     """
-    if name not in ("flower", "china"):
-        raise InputError(f"photograph: there is none called {name!r}; use 'flower' or 'china'")
-    package = find_spec("sklearn")  # to import it would take half a second
-    assert package is not None  # it is required
-    picture = read_image(Path(package.origin or "").parent / "datasets" / "images" / f"{name}.jpg")
-    return Picture(picture.pixels, "RGB", f"{name}.jpg (scikit-learn's sample photograph)")
+    if name not in PHOTOGRAPHS:
+        raise InputError(f"photograph: there is none called {name!r}; use {', '.join(PHOTOGRAPHS)}")
+    picture = read_image(PHOTOGRAPHS[name])
+    return replace(picture, source=f"{PHOTOGRAPHS[name].name} (a photograph of the package)")
 
 
 @contextmanager

@@ -1,30 +1,26 @@
-"""A picture as a person names it: a file, `digits:17`, `scenes:17`, or a photograph that comes with a package."""
+"""A picture as a person names it: a file, `digits:17`, `scenes:17`, or a photograph of the package."""
 
 from collections.abc import Iterable
 from glob import glob
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, cast
 
 import numpy as np
 
 from convscope.data.digits import digits
+from convscope.data.embedded import PHOTOGRAPHS
 from convscope.data.folder import SUFFIXES
 from convscope.data.images import Picture, photograph, read_image
 from convscope.data.scenes import NUM_SCENES, scene
 from convscope.errors import ImageError
 
 ARCHIVES = frozenset({".tar"})
-PHOTOGRAPHS = ("china", "flower")
-SCIKIT_IMAGE = ("astronaut", "camera", "chelsea", "coffee", "coins", "rocket")  # in its wheel: no download
 
 
 def open_picture(name: str, *, allow_truncated: bool = False) -> Picture:
     """The picture called `name`: `digits:N` and `scenes:N` are the Nth of the test part, others are photographs.
 
     `allow_truncated`: show what can be decoded of a cut or damaged file.
-    A file of the name of one of scikit-image's comes before a photograph of scikit-image.
-    Raises: ImageError if the file cannot be read, there is no such digit or scene, or scikit-image is not installed.
+    Raises: ImageError if the file cannot be read, or there is no such digit or scene.
 
     >>> open_picture("digits:0").shape
     (32, 32, 1)
@@ -32,29 +28,17 @@ def open_picture(name: str, *, allow_truncated: bool = False) -> Picture:
     if is_file(name):
         return read_image(name, allow_truncated=allow_truncated)
     if name in PHOTOGRAPHS:
-        return photograph(cast(Literal["china", "flower"], name))
-    if name in SCIKIT_IMAGE:
-        return _of_scikit_image(name)
+        return photograph(name)
     return _digit(name) if name.startswith("digits:") else _scene(name)
 
 
 def is_file(name: str) -> bool:
-    """Whether a name is that of a file, there or not, and of no picture that comes with a package.
+    """Whether a name is that of a file, there or not, and of no picture that comes with the package.
 
     >>> is_file("cat.jpg"), is_file("digits:0")
     (True, False)
     """
-    ours = name in PHOTOGRAPHS or name.startswith(("digits:", "scenes:"))
-    return not ours and (name not in SCIKIT_IMAGE or Path(name).exists())
-
-
-def _of_scikit_image(name: str) -> Picture:
-    package = find_spec("skimage")
-    if package is None or package.origin is None:
-        raise ImageError(f"{name}: comes with scikit-image, which is not installed; pip install 'convscope[imagenet]'")
-    path = next(Path(package.origin).parent.joinpath("data").glob(f"{name}.*"))
-    picture = read_image(path)
-    return Picture(picture.pixels, picture.mode, f"{path.name} (scikit-image's sample photograph)", picture.notes)
+    return name not in PHOTOGRAPHS and not name.startswith(("digits:", "scenes:"))
 
 
 def expand(names: Iterable[str]) -> list[str]:

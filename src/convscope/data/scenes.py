@@ -1,18 +1,19 @@
 """Digit scenes: real handwritten digits on real photographs, with exact boxes and masks. Nothing is downloaded.
 
-Three to six digits of `sklearn.datasets.load_digits`, 18 to 44 px, in a colour that stands out, lie apart from each
-other on crops of the photographs in scikit-image. What is learnt from uses their left halves, what is tested on the
+Three to six handwritten digits, 18 to 44 px, in a colour that stands out, lie apart from each
+other on crops of photographs. What is learnt from uses their left halves, what is tested on the
 right halves and digits by other hands of the split. A scene is a function of (seed, part, index).
 """
 
 from functools import cache
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
+from convscope.data import embedded
 from convscope.data.digits import CLASSES, digits
 from convscope.data.samples import Sample, SampleSet, TaskName
 from convscope.data.sets import Normalisation, Splits
@@ -121,10 +122,7 @@ def _background(generator: np.random.Generator, *, right: bool) -> np.ndarray:
 
 @cache
 def _photographs() -> tuple[np.ndarray, ...]:
-    from skimage import data, util
-
-    loaded: list[Any] = [util.img_as_ubyte(getattr(data, name)()) for name in PHOTOGRAPHS]
-    return tuple(p if p.ndim == 3 else np.repeat(p[..., None], 3, axis=2) for p in loaded)
+    return tuple(np.asarray(Image.open(embedded.PHOTOGRAPHS[name]).convert("RGB")) for name in PHOTOGRAPHS)
 
 
 def _enlarged(digit_88: Tensor, size: int) -> np.ndarray:
