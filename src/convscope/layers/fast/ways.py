@@ -16,6 +16,7 @@ from convscope.layers.family import FlattenedConv, ShuffledGroupConv
 from convscope.layers.fast import forms
 from convscope.layers.fast.compiled import kernels
 from convscope.layers.fast.operators import can
+from convscope.layers.fast.phases import Phases, phased
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,9 @@ def ways(layer: nn.Module, example: Tensor, *, training: bool) -> Iterator[Way]:
     """The exact ways, beside PyTorch's own, to run the layer on float32 pictures on the CPU; its tensors are copied."""
     if isinstance(layer, nn.Conv2d):
         yield from _of_conv(layer, example, training)
+    elif isinstance(layer, nn.ConvTranspose2d):
+        if not training and phased(layer):
+            yield Way("own kernel, phases in tiles", lambda: Phases(copy.deepcopy(layer)))
     elif isinstance(layer, nn.MaxPool2d):
         plain = not (layer.return_indices or layer.ceil_mode)
         if plain and kernels() and example.shape[1] % 4 == 0:
