@@ -39,7 +39,7 @@ def test_convolutions(size, data):
     same(conv, torch.randn(n, groups * per, *hw))
 
 
-@pytest.mark.parametrize("groups", [32, 16])
+@pytest.mark.parametrize("groups", [32, 16, 8, 4])
 @pytest.mark.parametrize("padding", [0, 1, (2, 0), (0, 2), 3])
 def test_patches_of_whatever_rows_are_left(groups, padding):
     conv = nn.Conv2d(32, 32, 3, padding=padding, groups=groups)

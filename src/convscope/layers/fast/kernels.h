@@ -82,6 +82,8 @@ struct After {
     float low, high;
     int activation;
 
+    bool nothing() const { return !other && !activation && low == -__builtin_inff() && high == __builtin_inff(); }
+
     template <int L> Vec<L> apply(Vec<L> v, long at) const {
         if (other) v += load<L>(other + at);
         if (activation) v = activated<L>(v, activation);

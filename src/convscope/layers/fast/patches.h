@@ -29,16 +29,14 @@ template <int L, int PER, int DOWN> struct Patches {
 
     template <bool EDGE> void patch(int column, float* y) const {
         int left = column - a.k.pw;
+        bool plain = a.after.nothing();
         for (int channel = 0; channel < a.s.c; channel += L) {
             const float *from = x + channel + left * a.x_apart, *w = a.w + (long)channel * 9 * PER;
             V sum[DOWN][ALONG], first = a.bias ? load<L>(a.bias + channel) : V{};
 #pragma GCC unroll 16
             for (int i = 0; i < DOWN; i++)
 #pragma GCC unroll 16
-                for (int c = 0; c < ALONG; c++) {
-                    sum[i][c] = first;
-                    __builtin_prefetch(from + (above + i + 2) * line + (c + ALONG + 2) * a.x_apart);
-                }
+                for (int c = 0; c < ALONG; c++) sum[i][c] = first;
 #pragma GCC unroll 16
             for (int i = 0; i < DOWN + 2; i++)
                 if ((unsigned)(above + i) < (unsigned)a.s.h) add<EDGE>(sum, i, from + (above + i) * line, left, w);
@@ -46,7 +44,8 @@ template <int L, int PER, int DOWN> struct Patches {
             for (int i = 0; i < DOWN; i++)
 #pragma GCC unroll 16
                 for (int c = 0; c < ALONG; c++)
-                    store<L>(y + ((long)i * a.s.out_w + column + c) * a.y_apart + channel, a.after.apply<L>(sum[i][c], 0));
+                    store<L>(y + ((long)i * a.s.out_w + column + c) * a.y_apart + channel,
+                             plain ? sum[i][c] : a.after.apply<L>(sum[i][c], 0));
         }
     }
 
@@ -86,8 +85,7 @@ RowsOf sums_of(int per, int channels, const Window& k, int out_w) {
     bool patches = overlaps(k) && k.kh == 3 && k.sh == 1 && k.dh == 1 && out_w >= 4;
     return in_groups(per, channels, [&](auto l, auto p) -> RowsOf {
         constexpr int L = decltype(l)::value, PER = decltype(p)::value;
-        if constexpr (PER <= 2)  // with more, all weights of a patch do not stay in the first-level cache
-            if (patches) return in_patches<L, PER>;
+        if (patches) return in_patches<L, PER>;
         return overlaps(k) ? rows<L, PER, Sum, true> : rows<L, PER, Sum, false>;
     });
 }
