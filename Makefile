@@ -74,7 +74,7 @@ $(BIN)/python:
 
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
 	@echo "installing convscope into $(VENV) ..."
-	@$(PIP_INSTALL) -e . | $(LARGE_ONLY)
+	@$(PIP_INSTALL) -e '.[pictures]' | $(LARGE_ONLY)
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python

@@ -1,5 +1,9 @@
-"""Nothing is downloaded, installed or reported: every task from data to export, where there is no network at all."""
+"""Every task from data to export, where there is no network at all, and none of the packages that only some need.
 
+Nothing is downloaded, installed or reported.
+"""
+
+import html
 import json
 import os
 import subprocess
@@ -13,9 +17,18 @@ import folders
 
 ALONE = ("unshare", "--map-root-user", "--net")  # no network but a loopback that is down
 HARNESS = """
-import json, socket, sys
+import importlib.metadata, json, socket, sys
 
-asked = []
+asked, distribution = [], importlib.metadata.distribution
+absent = ("matplotlib", "captum", "scipy", "sklearn", "scikit-learn", "skimage", "pandas")
+
+def installed(name):
+    if name.lower() in absent:
+        raise importlib.metadata.PackageNotFoundError(name)
+    return distribution(name)
+
+importlib.metadata.distribution = installed
+sys.modules.update(dict.fromkeys(absent))
 
 def hear(event, given):
     if event in ("socket.getaddrinfo", "socket.gethostbyname", "urllib.Request"):
@@ -25,16 +38,19 @@ def hear(event, given):
 
 sys.addaudithook(hear)
 from convscope.cli import app
+from convscope.errors import ConvscopeError
 
-done = []
+done, refused = [], []
 for words in json.loads(sys.argv[1]):
     try:
         app(words, standalone_mode=False)
     except SystemExit as end:
-        if end.code:
+        if end.code != 2 * (words[0] in ("attribute", "profile")):
             raise
+    except ConvscopeError as error:
+        refused.append(str(error))
     done.append(words[0])
-told = {"asked": [*asked], "done": done}
+told = {"asked": [*asked], "done": done, "refused": refused}
 try:
     socket.create_connection(("convscope.invalid", 80), timeout=1)
 except OSError:
@@ -56,6 +72,9 @@ def _commands(pictures: Path) -> list[list[str]]:
             ["export", task, "--out", f"{task}.onnx"],
             ["predict", f"{task}.onnx", str(pictures)],
         ]
+    picture = ["classify", str(pictures)]
+    found += [["attribute", *picture, "--method", "saliency"], ["attribute", *picture, "--out", "why.png"],
+              ["profile", "classify", "--flame", "flame.svg"]]  # fmt: skip
     return found
 
 
@@ -82,3 +101,11 @@ def test_every_task_works_without_a_network(told: dict[str, Any]) -> None:
 def test_nobody_is_asked_for_anything(told: dict[str, Any]) -> None:
     assert told["heard"]  # an address that was asked for would be known
     assert told["asked"] == []
+
+
+def test_what_needs_a_package_that_is_missing_says_so(told: dict[str, Any]) -> None:
+    sentences = [f"{name}: not installed; pip install 'convscope[pictures]'" for name in ("captum", "matplotlib")]
+    assert told["refused"] == sentences
+    for task in ("classify", "detect", "segment"):
+        assert f"No curves: {sentences[1]}." in html.unescape((told["root"] / task / "report.html").read_text())
+    assert (told["root"] / "why.png").exists()

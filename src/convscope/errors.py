@@ -15,6 +15,7 @@ A message is one sentence: where, what was found, how to mend it.
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from importlib.util import find_spec
 
 
 class ConvscopeError(Exception):
@@ -85,3 +86,15 @@ def nearest(name: str, known: Iterable[str]) -> str:
         return f"did you mean {lowered[close[0]]!r}?"
     shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
     return f"known: {shown}"
+
+
+def need(*packages: str, extra: str) -> None:
+    """Check that packages are installed; `extra` is the extra of convscope that brings them.
+
+    Raises: InputError that says how to install them.
+
+    >>> need("torch", extra="export")
+    """
+    missing = [p for p in packages if find_spec(p) is None]
+    if missing:
+        raise InputError(f"{' and '.join(missing)}: not installed; pip install 'convscope[{extra}]'")

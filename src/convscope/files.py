@@ -8,9 +8,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-from convscope.errors import InputError, RunError
+from convscope.errors import InputError, RunError, need
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FIGURES = ("png", "svg", "pdf")
 _made: list[Path] = []
@@ -129,17 +132,29 @@ def known_ending(path: Path | str, endings: Sequence[str], *, what: str, option:
 def figure_path(path: Path | str) -> Path:
     """The path, if its name ends in one of `FIGURES`.
 
-    Raises: InputError if not.
+    Raises: InputError if not, or if matplotlib is not installed.
 
     >>> figure_path("times.SVG").suffix
     '.SVG'
     """
     if Path(path).suffix.lower().removeprefix(".") not in FIGURES:
         raise InputError(f"{path}: a figure is {', '.join(FIGURES)}; let the name end in one of them")
+    need("matplotlib", extra="pictures")
     return Path(path)
 
 
-def write_figure(figure: Any, path: Path | str) -> Path:
+def new_figure(width: float, height: float) -> "Figure":
+    """An empty figure of matplotlib, in inches.
+
+    Raises: InputError if matplotlib is not installed.
+    """
+    need("matplotlib", extra="pictures")
+    from matplotlib.figure import Figure  # a slow import, and only plots need it
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def write_figure(figure: "Figure", path: Path | str) -> Path:
     """Write matplotlib's figure whole, in the format that the name ends in; the same figure gives the same bytes.
 
     Raises: InputError if that is none of `FIGURES`; RunError if the disk refuses.

@@ -13,9 +13,8 @@ from typer.testing import CliRunner
 from convscope.cli import app
 from convscope.clock import Timing
 from convscope.data import Normalisation
-from convscope.engines import need
 from convscope.engines.openvino import core
-from convscope.errors import DataError, InputError
+from convscope.errors import DataError, InputError, need
 from convscope.files import write_figure
 from convscope.optimize import measure
 from convscope.optimize.candidates import LOSSLESS, NUMERIC, STAGES, Candidate, InBatches, Made, Material

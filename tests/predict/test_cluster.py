@@ -167,6 +167,6 @@ def test_what_cannot_be_is_said_before_anything_is_started(tmp_path: Path, monke
     (tmp_path / "objects-00000.parquet").write_bytes(b"")
     with pytest.raises(InputError, match=r"holds objects-00000.parquet already; remove the results in it"):
         predict_on_cluster(loaded, ["digits:0"], out=tmp_path, wish=Wish())
-    monkeypatch.setattr(sys.modules["convscope.engines.need"], "find_spec", lambda name: None)
+    monkeypatch.setattr(sys.modules["convscope.errors"], "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"ray and pyarrow and pandas: not installed; pip install 'convscope\[ray\]'"):
         predict_on_cluster(loaded, ["digits:0"], out=tmp_path / "new", wish=Wish())

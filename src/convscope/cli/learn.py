@@ -71,10 +71,11 @@ def train(
 
 
 def _find_lr(settings: Any, *, out: Path, json: bool) -> None:
-    from convscope.files import write_figure
+    from convscope.files import figure_path, write_figure
     from convscope.train import find_lr
 
-    picture = make_folder(out) / "learning-rates.png"
+    picture = figure_path(out / "learning-rates.png")
+    make_folder(out)
     found = find_lr(settings)
     show(found.table(), data=found.data(), json=json)
     say_written(write_figure(found.picture(), picture))

@@ -6,12 +6,11 @@ from convscope.engines.card import Card
 from convscope.engines.exported import ExportedModel, exported_bytes
 from convscope.engines.fused import OWN, FusedModel, Program, fused_from, open_fused, program_of
 from convscope.engines.int8 import Judge, int8_bytes, int8_layers, onnx_int8_bytes
-from convscope.engines.need import need
 from convscope.engines.onnx import OnnxModel, onnx_bytes, onnx_with, open_onnx
 from convscope.engines.openvino import OpenVinoModel, open_openvino, openvino_bytes, openvino_from
 from convscope.engines.outputs import named_outputs, output_names, restored_outputs
 from convscope.engines.quiet import quiet
-from convscope.errors import ModelError
+from convscope.errors import ModelError, need
 
 __all__ = [
     "ENDINGS",

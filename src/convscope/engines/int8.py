@@ -11,11 +11,10 @@ from torch import Tensor, nn
 
 from convscope.engines.aside import aside
 from convscope.engines.card import Card
-from convscope.engines.need import need
 from convscope.engines.onnx import INPUT, onnx_with
 from convscope.engines.openvino import CompiledModel, core, saved
 from convscope.engines.quiet import quiet
-from convscope.errors import ModelError
+from convscope.errors import ModelError, need
 
 
 @dataclass(frozen=True, slots=True, eq=False)

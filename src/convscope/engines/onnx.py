@@ -13,9 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from convscope.engines.card import KEY, Card
-from convscope.engines.need import need
 from convscope.engines.outputs import Flat, restored_outputs
-from convscope.errors import ModelError
+from convscope.errors import ModelError, need
 
 INPUT = "input"
 

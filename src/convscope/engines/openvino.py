@@ -16,10 +16,9 @@ from torch import Tensor, nn
 
 from convscope.engines.aside import aside
 from convscope.engines.card import KEY, Card
-from convscope.engines.need import need
 from convscope.engines.onnx import onnx_bytes
 from convscope.engines.outputs import restored_outputs
-from convscope.errors import ModelError
+from convscope.errors import ModelError, need
 
 
 def openvino() -> Any:

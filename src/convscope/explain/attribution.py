@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from convscope.errors import InputError, ModelError
+from convscope.errors import InputError, ModelError, need
 from convscope.explain.capture import as_model, called, capturing, find_layer, op_of, spatial, undisturbed
 from convscope.explain.pictures import png_bytes
 from convscope.explain.targets import Target, logit
@@ -179,22 +179,26 @@ def _target(outputs: Any, target: int | Target | None) -> tuple[Target, str]:
     return target, getattr(target, "__qualname__", type(target).__name__).partition(".")[0]
 
 
+def _captum() -> Any:
+    need("captum", extra="pictures")
+    from captum import attr
+
+    return attr
+
+
 def _saliency(asked: _Asked) -> Attribution:
     """The largest magnitude over the channels of the gradient by the input."""
-    from captum.attr import Saliency
-
-    gradient = Saliency(asked.score).attribute(_leaf(asked), abs=False)
+    gradient = _captum().Saliency(asked.score).attribute(_leaf(asked), abs=False)
     return _made(gradient.abs().amax(1)[0], signed=False)
 
 
 def _smooth_grad(asked: _Asked) -> Attribution:
     """As saliency, of the mean gradient over noisy copies of the input."""
-    from captum.attr import NoiseTunnel, Saliency
-
     x = asked.x_NCHW
     torch.manual_seed(asked.seed)  # inside `undisturbed`, which brings the random state back
     stdev = NOISE * float(x.max() - x.min())
-    tunnel = NoiseTunnel(Saliency(asked.score))
+    attr = _captum()
+    tunnel = attr.NoiseTunnel(attr.Saliency(asked.score))
     gradient = tunnel.attribute(
         _leaf(asked), nt_type="smoothgrad", nt_samples=DRAWS, nt_samples_batch_size=AT_ONCE, stdevs=stdev, abs=False
     )
@@ -203,9 +207,9 @@ def _smooth_grad(asked: _Asked) -> Attribution:
 
 def _integrated_gradients(asked: _Asked) -> Attribution:
     """The gradient by the input along the line from zeros, times the input; the channels added."""
-    from captum.attr import IntegratedGradients
-
-    parts = IntegratedGradients(asked.score).attribute(_leaf(asked), n_steps=STEPS, internal_batch_size=AT_ONCE)
+    parts = (
+        _captum().IntegratedGradients(asked.score).attribute(_leaf(asked), n_steps=STEPS, internal_batch_size=AT_ONCE)
+    )
     with torch.no_grad():
         risen = (asked.score(asked.x_NCHW) - asked.score(torch.zeros_like(asked.x_NCHW))).item()
     return _made(parts.sum(1)[0], signed=True, gap=float(parts.detach().double().sum()) - risen)
@@ -213,13 +217,15 @@ def _integrated_gradients(asked: _Asked) -> Attribution:
 
 def _occlusion(asked: _Asked) -> Attribution:
     """How much the score falls when a window an eighth of the picture wide is set to 0, averaged over the windows."""
-    from captum.attr import Occlusion
-
     channels, *sizes = asked.x_NCHW.shape[1:]
     _, window, strides = zip(*_windows(sizes), strict=True)
     with torch.no_grad():
-        parts = Occlusion(asked.score).attribute(
-            asked.x_NCHW.clone(), (channels, *window), strides=(channels, *strides), perturbations_per_eval=AT_ONCE
+        parts = (
+            _captum()
+            .Occlusion(asked.score)
+            .attribute(
+                asked.x_NCHW.clone(), (channels, *window), strides=(channels, *strides), perturbations_per_eval=AT_ONCE
+            )
         )
     return _made(parts[0, 0], signed=True)
 

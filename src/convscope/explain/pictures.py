@@ -11,10 +11,11 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from convscope.errors import InputError
 from convscope.files import write_whole
+from convscope.fonts import font
 from convscope.table import MINUS, number, printable
 
 # The colour scales, as anchors at equal steps. The neutral of a diverging one is the page's colour.
@@ -254,11 +255,3 @@ def colour_bar(page: Image.Image, corner: tuple[int, int], scale: Scale, shared:
     for place, text in ticks:
         anchor = {0.0: "la", 0.5: "ma", 1.0: "ra"}[place]
         draw.text((x + place * (width - 1), y + height + 4), text, fill=_INK, font=font(11), anchor=anchor)
-
-
-@cache
-def font(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans: it has the true minus sign and most alphabets, and matplotlib brings it."""
-    from matplotlib import get_data_path  # a slow import, and only text needs it
-
-    return ImageFont.truetype(Path(get_data_path()) / "fonts/ttf/DejaVuSans.ttf", size)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw
 
-from convscope.explain.pictures import Scale, block_means, font
+from convscope.explain.pictures import Scale, block_means
+from convscope.fonts import font
 from convscope.table import MINUS, number, printable
 
 if TYPE_CHECKING:

@@ -22,8 +22,7 @@ from convscope.data.decoding import Decoder
 from convscope.data.frames import try_frames
 from convscope.data.images import Picture
 from convscope.data.named import expand
-from convscope.engines import need
-from convscope.errors import ConvscopeError, ImageError, InputError, RunError
+from convscope.errors import ConvscopeError, ImageError, InputError, RunError, need
 from convscope.files import writable_folder
 from convscope.predict.looking import BATCH, Wish, look
 from convscope.predict.saving import save_parquet

@@ -5,14 +5,20 @@ Shapes: pictures are uint8 [3 or 1, H, W].
 
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from convscope import fonts
 from convscope.data.samples import IGNORE, Boxes
 from convscope.table import printable
 
+# Tableau's twenty colours, as matplotlib has them: ten strong ones, and the same lighter
+TABLEAU = (
+    (31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40), (148, 103, 189), (140, 86, 75), (227, 119, 194),
+    (127, 127, 127), (188, 189, 34), (23, 190, 207), (174, 199, 232), (255, 187, 120), (152, 223, 138), (255, 152, 150),
+    (197, 176, 213), (196, 156, 148), (247, 182, 210), (199, 199, 199), (219, 219, 141), (158, 218, 229),
+)  # fmt: skip
 OPACITY = 0.55
 SMALLEST = 384  # px that the shorter side of a drawing has at least, so that text can be read
 
@@ -24,11 +30,7 @@ def colours(count: int) -> tuple[tuple[int, int, int], ...]:
     >>> len(colours(3)), colours(30)[0] == colours(30)[20]
     (3, True)
     """
-    from matplotlib import colormaps
-
-    table = colormaps["tab20"]
-    order = [*range(0, 20, 2), *range(1, 20, 2)]
-    return tuple(tuple(round(255 * v) for v in table(order[i % 20])[:3]) for i in range(count))  # pyright: ignore[reportReturnType]
+    return tuple(TABLEAU[i % len(TABLEAU)] for i in range(count))
 
 
 def draw_boxes(picture_CHW: Tensor, boxes: Boxes, classes: Sequence[str], *, scores: bool = True) -> Tensor:
@@ -39,7 +41,6 @@ def draw_boxes(picture_CHW: Tensor, boxes: Boxes, classes: Sequence[str], *, sco
     >>> draw_boxes(torch.zeros(3, 128, 128, dtype=torch.uint8), none, ["cat"]).shape
     torch.Size([3, 384, 384])
     """
-    from matplotlib import get_data_path
     from torchvision.utils import draw_bounding_boxes
 
     picture, zoom = _enlarged(picture_CHW)
@@ -50,7 +51,7 @@ def draw_boxes(picture_CHW: Tensor, boxes: Boxes, classes: Sequence[str], *, sco
     palette = colours(len(classes))
     return draw_bounding_boxes(
         picture, zoom * boxes.boxes, said, [palette[i] for i in boxes.labels.tolist()], width=2,
-        font=str(Path(get_data_path()) / "fonts/ttf/DejaVuSans.ttf"), font_size=15,
+        font=str(fonts.REGULAR), font_size=15,
         label_colors="white", fill_labels=True, label_background_colors=[palette[i] for i in boxes.labels.tolist()],
     )  # fmt: skip
 

@@ -2,16 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import torch
-from matplotlib import get_data_path
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from convscope.data.augment import draws
 from convscope.data.samples import SampleSet
 from convscope.data.sets import ImageSet, Normalisation
+from convscope.fonts import font
 from convscope.predict.drawing import colours, draw_boxes, draw_mask
 from convscope.table import printable
 
@@ -60,10 +59,9 @@ def _cell(data: ImageSet | SampleSet, picture_CHW: Tensor, targets: object, inde
 def _with_caption(picture: Image.Image, words: Sequence[tuple[str, tuple[int, int, int]]]) -> Image.Image:
     cell = Image.new("RGB", (picture.width, picture.height + CAPTION), PAPER)
     cell.paste(picture)
-    font = ImageFont.truetype(str(Path(get_data_path()) / "fonts/ttf/DejaVuSans.ttf"), 15)
     pen, x = ImageDraw.Draw(cell), 2.0
     for word, colour in words:
         pen.rectangle((x, picture.height + 8, x + 11, picture.height + 19), fill=colour)
-        pen.text((x + 16, picture.height + 4), word, fill=INK, font=font)
-        x += 16 + pen.textlength(word, font=font) + 14
+        pen.text((x + 16, picture.height + 4), word, fill=INK, font=font(15))
+        x += 16 + pen.textlength(word, font=font(15)) + 14
     return cell

@@ -2,12 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
+from convscope.files import new_figure
 from convscope.profile.measure import Profile, TimedOp
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 INK, FAINT, LINE = "#1f2933", "#6b7785", "#d5dae1"
 BOUND = {"arithmetic": "#2f6fbf", "memory": "#d9741a", "call": "#9aa5b1"}
@@ -15,9 +19,9 @@ NAMED = 6  # operators whose names stand in the roofline
 DEPTHS = ("#dbe7f5", "#b9d1ec", "#94b8e0", "#6f9dd2", "#4f83c0")
 
 
-def roofline(profile: Profile) -> Figure:
+def roofline(profile: Profile) -> "Figure":
     """Each operator that has MACs at its MACs a byte and MACs a second, below the machine's ceilings; area is time."""
-    figure = Figure(figsize=(9, 5.2), layout="constrained")
+    figure = new_figure(9, 5.2)
     axes = figure.subplots()
     shown = [t for t in profile.ops if t.macs and t.bytes]
     intensity = np.array([(t.macs or 0) / t.bytes for t in shown])
@@ -38,7 +42,7 @@ def roofline(profile: Profile) -> Figure:
     return figure
 
 
-def _names(axes: Axes, shown: Sequence[TimedOp], x: np.ndarray, y: np.ndarray) -> None:
+def _names(axes: "Axes", shown: Sequence[TimedOp], x: np.ndarray, y: np.ndarray) -> None:
     """The operators that take longest by name; of names that would touch, the first."""
     taken: list[int] = []
     for i in sorted(range(len(shown)), key=lambda i: -shown[i].inside.median):
@@ -48,7 +52,7 @@ def _names(axes: Axes, shown: Sequence[TimedOp], x: np.ndarray, y: np.ndarray) -
             axes.annotate(name, at, (-9, 0), textcoords="offset points", fontsize=8, color=INK, ha="right", va="center")
 
 
-def _ceilings(axes: Axes, profile: Profile, intensity: np.ndarray) -> None:
+def _ceilings(axes: "Axes", profile: Profile, intensity: np.ndarray) -> None:
     x = np.geomspace(intensity.min(initial=1) / 2, intensity.max(initial=50) * 2, 200)
     peak = profile.limits.macs["float32"]
     inside, outside = profile.limits.bytes[0], profile.limits.bytes[-1]
@@ -92,11 +96,11 @@ def _path(timed: TimedOp) -> tuple[str, ...]:
     return tuple(timed.op.module.split(".")) if timed.op.module else ()
 
 
-def flame(profile: Profile) -> Figure:
+def flame(profile: Profile) -> "Figure":
     """Time from left to right, modules above the operators that ran in them."""
     found = spans(profile.ops)
     deepest = max((s.depth for s in found), default=0)
-    figure = Figure(figsize=(12, 1.1 + 0.42 * (deepest + 1)), layout="constrained")
+    figure = new_figure(12, 1.1 + 0.42 * (deepest + 1))
     axes = figure.subplots()
     total = profile.inside
     for span in found:
@@ -111,7 +115,7 @@ def flame(profile: Profile) -> Figure:
     return figure
 
 
-def _plain(axes: Axes, *, grid: bool = True) -> None:
+def _plain(axes: "Axes", *, grid: bool = True) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(LINE)
     axes.tick_params(colors=FAINT, labelsize=9)

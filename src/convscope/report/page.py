@@ -12,15 +12,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from convscope import __version__
 from convscope.data import ImageSet
 from convscope.data.sets import DataSet
-from convscope.errors import InputError
+from convscope.errors import InputError, need
 from convscope.evaluate import Measured
 from convscope.explain import Explanation, FeatureMap, explain, feature_maps
 from convscope.explain.pictures import Scale, data_uri
 from convscope.files import write_whole
 from convscope.graph import Recording, record
 from convscope.inspect import Summary, receptive_field, summarize
-from convscope.report.curves import curves_svg
 from convscope.report.parts import PARTS, thumbnail
+from convscope.runs import Run
 from convscope.tasks import score_of
 
 
@@ -53,7 +53,7 @@ def write_report(folder: Path | str, measured: Measured) -> Report:
         version=__version__,
         run=run,
         total=summary.total,
-        curves=curves_svg(run.metrics(), score=score_of(run.config.task)),
+        curves=_curves(run),
         layers=summary.table().html(),
         sample=_sample(images, sample),
         maps=[_drawn(m) for m in a_few(maps)],
@@ -70,6 +70,16 @@ def a_few(maps: Sequence[FeatureMap], *, most: int = 16) -> Sequence[FeatureMap]
     """All maps, or as many as can be looked at, evenly spaced; the last is among them."""
     count = len(maps)
     return maps if count <= most else [maps[(i + 1) * count // most - 1] for i in range(most)]
+
+
+def _curves(run: Run) -> str:
+    try:
+        need("matplotlib", extra="pictures")
+    except InputError as error:
+        return f"<p>No curves: {error}.</p>"
+    from convscope.report.curves import curves_svg
+
+    return curves_svg(run.metrics(), score=score_of(run.config.task))
 
 
 def _sample(images: DataSet, index: int) -> dict[str, Any]:

@@ -4,13 +4,10 @@ Places and sizes are px of the page, from its top left corner.
 """
 
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 
 import numpy as np
-from matplotlib import get_data_path
-from PIL import ImageFont
 
+from convscope.fonts import font
 from convscope.steps.text import figure
 
 LEVELS = 16  # steps of colour from 0 to the largest value
@@ -74,13 +71,6 @@ def text_width(text: str, size: float) -> float:
     True
     """
     return font(100).getlength(text) * size / 100
-
-
-@cache
-def font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans: it has the true minus sign, and matplotlib brings it."""
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(Path(get_data_path()) / "fonts/ttf" / name, size)
 
 
 def font_size(values: np.ndarray, cell: int) -> float:

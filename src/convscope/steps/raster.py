@@ -8,7 +8,8 @@ from PIL import Image, ImageColor, ImageDraw
 
 from convscope.errors import InputError
 from convscope.explain.pictures import Scale
-from convscope.steps.page import LEVELS, Box, Scene, Words, font
+from convscope.fonts import font
+from convscope.steps.page import LEVELS, Box, Scene, Words
 
 PAGE, INK, FAINT, LINE, TRACK = "#ffffff", "#1f2933", "#6b7785", "#d5dae1", "#edf0f3"
 _PIXELS = 3e8  # of all frames together, so that they fit into memory

@@ -5,17 +5,20 @@ import tempfile
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from matplotlib.figure import Figure
 
 from convscope import machine
 from convscope.errors import RunError
+from convscope.files import new_figure
 from convscope.runs.config import TrainConfig
 from convscope.table import Column, Table
 from convscope.train.loop import Training, threads
 from convscope.train.team import Team
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LOWEST, HIGHEST, STEPS = 1e-6, 1.0, 120
 FAINT, LINE, BLUE, ORANGE = "#6b7785", "#d5dae1", "#2f6fbf", "#d9741a"
@@ -49,9 +52,9 @@ class RateSearch:
         """Plain data for JSON."""
         return asdict(self)
 
-    def picture(self) -> Figure:
+    def picture(self) -> "Figure":
         """The loss over the rates."""
-        figure = Figure(figsize=(7, 3.6), layout="constrained")
+        figure = new_figure(7, 3.6)
         axes = figure.subplots()
         rates, smoothed = [t.lr for t in self.steps], [t.smoothed for t in self.steps]
         axes.semilogx(rates, [t.loss for t in self.steps], color=LINE, lw=1, label="each batch")
