@@ -1,4 +1,4 @@
-"""A transposed convolution by its phases: PyTorch's own values for any stride, padding, kernel and groups."""
+"""What is made to fit tiles, transposed convolutions by their phases and pairs of groups: PyTorch's own values."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from convscope.layers.fast import operators, phases
+from convscope.layers.fast import operators, paired, phases
 from sameness import same
 
 WORDS = "own kernel, phases in tiles"
@@ -55,3 +55,18 @@ def test_changed_weights_are_seen():
         form(x)
         plain.weight.mul_(2)
         torch.testing.assert_close(form(x), plain(x), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.skipif(not tiles(), reason="the processor has no tiles")
+@pytest.mark.parametrize("window", [{}, {"padding": 1}, {"stride": 2, "padding": 2, "dilation": 2}])
+def test_pairs_of_groups(window):
+    words = same(nn.Conv2d(64, 64, 3, groups=4, **window), torch.randn(2, 64, 9, 7))
+    assert "own kernel, pairs of groups in tiles" in words
+
+
+def test_pairs_of_groups_on_paper():
+    plain = nn.Conv2d(64, 64, 3, groups=4)
+    x = torch.randn(1, 64, 5, 6)
+    with torch.no_grad():
+        found = torch.conv2d(x, paired.pairs(plain.weight), plain.bias, groups=2)
+        torch.testing.assert_close(found, plain(x), atol=1e-5, rtol=1e-5)

@@ -96,7 +96,7 @@ def by_own(c: Conv, way: str) -> Run:
         if way == "pointwise":
             return kernels.pointwise(x, packed, after, channels)
         if way == "grouped":
-            return kernels.grouped(x, packed, after, window)
+            return kernels.grouped(x, packed, after.bias, window, after)
         if way == "dense":
             return kernels.dense(x, packed, after, channels, window)
         if way == "tiles":

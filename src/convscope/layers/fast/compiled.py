@@ -175,10 +175,12 @@ class Kernels:
         """How many channels lie side by side in packed weights."""
         return int(self._library.lanes(channels))
 
-    def grouped(self, x: Tensor, packed: Tensor, after: After, window: Window) -> Tensor:
-        """Convolution in groups of as many outputs as inputs, nothing added; packed as `pack_grouped` does."""
+    def grouped(self, x: Tensor, packed: Tensor, bias: Tensor | None, window: Window, after: After = NOTHING) -> Tensor:
+        """Convolution in groups of as many outputs as inputs, of `after` the activation and bounds; packed as
+        `pack_grouped` does.
+        """
         size, strides, call, _ = _called(x.shape, window, packed.shape[3], *after[2:])
-        y, bias = x.new_empty_strided(size, strides), after.bias
+        y = x.new_empty_strided(size, strides)
         self._grouped(call, x.data_ptr(), packed.data_ptr(), None if bias is None else bias.data_ptr(), y.data_ptr())
         return y
 

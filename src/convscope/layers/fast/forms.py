@@ -37,6 +37,7 @@ class Form(nn.Module):
     def __init__(self, plain: nn.Module) -> None:
         super().__init__()
         self.plain = plain.to(memory_format=LAST)
+        self._held = (self.plain,)  # the same, come by without a module's search for it
 
     def forward(self, x: Tensor) -> Tensor:
         ours = x.dtype == torch.float32 and x.is_cpu and x.dim() == 4
@@ -64,6 +65,7 @@ class Bfloat16(nn.Module):
     def __init__(self, plain: nn.Module) -> None:
         super().__init__()
         self.plain = plain.to(memory_format=LAST)
+        self._held = (self.plain,)  # the same, come by without a module's search for it
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, torch.bfloat16):
@@ -118,8 +120,8 @@ class Compiled(Form):
         self.way, self._window = way, window_of(plain)
 
     def run(self, x: Tensor) -> Tensor:
-        plain = self.plain
-        return conv2d(x, plain.weight, plain.bias, self._window, plain.groups, self.way)
+        (plain,) = self._held
+        return conv2d(x, *_tensors(plain), self._window, plain.groups, self.way)
 
 
 @final
@@ -135,8 +137,8 @@ class Separable(Form):
     def run(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled():
             return self.plain(x)
-        depth, point = self.plain
-        return separable2d(x, depth.weight, point.weight, point.bias, self._window, self.way)
+        depth, point = self._held[0]._modules.values()
+        return separable2d(x, _tensors(depth)[0], *_tensors(point), self._window, self.way)
 
 
 class _Merged(Form):
@@ -149,7 +151,7 @@ class _Merged(Form):
 
     def weight(self) -> Tensor:
         """The weight of the one depthwise convolution."""
-        weights = [part.weight for part in list(self.plain)[-2:]]
+        weights = [_tensors(part)[0] for part in list(self._held[0]._modules.values())[-2:]]
         if torch.is_grad_enabled() or any(w.is_inference() for w in weights):
             return weights[0] * weights[1]
         made_of = tuple(w._version for w in weights)
@@ -193,7 +195,8 @@ class Flattened(_Merged):
     def run(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled():
             return self.plain(x)
-        return flattened2d(x, self.plain[0].weight, self.weight(), self.plain[-1].bias, self._window, self.way)
+        across, _, last = self._held[0]._modules.values()
+        return flattened2d(x, _tensors(across)[0], self.weight(), _tensors(last)[1], self._window, self.way)
 
 
 @final
@@ -223,6 +226,12 @@ class AveragePool(Form):
         if self.way == "grouped":
             return conv2d(x, self.weight, None, self._window, self._channels, self.way)
         return F.conv2d(x, self.weight, None, *self._window.steps(), self._channels)
+
+
+def _tensors(conv: Any) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias, come by without a module's search for them, unless they are made of something else."""
+    found = conv._parameters
+    return (found["weight"], found["bias"]) if "weight" in found else (conv.weight, conv.bias)
 
 
 def _version(tensor: Tensor) -> int:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-from convscope.layers.fast.compiled import NOTHING, After, Kernels, Window, kernels
+from convscope.layers.fast.compiled import After, Kernels, Window, kernels
 from convscope.layers.fast.packing import pack_dense, pack_grouped, pack_panels, pack_tiles, unpack_grouped
 
 LAST = torch.channels_last
@@ -84,14 +84,16 @@ class _Packed:
 
     def get(self, weight: Tensor, how: str, groups: int = 1) -> Tensor:
         """The weights as the way `how` reads them."""
+        at = id(weight)
+        found = self._kept.get(at)
+        if found is not None and found[0]() is weight and found[1] == weight._version and found[2] == how:
+            return found[3]
         if weight.is_inference():  # has no version that would tell of a change
             return pack(how, weight, groups=groups)
-        at, version = id(weight), weight._version
-        found = self._kept.get(at)
-        if found is None or found[0]() is not weight or found[1] != version or found[2] != how:
-            kept = weakref.ref(weight, lambda _: self._kept.pop(at, None))
-            found = self._kept[at] = (kept, version, how, pack(how, weight.detach(), groups=groups))
-        return found[3]
+        kept = weakref.ref(weight, lambda _: self._kept.pop(at, None))
+        packed = pack(how, weight.detach(), groups=groups)
+        self._kept[at] = (kept, weight._version, how, packed)
+        return packed
 
     def forget(self) -> None:
         """Pack anew what is asked for next, as after a step of training, which changes all weights."""
@@ -104,10 +106,10 @@ forget_packed = _PACKED.forget
 
 def _conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, window: Sequence[int], groups: int, way: str) -> Tensor:
     packed, x, found = _PACKED.get(weight, way, groups), x.contiguous(memory_format=LAST), there()
-    after, same = NOTHING if bias is None else After(bias), _window(window)
+    same = _window(window)
     if way == "grouped":
-        return found.grouped(x, packed, after, same)
-    return (found.tiled if way == "tiles" else found.winograd)(x, packed, after, same, groups)
+        return found.grouped(x, packed, bias, same)
+    return (found.tiled if way == "tiles" else found.winograd)(x, packed, After(bias), same, groups)
 
 
 def _window(numbers: Sequence[int]) -> Window:

@@ -4,7 +4,6 @@ With stride s an axis has s such phases, each a convolution of stride 1 with its
 I inputs, O outputs of a group, HW the axes of the kernel.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple, final
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from convscope.layers.fast.compiled import Window
 from convscope.layers.fast.forms import Form, pair
 from convscope.layers.fast.operators import LAST, can, conv2d
+from convscope.layers.fast.paired import Derived
 
 
 class Axis(NamedTuple):
@@ -55,14 +55,16 @@ class Phases(Form):
 
     def __init__(self, plain: nn.ConvTranspose2d) -> None:
         super().__init__(plain)
-        self._made_of: tuple[Tensor, int] | None = None
-        self._parts: dict[tuple[int, int], Tensor] = {}
+        self._kernels = Derived(self._parts)
 
     def run(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled():
             return self.plain(x)
         plain, (n, _, *size) = self.plain, x.shape
-        weight, steps = plain.weight, list(zip(plain.kernel_size, plain.stride, plain.padding, strict=True))
+        kernels, steps = (
+            self._kernels.of(plain.weight),
+            list(zip(plain.kernel_size, plain.stride, plain.padding, strict=True)),
+        )
         more = pair(plain.output_padding)
         out = [(i - 1) * s - 2 * p + k + m for i, (k, s, p), m in zip(size, steps, more, strict=True)]
         y = torch.empty((n, plain.out_channels, *out), dtype=x.dtype, memory_format=LAST)
@@ -73,20 +75,13 @@ class Phases(Form):
                     for phase, i, o, (k, s, p) in zip((a, b), size, out, steps, strict=True)
                 )
                 window = Window(down.taps, along.taps, 1, 1, down.padding, along.padding, 1, 1)
-                part = conv2d(x, self._part(weight, down, along), plain.bias, window, plain.groups, "tiles")
+                part = conv2d(x, kernels[down.tap, along.tap], plain.bias, window, plain.groups, "tiles")
                 kept = part[:, :, down.first : down.first + down.size, along.first : along.first + along.size]
                 y[:, :, a :: plain.stride[0], b :: plain.stride[1]] = kept
         return y
 
-    def _part(self, weight: Tensor, down: Axis, along: Axis) -> Tensor:
-        """The taps of a phase, back to front, made anew when the weight has changed."""
-        version = None if weight.is_inference() else weight._version
-        if self._made_of is None or self._made_of[0] is not weight or self._made_of[1] != version:
-            self._parts, self._made_of = {}, None if version is None else (weight, version)
-        at = (down.tap, along.tap)
-        if at not in self._parts:
-            with torch.inference_mode(False), torch.no_grad():
-                strides: Sequence[int] = self.plain.stride
-                taps = weight.detach()[:, :, down.tap :: strides[0], along.tap :: strides[1]].flip(2, 3)
-                self._parts[at] = _by_group(taps, self.plain.groups).contiguous()
-        return self._parts[at]
+    def _parts(self, weight: Tensor) -> dict[tuple[int, int], Tensor]:
+        """The kernel of each phase by its first taps, back to front."""
+        down, along = self.plain.stride
+        taps = {(t, u): weight[:, :, t::down, u::along].flip(2, 3) for t in range(down) for u in range(along)}
+        return {at: _by_group(part, self.plain.groups).contiguous() for at, part in taps.items()}

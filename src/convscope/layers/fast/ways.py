@@ -16,6 +16,7 @@ from convscope.layers.family import FlattenedConv, ShuffledGroupConv
 from convscope.layers.fast import forms
 from convscope.layers.fast.compiled import kernels
 from convscope.layers.fast.operators import can
+from convscope.layers.fast.paired import Paired, pairable
 from convscope.layers.fast.phases import Phases, phased
 
 
@@ -65,6 +66,8 @@ def _of_conv(layer: nn.Conv2d, example: Tensor, training: bool) -> Iterator[Way]
     ):
         if can(way, layer.weight, stride=layer.stride, groups=layer.groups):
             yield Way(words, lambda way=way: forms.Compiled(copy.deepcopy(layer), way))
+    if not training and pairable(layer):
+        yield Way("own kernel, pairs of groups in tiles", lambda: Paired(copy.deepcopy(layer)))
     if layer.kernel_size == layer.stride == (1, 1) and layer.padding == (0, 0) and layer.groups == 1:
         yield Way("as a product of matrices", lambda: forms.Product(copy.deepcopy(layer)))
     if not training and torch.backends.mkldnn.is_available():
