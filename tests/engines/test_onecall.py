@@ -82,7 +82,7 @@ def test_lenet5_and_maps_that_are_given_out():
 
 
 windows = st.tuples(st.integers(1, 5), st.integers(1, 5), st.integers(1, 3), st.integers(0, 2), st.integers(1, 2))
-ACTED = [lambda y: y, F.silu, torch.sigmoid, F.hardswish, F.hardsigmoid]
+ACTED = [lambda y: y, F.silu, torch.sigmoid, F.hardswish, F.hardsigmoid, F.gelu]
 
 
 @given(windows, st.integers(1, 20), st.integers(1, 3), st.integers(9, 14), st.integers(9, 14), st.sampled_from(ACTED))
@@ -114,7 +114,10 @@ class Unlike(nn.Module):
 @pytest.mark.parametrize(
     "what",
     [
-        lambda y: F.gelu(y),
+        lambda y: F.gelu(y, approximate="tanh"),
+        lambda y: y.permute(0, 3, 2, 1),
+        lambda y: F.layer_norm(y, y.shape[1:]),
+        lambda y: F.interpolate(y, scale_factor=1.9, mode="bilinear"),
         lambda y: torch.cat([y, y], 1),
         lambda y: y + y.mean((2, 3), keepdim=True),
         lambda y: y * y,
@@ -135,7 +138,47 @@ def test_arrays_share_memory_when_one_is_read_before_the_other_is_written():
     deep = nn.Sequential(*(nn.Conv2d(16, 16, 1) for _ in range(12)))
     one = check(deep, torch.randn(2, 16, 8, 8))
     (plan,) = [p for (n, how), p in one._plans.items() if (n, how) == (1, How(False))]
-    assert plan.floats <= 3 * 16 * 8 * 8
+    assert plan.values <= 3 * 16 * 8 * 8 + 32 * 16  # and what kernels in tiles see behind it
+
+
+class Pixelwise(nn.Module):
+    """What ConvNeXt has: normalised pixels, linear layers on channels that are the last axis, and a sum that is not."""
+
+    def __init__(self, channels=20):
+        super().__init__()
+        self.first, self.depth = nn.Conv2d(3, channels, 3), nn.Conv2d(channels, channels, 7, padding=3, groups=channels)
+        self.norm, self.plain = nn.LayerNorm(channels), nn.LayerNorm(channels, eps=1e-3, elementwise_affine=False)
+        self.wide, self.narrow = nn.Linear(channels, 3 * channels), nn.Linear(3 * channels, channels, bias=False)
+        self.scale = nn.Parameter(torch.rand(channels, 1, 1))
+
+    def forward(self, x):
+        y = self.first(x)
+        z = self.norm(self.depth(y).permute(0, 2, 3, 1))
+        z = self.narrow(F.gelu(self.wide(z))).permute(0, 3, 1, 2) * self.scale + y
+        z = self.plain(z.permute(0, 2, 3, 1))
+        return F.relu(z + self.norm(z)).permute(0, 3, 1, 2)
+
+
+def test_normalised_pixels_and_linear_layers_on_them():
+    torch.manual_seed(0)
+    one = check(Pixelwise(), torch.randn(2, 3, 12, 11))
+    assert [layer.kind for layer in one.layers].count("normalised") == 3
+    assert sum(layer.other is not None for layer in one.layers) == 2  # both sums became part of something
+
+
+@pytest.mark.parametrize("corners", [False, True])
+@pytest.mark.parametrize("size", [(20, 31), (9, 5), (1, 1)])
+def test_maps_made_larger(size, corners):
+    class Larger(nn.Module):
+        def __init__(self, last):
+            super().__init__()
+            self.conv, self.last = nn.Conv2d(3, 21, (2, 1)), last
+
+        def forward(self, x):
+            return self.last(F.interpolate(self.conv(x), size, mode="bilinear", align_corners=corners))
+
+    check(Larger(nn.Identity()), torch.randn(2, 3, 7, 6))
+    check(Larger(nn.Conv2d(21, 5, 1)), torch.randn(2, 3, 7, 6))
 
 
 class Wide(nn.Module):

@@ -1,7 +1,7 @@
 """The layers of a network that our own kernels do alone, from its program: `one_call`."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,7 +17,9 @@ from convscope.engines.fused.simplify import CONV, LINEAR, is_call, tensor_of
 from convscope.layers.fast.compiled import After, Window
 from convscope.layers.fast.operators import pack, there
 
-_SAME = ("aten.clone.default", "aten.contiguous.default", "aten.dropout.default", "aten.sym_size.int")
+_SAME = ("aten.clone.default", "aten.contiguous.default", "aten.dropout.default")
+_PERMUTE, _BACK, _FORTH = "aten.permute.default", [0, 2, 3, 1], [0, 3, 1, 2]  # channels behind all, and where they were
+_HALF = {"tiles": "half"}  # ways that pack weights of their own
 _FLAT = ("aten.reshape.default", "aten.flatten.using_ints", "aten.squeeze.dims")
 
 
@@ -30,6 +32,7 @@ class _Builder:
     program: Program
     shapes: Shapes
     ways: Mapping[str, str]
+    half: bool
     lanes: int
     places: dict[fx.Node, Place] = field(default_factory=dict)
     layers: list[Layer] = field(default_factory=list)
@@ -37,6 +40,24 @@ class _Builder:
     taken: set[fx.Node] = field(default_factory=set)
     ends: dict[fx.Node, tuple[fx.Node, Around]] = field(default_factory=dict)
     number: int = 0
+
+    def build(self, nodes: Sequence[fx.Node]) -> list[Place]:
+        """All layers; the places of what the network gives."""
+        source = next(n for n in nodes if n.op == "placeholder")
+        _, c, h, w = self.shapes.wanted[source]
+        self.places[source] = given = Place(0, (c, h, w), c)
+        if self.half:
+            self.places[source] = self._next(given)
+            self._put(Layer("narrowed", given, self.places[source]))
+        for node in nodes:
+            self.visit(node)
+        found = [self._any(n) for n in arguments(nodes[-1])[0]]
+        first = self.places[source].number
+        readers = {t.kind for t in self.layers if first in (t.x.number, t.other.number if t.other else -1)}
+        narrow = c % self.lanes and readers - {"tiles" if self.half else "dense"}
+        if narrow or any(p.number == first for p in found) or not 0 < len({*found}) == len(found) <= MOST:
+            raise Unknown("the input, as it is")
+        return [self._widened(p) for p in found] if self.half else found
 
     def visit(self, node: fx.Node) -> None:
         if is_call(node, CONV, LINEAR, "aten.add.Tensor") and node not in self.taken and node not in self.ends:
@@ -55,46 +76,78 @@ class _Builder:
             activation = NONE if after is None else activation_of(after)
             found = Around(node if after is None or activation == NONE else after, None, activation)
         else:
-            found = around(node, self.shapes, after_sum=lambda a: True, taken=self.taken | set(self.ends))
+            found = self._around(node)
         inner = node
         while inner is not found.end:
             self.taken.add(inner)
             inner = next(iter(inner.users))
         self.ends[found.end] = (node, found)
 
+    def _around(self, node: fx.Node) -> Around:
+        """What the layer takes in; a sum also where the channels go back behind the batch before it."""
+        found, taken = around(node, self.shapes, after_sum=lambda a: True, taken=self.taken | {*self.ends}), None
+        after = only_user(node)
+        if found.end is node and after is not None and is_call(after, _PERMUTE) and [*arguments(after)[1]] == _FORTH:
+            taken = around(after, self.shapes, after_sum=lambda a: True, taken=self.taken | {*self.ends})
+        return taken if taken and taken.other is not None else found
+
     def _plain(self, node: fx.Node) -> None:
-        if is_call(node, "aten.max_pool2d.default"):
-            self._pool(node, largest=True)
-        elif is_call(node, "aten.avg_pool2d.default"):
-            self._pool(node, largest=False)
-        elif is_call(node, "aten.adaptive_avg_pool2d.default", "aten.mean.dim"):
-            self._mean(node)
-        elif is_call(node, "aten.mul.Tensor"):
-            self._scaled(node)
-        elif is_call(node, *_FLAT):
-            self._flat(node)
-        elif is_call(node, *_SAME):
-            if not is_call(node, "aten.sym_size.int"):
-                self.places[node] = self._at(arguments(node)[0])
+        made: Mapping[str, Callable[[fx.Node], None]] = {
+            "aten.max_pool2d.default": self._largest,
+            "aten.avg_pool2d.default": self._average,
+            "aten.adaptive_avg_pool2d.default": self._mean,
+            "aten.mean.dim": self._mean,
+            "aten.mul.Tensor": self._scaled,
+            "aten.layer_norm.default": self._normalised,
+            "aten.upsample_bilinear2d.vec": self._enlarged,
+            "aten.sym_size.int": lambda node: None,
+            _PERMUTE: self._permuted,
+            **dict.fromkeys(_FLAT, self._flat),
+            **dict.fromkeys(_SAME, self._same),
+        }
+        if str(node.target) in made:
+            made[str(node.target)](node)
         elif activation_of(node) != NONE:
             self._sum(node, Around(node, None, activation_of(node)))
         else:
             raise Unknown(str(node.target))
 
-    def _at(self, node: Any) -> Place:
+    def _same(self, node: fx.Node) -> None:
+        self.places[node] = self._any(arguments(node)[0])
+
+    def _any(self, node: Any) -> Place:
         if node not in self.places:
             raise Unknown(str(node))
         return self.places[node]
 
-    def _new(self, node: fx.Node) -> Place:
+    def _at(self, node: Any, *, last: bool = False) -> Place:
+        """Where the node's values are, whose channels are the last axis or not."""
+        found = self._any(node)
+        if found.last is not last:
+            raise Unknown("channels that are another axis")
+        return found
+
+    def _new(self, node: fx.Node, *, last: bool = False) -> Place:
         """A place for what the node gives."""
         shape = self.shapes.wanted[node]
         if len(shape) not in (2, 4) or self.shapes.another[node][1:] != shape[1:]:
             raise Unknown(str(node.target))
-        c, h, w = shape[1], *(shape[2:] or (1, 1))
-        self.number += 1
-        self.places[node] = Place(self.number, (c, h, w), -(-c // self.lanes) * self.lanes, len(shape) == 2)
+        c, h, w = (shape[3], *shape[1:3]) if last else (shape[1], *(shape[2:] or (1, 1)))
+        wide = -(-c // self.lanes) * self.lanes
+        self.places[node] = self._next(Place(0, (c, h, w), wide, len(shape) == 2, last))
         return self.places[node]
+
+    def _next(self, like: Place) -> Place:
+        self.number += 1
+        return replace(like, number=self.number)
+
+    def _widened(self, place: Place) -> Place:
+        """What the network gives is float32."""
+        if self.layers[-1].kind == "enlarged" and self.layers[-1].y == place:
+            return place
+        found = self._next(place)
+        self._put(Layer("widened", place, found))
+        return found
 
     def _put(self, layer: Layer, name: str = "") -> None:
         self.layers.append(layer)
@@ -121,34 +174,47 @@ class _Builder:
 
     def _put_conv(self, conv: Conv, x: Place, y: Place, found: Around) -> None:
         other = None if found.other is None else self._at(found.other)
-        known = {name: way for name, way in self.ways.items() if takes(way, conv, added=other is not None)}
+        way, name = self._half_way(conv) if self.half else self._way(conv, added=other is not None)
+        per = conv.weight.shape[1] if way == "grouped" else conv.groups
+        places, packed = (
+            y.size[1] * y.size[2],
+            pack(_HALF.get(way, way) if self.half else way, conv.weight, groups=conv.groups),
+        )
+        after, macs = _after(found.activation), conv.weight.numel() * places
+        self._put(Layer(way, x, y, other, packed, conv.bias, conv.window(), per, after, macs), name)
+
+    def _way(self, conv: Conv, *, added: bool) -> tuple[str, str]:
+        """The quickest of our kernels, and its name."""
+        known = {name: way for name, way in self.ways.items() if takes(way, conv, added=added)}
         if not known:
             raise Unknown("a convolution of another kind")
         runs: dict[str, Callable[[], Run]] = {n: lambda way=way: by_own(conv, way) for n, way in known.items()}
-        name = chosen(runs, conv, added=other is not None)
-        way = known[name]
-        per = conv.weight.shape[1] if way == "grouped" else conv.groups
-        places = y.size[1] * y.size[2]
-        self._put(
-            Layer(way, x, y, other, pack(way, conv.weight, groups=conv.groups), conv.bias, conv.window(), per,
-                  _after(found.activation), conv.weight.numel() * places), name
-        )  # fmt: skip
+        name = chosen(runs, conv, added=added)
+        return known[name], name
+
+    def _half_way(self, conv: Conv) -> tuple[str, str]:
+        """The kernel that does it in bfloat16, and its name."""
+        outs, ins = len(conv.weight) // conv.groups, conv.weight.shape[1]
+        if conv.groups > 1 and outs == ins in (1, 2, 4, 8):
+            return "grouped", "own depthwise"
+        if outs % self.lanes or (ins % self.lanes and (conv.groups > 1 or conv.dilation[1] > 1)):
+            raise Unknown("a convolution of another kind")
+        return "tiles", "in tiles"
 
     def _linear(self, node: fx.Node, found: Around) -> None:
-        own, x, y = tensor_of(self.program, arguments(node)[1]), self._at(arguments(node)[0]), self._new(found.end)
-        if own is None or not (x.flat and y.flat):
+        x, weight, bias = arguments(node, None)
+        own, at = tensor_of(self.program, weight), self._any(x)
+        if own is None or not (at.flat or at.last):
             raise Unknown("a linear layer of another kind")
-        c, h, w = x.size
-        own = F.pad(own.reshape(-1, c, h, w).permute(0, 2, 3, 1), (0, x.wide - c)).flatten(1)
-        own = F.pad(own, (0, 0, 0, y.wide - len(own)))[..., None, None]
-        bias = self._bias(tensor_of(self.program, arguments(node)[2]) if len(arguments(node)) > 2 else None, y)
-        given = Place(x.number, (own.shape[1], 1, 1), own.shape[1], flat=True)
-        other = None if found.other is None else self._at(found.other)
-        packed = pack("pointwise", own, groups=1)
-        self._put(
-            Layer("pointwise", given, y, other, packed, bias, after=_after(found.activation), macs=own.numel()),
-            "own 1x1",
-        )
+        y = self._new(found.end, last=at.last and found.other is None)
+        c, h, w = at.size
+        if at.flat:
+            own = F.pad(own.reshape(-1, c, h, w).permute(0, 2, 3, 1), (0, at.wide - c)).flatten(1)
+            at = Place(at.number, (own.shape[1], 1, 1), own.shape[1], flat=True)
+        own = F.pad(own, (0, at.wide - own.shape[1], 0, y.wide - len(own)))[..., None, None]
+        added, shape = self._bias(tensor_of(self.program, bias), y), (self.shapes.wanted[x][0], at.wide, *at.size[1:])
+        conv = Conv(own, added, (1, 1), (0, 0), (1, 1), 1, shape, found.activation)
+        self._put_conv(conv, at, y, found)
 
     def _bias(self, bias: Tensor | None, y: Place) -> Tensor | None:
         return None if bias is None else F.pad(bias, (0, y.wide - len(bias)))
@@ -158,11 +224,17 @@ class _Builder:
         reads = [n for n in node.all_input_nodes if n.op != "get_attr"]
         if node.kwargs or len(reads) not in (1, 2) or (len(reads) == 1 and is_call(node, "aten.add.Tensor")):
             raise Unknown(str(node.target))
-        x, y = self._at(reads[0]), self._new(found.end)
-        other = self._at(reads[1]) if len(reads) == 2 else None
+        x = self._any(reads[0])
+        y, other = self._new(found.end, last=x.last), self._at(reads[1], last=x.last) if len(reads) == 2 else None
         if (x.size, x.wide) != (y.size, y.wide) or (other and (other.size, other.wide) != (y.size, y.wide)):
             raise Unknown("an addition of other shapes")
         self._put(Layer("sum", x, y, other, after=_after(found.activation)))
+
+    def _largest(self, node: fx.Node) -> None:
+        self._pool(node, largest=True)
+
+    def _average(self, node: fx.Node) -> None:
+        self._pool(node, largest=False)
 
     def _pool(self, node: fx.Node, *, largest: bool) -> None:
         x, size, stride, padding, *rest = arguments(node, None, 0)
@@ -174,7 +246,7 @@ class _Builder:
             raise Unknown(str(node.target))
         window = Window(*pair(size), *pair(stride or size), *pair(padding), *pair(dilation))
         if largest:
-            if all(is_call(reader, CONV, *_FLAT) for reader in node.users):  # those read any number of channels
+            if not self.half and all(is_call(n, CONV, *_FLAT) for n in node.users):  # those read any number of channels
                 y = self.places[node] = replace(y, wide=-(-y.size[0] // 4) * 4)
             self._put(Layer("largest", at, y, window=window, per=at.wide), POOLING)
             return
@@ -195,6 +267,32 @@ class _Builder:
             raise Unknown(str(node.target))
         self._put(Layer("scaled", x, self._new(node), factor))
 
+    def _permuted(self, node: fx.Node) -> None:
+        x, order = self._any(arguments(node)[0]), [*arguments(node)[1]]
+        if x.flat or order != (_FORTH if x.last else _BACK):
+            raise Unknown(str(node.target))
+        self.places[node] = replace(x, last=not x.last)
+
+    def _normalised(self, node: fx.Node) -> None:
+        x, size, weight, bias, eps, *_ = arguments(node, None, None, 1e-5)
+        at, y = self._at(x, last=True), self._new(node, last=True)
+        c = at.size[0]
+        if [*size] != [c]:
+            raise Unknown(str(node.target))
+        scale, shift = tensor_of(self.program, weight), tensor_of(self.program, bias)
+        scale = F.pad(torch.ones(c) if scale is None else scale, (0, at.wide - c))
+        shift = F.pad(torch.zeros(c) if shift is None else shift, (0, at.wide - c))
+        self._put(Layer("normalised", at, y, None, torch.cat([scale, torch.tensor([eps])]), shift, per=c))
+
+    def _enlarged(self, node: fx.Node) -> None:
+        x, _, corners, factors = arguments(node, None, None)
+        at, y = self._at(x), self._new(node)
+        if factors is not None and [n * f for n, f in zip(at.size[1:], factors, strict=True)] != [*y.size[1:]]:
+            raise Unknown(str(node.target))
+        if all(reader.op == "output" for reader in node.users):  # in which there are no more channels than needed
+            y = self.places[node] = replace(y, wide=-(-y.size[0] // 4) * 4)
+        self._put(Layer("enlarged", at, y, per=int(corners)))
+
     def _flat(self, node: fx.Node) -> None:
         x, shape = self._at(arguments(node)[0]), self.shapes.wanted[node]
         if len(shape) != 2 or shape[1] != math.prod(x.size):
@@ -209,26 +307,15 @@ def _after(activation: Activation) -> After:
     return After(None, None, *own)
 
 
-def one_call(program: Program, shapes: Shapes, *, ways: Mapping[str, str] = OWN) -> "OneCall | None":
-    """The program (without normalisations) in one call, if our own kernels do all of it."""
+def one_call(
+    program: Program, shapes: Shapes, *, ways: Mapping[str, str] = OWN, half: bool = False
+) -> "OneCall | None":
+    """The program (without normalisations) in one call, if our own kernels do all of it; in bfloat16 if `half`."""
     nodes = [*program.graph.nodes]
-    source = next(n for n in nodes if n.op == "placeholder")
-    shape = shapes.wanted[source]
-    builder = _Builder(program, shapes, ways, there().panel // 2)
+    builder = _Builder(program, shapes, ways, half, 32 if half else there().panel // 2)
     try:
-        c, h, w = shape[1:]
-        builder.places[source] = Place(0, (c, h, w), c)
-        for node in nodes:
-            builder.visit(node)
-        given = [builder._at(n) for n in arguments(nodes[-1])[0]]
-        firsts = {layer.y.number for layer in builder.layers if layer.x.number == 0 and layer.kind != "dense"}
-        if (
-            (firsts and shape[1] % builder.lanes)
-            or any(p.number == 0 for p in given)
-            or len({*given}) < len(given)
-            or len(given) > MOST
-        ):
-            raise Unknown("the input, as it is")
+        given = builder.build(nodes)
     except Unknown:
         return None
-    return OneCall(builder.layers, given, batch=shape[0], counts=builder.counts)
+    source = next(n for n in nodes if n.op == "placeholder")
+    return OneCall(builder.layers, given, batch=shapes.wanted[source][0], counts=builder.counts, half=half)

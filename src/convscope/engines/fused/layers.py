@@ -27,7 +27,7 @@ class Activation(NamedTuple):
         bounds = {"none": (-math.inf, math.inf), "relu": (0.0, math.inf), "hardtanh": self.numbers}.get(self.name)
         if bounds is not None:
             return bounds[0], bounds[1], 0
-        name = "silu" if self.name == "swish" else self.name
+        name = "silu" if self.name == "swish" else self.name + self.algorithm.removeprefix("none")
         return (-math.inf, math.inf, ACTIVATIONS.index(name)) if name in ACTIVATIONS else None
 
 

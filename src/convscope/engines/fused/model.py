@@ -39,18 +39,22 @@ class FusedModel(nn.Module):
         super().__init__()
         self.program, self.card, self.batch = program, card, batch
         self.dtype, self._is_one = DTYPES[card.precision], card.outputs == (ONE_OUTPUT,)
-        self.counts, self._steps = self._fused(ways if card.precision == "f32" else {})
+        self.counts, self._steps = self._fused(ways)
         absent = why_absent() if ways and card.precision == "f32" else ""
         self.notes = (f"without our own kernels ({absent}), somewhat slower than with them",) if absent else ()
 
     def _fused(self, ways: Mapping[str, str]) -> tuple[dict[str, int], "OneCall | Steps"]:
-        example = torch.zeros(self.batch, *self.card.shape, dtype=self.dtype).contiguous(memory_format=LAST)
+        example = torch.zeros(self.batch, *self.card.shape).contiguous(memory_format=LAST)
+        half = self.dtype is torch.bfloat16
         try:
             own = self.program.copy()
             counts = {"folded": fold(own)}
+            found = kernels() if ways else None
+            possible = found is not None and (found.half or not half)
+            one = one_call(own, shapes_of(own, example), ways=ways, half=half) if possible else None
             own.tensors = {name: t.to(self.dtype) if t.is_floating_point() else t for name, t in own.tensors.items()}
-            one = one_call(own, shapes_of(own, example), ways=ways) if ways and kernels() else None
-            counts |= rewrite(own, example, ways=ways)
+            example = example.to(self.dtype)
+            counts |= rewrite(own, example, ways={} if half else ways)
             steps = Steps(own)
             restored_outputs([t.float() for t in steps(example)], self.card.outputs)
         except ConvscopeError:
@@ -75,7 +79,7 @@ class FusedModel(nn.Module):
         ):  # somebody listens, or there are no numbers
             with torch.no_grad():
                 return restored_outputs(self.program.run(x_NCHW.contiguous()), self.card.outputs)
-        x = x_NCHW.to("cpu", self.dtype)
+        x = x_NCHW.to("cpu", torch.float32 if isinstance(self._steps, OneCall) else self.dtype)
         found = self._steps(x.contiguous(memory_format=LAST))
         if self.dtype is not torch.float32:
             found = [t.float() if t.dtype is self.dtype else t for t in found]
@@ -115,8 +119,9 @@ def _quicker(one: OneCall, steps: "Steps", example: Tensor) -> bool:
     key = {**cache.here(), "kernels": digest(), "one": one.key(), "batch": len(example)}
     kept = cache.load("one-or-steps", key)
     if not isinstance(kept, bool):
-        x = torch.randn(example.shape).contiguous(memory_format=LAST)
-        times = compare({"one": lambda: one(x), "steps": lambda: steps(x)}, rounds=15, at_least=2e-3, at_most=4.0)
+        x = torch.randn(example.shape).to(example.dtype).contiguous(memory_format=LAST)
+        runs = {"one": lambda: one(x.float()), "steps": lambda: steps(x)}
+        times = compare(runs, rounds=15, at_least=2e-3, at_most=4.0)
         kept = times["one"].over(times["steps"]) < 1
         cache.save("one-or-steps", key, kept)
     return kept

@@ -19,25 +19,31 @@ from convscope.layers.fast.compiled import After, Step, Window, digest
 from convscope.layers.fast.operators import there
 
 # As the kernels number them.
-_KINDS = ("grouped", "pointwise", "winograd", "dense", "largest", "mean", "scaled", "sum", "tiles")
+_KINDS = (
+    "grouped", "pointwise", "winograd", "dense", "largest", "mean", "scaled", "sum", "tiles", "normalised", "enlarged",
+    "narrowed", "widened",
+)  # fmt: skip
 _NOWHERE, _INPUT = -(10**6), -1
 _PLAIN = After()
 _ONE = Window(1, 1, 1, 1, 0, 0, 1, 1)
 MOST = 64  # outputs
-_LINE = 16  # floats of a line of the cache
+_LINE = 64  # bytes of a line of the cache
+_TILES = 32  # pixels: kernels in tiles see what is behind the last one
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """An array: C, H, W of a picture, the channels that it has memory for, and whether PyTorch has it flat."""
+    """An array: C, H, W of a picture, the channels that it has memory for, and whether PyTorch has it flat, or with its
+    channels as the last axis."""
 
     number: int
     size: tuple[int, int, int]
     wide: int
     flat: bool = False
+    last: bool = False
 
     @property
-    def floats(self) -> int:
+    def values(self) -> int:
         """Of a picture."""
         return self.wide * self.size[1] * self.size[2]
 
@@ -59,7 +65,7 @@ class Layer:
 
     @property
     def room(self) -> int:
-        """Floats of the input with its border, where the kernel wants one."""
+        """Values of the input with its border, where the kernel wants one."""
         _, h, w = self.x.size
         k = self.window
         return self.x.wide * (h + 2 * k.ph) * (w + 2 * k.pw) if self.kind == "dense" and (k.ph or k.pw) else 0
@@ -75,12 +81,22 @@ class How(NamedTuple):
 
 
 class OneCall:
-    """Layers as one call; float32 pictures in channels last, as many as wanted."""
+    """Layers as one call; float32 pictures in channels last, as many as wanted.
+
+    What lies between the layers is bfloat16 if `half`.
+    """
 
     def __init__(
-        self, layers: Sequence[Layer], outputs: Sequence[Place], *, batch: int, counts: Mapping[str, int]
+        self,
+        layers: Sequence[Layer],
+        outputs: Sequence[Place],
+        *,
+        batch: int,
+        counts: Mapping[str, int],
+        half: bool = False,
     ) -> None:
         self.layers, self.outputs, self.counts = layers, outputs, counts
+        self.dtype = torch.bfloat16 if half else torch.float32
         self._plans: dict[tuple[int, How], _Plan] = {}
         self._shapes = [(p.wide,) if p.flat and p.size[1:] == (1, 1) else (*p.size[1:], p.wide) for p in outputs]
         self.how = self._quickest(batch)
@@ -101,25 +117,28 @@ class OneCall:
     def _part(self, x: Tensor, given: Sequence[Tensor], how: How) -> None:
         plan = self._plans.get((len(x), how))
         if plan is None:
-            plan = self._plans[len(x), how] = _plan(self.layers, self.outputs, 1 if how.apart else len(x), how)
+            plan = self._plans[len(x), how] = self._plan(1 if how.apart else len(x), how)
         outputs = plan.pointers(*[g.data_ptr() for g in given])
         if how.apart:
-            memory = torch.empty(torch.get_num_threads(), plan.floats)
+            memory = torch.empty(torch.get_num_threads(), plan.values, dtype=self.dtype)
             apart = (ctypes.c_long * len(given))(*[g[0].numel() for g in given])
             there().pictures(plan.steps, memory, x, outputs, apart)
         else:
-            memory = plan.spare.pop() if plan.spare else torch.empty(plan.floats)  # another thread may have the first
+            memory = plan.spare.pop() if plan.spare else torch.empty(plan.values, dtype=self.dtype)  # another thread
             there().network(plan.steps, memory, x, outputs)
             plan.spare.append(memory)
 
     def key(self) -> list[Any]:
         """What a measurement of it holds for."""
-        return [[t.kind, t.x.size, t.y.size, t.window, t.after.activation, t.other is not None] for t in self.layers]
+        layers = [[t.kind, t.x.size, t.y.size, t.window, t.after.activation, t.other is not None] for t in self.layers]
+        return [str(self.dtype), *layers]
 
     @staticmethod
     def _shaped(given: Tensor, place: Place) -> Tensor:
         if place.flat and place.size[1:] == (1, 1):
             return given if place.wide == place.size[0] else given[:, : place.size[0]]
+        if place.last:
+            return given[..., : place.size[0]]
         found = given.permute(0, 3, 1, 2)[:, : place.size[0]]
         return found.flatten(1) if place.flat else found
 
@@ -140,36 +159,37 @@ class OneCall:
             cache.save("onecall", key, kept)
         return ways[names.index(kept)]
 
+    def _plan(self, n: int, how: How) -> "_Plan":
+        """Where every array lies, for n pictures: an array's place is free again behind its last reader."""
+        layers, outputs, line = self.layers, self.outputs, _LINE // self.dtype.itemsize
+        last = {p.number: i for i, t in enumerate(layers) for p in (t.x, t.other) if p is not None}
+        at: dict[int, int] = {0: _INPUT} | {p.number: -2 - i for i, p in enumerate(outputs)}
+        used: dict[int, tuple[int, int]] = {}  # of places in the memory: first value and behind the last one
+        steps, most, threads = (Step * len(layers))(), 0, torch.get_num_threads()
+        for i, t in enumerate(layers):
+            if t.y.number not in at:
+                used[t.y.number] = _free(used, n * t.y.values, line)
+                at[t.y.number] = used[t.y.number][0]
+            room = _free(used, n * t.room, line)
+            most = max(most, room[1], *(end for _, end in used.values()), 1)
+            work = n * max(t.macs, t.y.values)
+            steps[i] = _step(t, at, room[0], n, threads if work >= how.least else 1)
+            for number in [k for k in used if last.get(k, i) <= i]:
+                del used[number]
+        behind = _TILES * max(t.x.wide for t in layers)
+        return _Plan(steps, most + behind, ctypes.c_void_p * len(outputs), [])
+
 
 class _Plan(NamedTuple):
     steps: Any
-    floats: int
+    values: int
     pointers: Any  # the kind of array that holds where the outputs are
     spare: list[Tensor]  # memory that nobody has at the moment
 
 
-def _plan(layers: Sequence[Layer], outputs: Sequence[Place], n: int, how: How) -> _Plan:
-    """Where every array lies, for n pictures: an array's place is free again behind its last reader."""
-    last = {p.number: i for i, t in enumerate(layers) for p in (t.x, t.other) if p is not None}
-    at: dict[int, int] = {0: _INPUT} | {p.number: -2 - i for i, p in enumerate(outputs)}
-    used: dict[int, tuple[int, int]] = {}  # of places in the memory: first float and behind the last one
-    steps, most, threads = (Step * len(layers))(), 0, torch.get_num_threads()
-    for i, t in enumerate(layers):
-        if t.y.number not in at:
-            used[t.y.number] = _free(used, n * t.y.floats)
-            at[t.y.number] = used[t.y.number][0]
-        room = _free(used, n * t.room)
-        most = max(most, room[1], *(end for _, end in used.values()), 1)
-        work = n * max(t.macs, t.y.floats)
-        steps[i] = _step(t, at, room[0], n, threads if work >= how.least else 1)
-        for number in [k for k in used if last.get(k, i) <= i]:
-            del used[number]
-    return _Plan(steps, most, ctypes.c_void_p * len(outputs), [])
-
-
-def _free(used: Mapping[int, tuple[int, int]], floats: int) -> tuple[int, int]:
-    """The first gap that is wide enough."""
-    size, start = -(-floats // _LINE) * _LINE, 0
+def _free(used: Mapping[int, tuple[int, int]], values: int, line: int) -> tuple[int, int]:
+    """The first gap that is wide enough, of whole lines."""
+    size, start = -(-values // line) * line, 0
     for first, end in sorted(used.values()):
         if first - start >= size:
             break

@@ -1,7 +1,8 @@
 """The kernels of the C++ files here, compiled on this machine for this machine, once; or why there are none.
 
 They need GCC (`CXX`, else g++). The library is kept in the user's cache folder by its source, its compiler and the
-processor. `CONVSCOPE_COMPILE=0` does without. Arrays are float32 on the CPU, channels last.
+processor. `CONVSCOPE_COMPILE=0` does without. Arrays are float32 on the CPU, channels last; those between the layers of
+a network in one call may be bfloat16.
 """
 
 import ctypes
@@ -32,6 +33,9 @@ SOURCES = tuple(
         "mixing.h",
         "patches.h",
         "rows.h",
+        "planes.h",
+        "between.h",
+        "halves.cpp",
         "network.cpp",
         "tiles.cpp",
         "windows.cpp",
@@ -41,7 +45,14 @@ SOURCES = tuple(
 SWITCH = "CONVSCOPE_COMPILE"
 _FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-fno-math-errno", "-shared", "-fPIC")
 _GAP = 16  # floats behind the values of a point, as the kernels have it
-ACTIVATIONS = ("none", "silu", "sigmoid", "hardswish", "hardsigmoid")  # beside bounds, as the kernels number them
+ACTIVATIONS = (
+    "none",
+    "silu",
+    "sigmoid",
+    "hardswish",
+    "hardsigmoid",
+    "gelu",
+)  # beside bounds, as the kernels number them
 _TILES = 128  # whose transformed values are held while the gradient of the weights is summed
 
 
@@ -143,6 +154,7 @@ class Kernels:
         self._library = ctypes.CDLL(str(path))
         self._library.tiles.restype = ctypes.c_bool
         self.panel, self.tiles = int(self._library.panel()), bool(self._library.tiles())
+        self.half = self.tiles  # whether it has products of bfloat16
         at, number, yes = ctypes.c_void_p, ctypes.c_int, ctypes.c_bool
         self._grouped, self._max_pool = self._library.call_grouped, self._library.call_max_pool
         self._grouped.argtypes, self._max_pool.argtypes = [at] * 5, [at] * 3
@@ -155,20 +167,9 @@ class Kernels:
         self._library.flattened.argtypes = [at, at, at, at, at, _Shape, _Window, yes]
         self._library.grouped_weights.argtypes = [at, at, at, _Shape, _Window, number, number, ctypes.c_long]
         self._library.dense.argtypes = [at, at, at, at, at, _Shape, _Window, _After]
-        self._library.network.argtypes = [at, number, at, at, at]
-        self._library.pictures.argtypes = [
-            at,
-            number,
-            at,
-            ctypes.c_long,
-            number,
-            number,
-            at,
-            ctypes.c_long,
-            at,
-            at,
-            number,
-        ]
+        self._library.network.argtypes = [at, number, yes, at, at, at]
+        long = ctypes.c_long
+        self._library.pictures.argtypes = [at, number, yes, at, long, number, number, at, long, at, at, number]
         self._library.max_pool_backward.argtypes = [at, at, at, _Shape, _Window]
 
     def lanes(self, channels: int) -> int:
@@ -209,14 +210,16 @@ class Kernels:
         return y
 
     def network(self, steps: Any, memory: Tensor, x: Tensor, outputs: Any) -> None:
-        """All steps, one after the other, in memory and into outputs that are laid out beforehand."""
-        self._library.network(steps, len(steps), memory.data_ptr(), x.data_ptr(), outputs)
+        """All steps, one after the other, in memory (float32 or bfloat16, as what lies between them) and into outputs
+        that are laid out beforehand."""
+        half = memory.dtype == torch.bfloat16
+        self._library.network(steps, len(steps), half, memory.data_ptr(), x.data_ptr(), outputs)
 
     def pictures(self, steps: Any, memory: Tensor, x: Tensor, outputs: Any, y_apart: Any) -> None:
         """All steps for each picture, every thread with its own; memory has a row for each thread."""
-        rows = (memory.data_ptr(), memory[0].numel(), len(memory))
-        pictures = (len(x), x.data_ptr(), x[0].numel())
-        self._library.pictures(steps, len(steps), *rows, *pictures, outputs, y_apart, len(outputs))
+        rows = (memory.data_ptr(), memory[0].nbytes, len(memory))
+        pictures, half = (len(x), x.data_ptr(), x[0].numel()), memory.dtype == torch.bfloat16
+        self._library.pictures(steps, len(steps), half, *rows, *pictures, outputs, y_apart, len(outputs))
 
     def separable(self, x: Tensor, depth: Tensor, point: Tensor, bias: Tensor | None, window: Window) -> Tensor:
         """Depthwise (without bias), then 1x1; packed as `pack_grouped`, and as `pack_panels` or `pack_tiles` do."""

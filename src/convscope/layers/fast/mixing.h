@@ -16,7 +16,6 @@
 namespace {
 
 constexpr int TILE = 16, DEPTH = 32, SIDE = 2 * TILE;  // rows of a tile, inputs in a row, pixels and outputs at a time
-typedef unsigned short Half;                           // a bfloat16
 
 // What a window takes: C channels at each of its taps, that lie so far apart; and the bytes from one pixel to the next.
 struct Taken { int kh, kw, C; long down, along, apart; };
@@ -57,8 +56,9 @@ inline void split(const float* x, long n, Half* larger, Half* smaller) {
     }
 }
 
-// Two rows of TILE pixels times SIDE outputs; the smaller parts of inputs lie `smaller` behind the larger ones. w: for each
-// tap and DEPTH inputs two tiles of the larger parts of weights, and two of the smaller.
+// Two rows of TILE pixels times SIDE outputs. w: for each tap and DEPTH inputs two tiles of weights. With T = float they
+// are two of the larger parts of weights and two of the smaller ones, and the smaller parts of inputs lie `smaller` behind.
+template <class T>
 inline void square(const Half* first, const Half* second, long smaller, const Half* w, const Taken& k, float* sums) {
     constexpr long AREA = TILE * DEPTH;
     auto inputs = [&](long at) {
@@ -79,11 +79,14 @@ inline void square(const Half* first, const Half* second, long smaller, const Ha
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
+    constexpr bool PARTS = sizeof(T) > sizeof(Half);
     for (int tap = 0; tap < k.kh * k.kw; tap++)
-        for (long at = tap / k.kw * k.down + tap % k.kw * k.along, end = at + k.C; at < end; at += DEPTH, w += 4 * AREA) {
-            inputs(at), weights(w + 2 * AREA), add();
+        for (long at = tap / k.kw * k.down + tap % k.kw * k.along, end = at + k.C; at < end; at += DEPTH) {
+            inputs(at);
+            if (PARTS) weights(w + 2 * AREA), add();
             weights(w), add();
-            inputs(at + smaller), add();
+            if (PARTS) inputs(at + smaller), add();
+            w += (PARTS ? 4 : 2) * AREA;
         }
     constexpr long row = SIDE * sizeof(float);
     _tile_stored(0, sums, row);
@@ -95,15 +98,17 @@ inline void square(const Half* first, const Half* second, long smaller, const Ha
 inline bool has_tiles() { return false; }
 struct Tiles {};
 inline void split(const float*, long, Half*, Half*) {}
-inline void square(const Half*, const Half*, long, const Half*, const Taken&, float*) {}
+template <class T> inline void square(const Half*, const Half*, long, const Half*, const Taken&, float*) {}
 #endif
 
 // Sums of a row of TILE pixels, of which `count` lie inside, become SIDE outputs of each.
-inline void finish(const float* sums, float* y, const float* bias, long apart, int count, const After& after) {
+template <class T>
+inline void finish(const float* sums, T* y, const float* bias, long apart, int count, const AfterOf<T>& given) {
+    const AfterOf<T> after = given;  // which nothing that is written can change
     for (int r = 0; r < count; r++, sums += SIDE)
         for (int i = 0; i < SIDE; i += LANES) {
             Vec<LANES> sum = load<LANES>(sums + i);
-            store<LANES>(y + r * apart + i, after.apply<LANES>(bias ? sum + load<LANES>(bias + i) : sum, r * apart + i));
+            store<LANES>(y + r * apart + i, after.template apply<LANES>(bias ? sum + load<LANES>(bias + i) : sum, r * apart + i));
         }
 }
 
@@ -137,7 +142,7 @@ struct Mixer {
         for (int o = 0; o < out_c; o += SIDE)
             for (int p = 0; p < pixels; p += SIDE) {
                 const Half* from = larger + (long)p * C;
-                square(from, from + TILE * C, smaller, (const Half*)w + 2L * o * C, taken, sums);
+                square<float>(from, from + TILE * C, smaller, (const Half*)w + 2L * o * C, taken, sums);
                 for (int q = p; q < std::min(pixels, p + SIDE); q += TILE) {
                     long at = (long)q * out_c + o;
                     finish(sums + (q - p) * SIDE, y + at, bias ? bias + o : nullptr, out_c, std::min(TILE, pixels - q),

@@ -1,9 +1,10 @@
 // Dense convolutions of any window, and a whole network in one call: its layers one after the other, in memory that is
 // laid out beforehand.
 
-#include "kernels.h"
+#include "between.h"
 
 #include <cstring>
+#include <type_traits>
 
 extern "C" {
 void grouped(const float*, const float*, const float*, float*, Shape, Window, int, After);
@@ -11,6 +12,9 @@ void pointwise(const float*, const float*, const float*, float*, int, int, int, 
 void tiled(const float*, const void*, const float*, float*, Shape, Window, int, After);
 void winograd(const float*, const float*, const float*, float*, Shape, Window, int, After);
 void max_pool_of(const float*, int, float*, Shape, Window);
+void grouped_half(const Half*, const float*, const float*, Half*, Shape, Window, int, AfterOf<Half>);
+void tiled_half(const Half*, const Half*, const float*, Half*, Shape, Window, int, AfterOf<Half>);
+void max_pool_half(const Half*, Half*, Shape, Window);
 }
 
 namespace {
@@ -37,7 +41,9 @@ const float* bordered(const float* x, float* room, const Shape& s, const Window&
     return room;
 }
 
-enum Kind { GROUPED, POINTWISE, WINOGRAD, DENSE, LARGEST, MEAN, SCALED, SUM, TILED };
+enum Kind {
+    GROUPED, POINTWISE, WINOGRAD, DENSE, LARGEST, MEAN, SCALED, SUM, TILED, NORMALISED, ENLARGED, NARROWED, WIDENED
+};
 
 }  // namespace
 
@@ -84,81 +90,81 @@ void dense(const float* x, const float* w, const float* bias, float* y, float* r
 
 namespace {
 
-template <class Body> void each_vector(long count, Body body) {
-#pragma omp parallel for schedule(static)
-    for (long i = 0; i < count / LANES; i++) body(i * LANES);
-}
-
-struct Network {
-    float* memory;
+// T: of the arrays between input and outputs, which are float32.
+template <class T> struct Network {
+    T* memory;
     const float* input;
     float* const* outputs;
 
     // From 0: in the memory. -1: the input. From -2 downwards: the outputs. Far below: nothing.
-    float* at(long place) const {
-        if (place >= 0) return memory + place;
-        return place == -1 ? const_cast<float*>(input) : place < -1000 ? nullptr : outputs[-2 - place];
+    template <class U = T> U* at(long place) const {
+        if (place >= 0) return (U*)(memory + place);
+        return (U*)(place == -1 ? input : place < -1000 ? nullptr : outputs[-2 - place]);
     }
 
     void run(const Step& t) const {
-        const float *x = at(t.x), *other = at(t.other);
-        float* y = at(t.y);
+        const T* x = at(t.x);
+        T* y = at(t.y);
         const Shape& s = t.s;
-        long pixels = (long)s.h * s.w;
-        After after = t.after;
-        after.other = other;
+        long pixels = (long)s.h * s.w, all = s.n * pixels * s.c;
+        AfterOf<T> after{at(t.other), t.after.low, t.after.high, t.after.activation};
+        Shape kept = s;
+        kept.c = s.out_c;
         switch (t.kind) {
-        case GROUPED: return grouped(x, t.w, t.bias, y, s, t.k, t.per, after);
-        case POINTWISE: return pointwise(x, t.w, t.bias, y, s.n * pixels, s.c, s.out_c, after);
-        case WINOGRAD: return winograd(x, t.w, t.bias, y, s, t.k, t.per, after);
-        case TILED: return tiled(x, t.w, t.bias, y, s, t.k, t.per, after);
-        case DENSE: return dense(x, t.w, t.bias, y, at(t.room), s, t.k, after);
-        case LARGEST: {
-            Shape kept = s;
-            kept.c = s.out_c;
-            return max_pool_of(x, t.per, y, kept, t.k);
+        case MEAN: return mean(x, y, pixels, s, after);
+        case SCALED: return scaled(x, after.other, y, pixels, s);
+        case SUM: return added(x, y, all, after);
+        case NORMALISED: return normalised(x, t.w, t.bias, y, s.n * pixels, s.c, t.per);
+        case ENLARGED: return t.y < 0 ? enlarged(x, at<float>(t.y), s, t.per) : enlarged(x, y, s, t.per);
+        case NARROWED: return converted(at<float>(t.x), y, all);
+        case WIDENED: return converted(x, at<float>(t.y), all);
         }
-        case SUM: return each_vector(s.n * pixels * s.c, [&](long i) {
-            store<LANES>(y + i, after.apply<LANES>(load<LANES>(x + i), i));
-        });
-        case SCALED: return each_vector(s.n * pixels * s.c, [&](long i) {  // `other` is a factor of each channel
-            long channel = i / (pixels * s.c) * s.c + i % s.c;
-            store<LANES>(y + i, load<LANES>(x + i) * load<LANES>(other + channel));
-        });
-        case MEAN: return each_vector((long)s.n * s.c, [&](long i) {
-            const float* from = x + i / s.c * pixels * s.c + i % s.c;
-            Vec<LANES> sum{};
-            for (long p = 0; p < pixels; p++) sum += load<LANES>(from + p * s.c);
-            store<LANES>(y + i, after.apply<LANES>(sum * (1.f / pixels), i));
-        });
+        if constexpr (std::is_same_v<T, Half>) {
+            switch (t.kind) {
+            case GROUPED: return grouped_half(x, t.w, t.bias, y, s, t.k, t.per, after);
+            case TILED: return tiled_half(x, (const Half*)t.w, t.bias, y, s, t.k, t.per, after);
+            case LARGEST: return max_pool_half(x, y, s, t.k);
+            }
+        } else {
+            switch (t.kind) {
+            case GROUPED: return grouped(x, t.w, t.bias, y, s, t.k, t.per, after);
+            case POINTWISE: return pointwise(x, t.w, t.bias, y, s.n * pixels, s.c, s.out_c, after);
+            case WINOGRAD: return winograd(x, t.w, t.bias, y, s, t.k, t.per, after);
+            case TILED: return tiled(x, t.w, t.bias, y, s, t.k, t.per, after);
+            case DENSE: return dense(x, t.w, t.bias, y, at(t.room), s, t.k, after);
+            case LARGEST: return max_pool_of(x, t.per, y, kept, t.k);
+            }
         }
     }
 };
+
+template <class T> void run_all(const Step* steps, int count, void* memory, const float* x, float* const* outputs) {
+    Network<T> it{(T*)memory, x, outputs};
+    for (int i = 0, threads = omp_get_max_threads(); i < count; i++) {
+        if (threads > 1) omp_set_num_threads(std::min(threads, steps[i].threads));
+        it.run(steps[i]);
+    }
+}
 
 }  // namespace
 
 extern "C" {
 
-// All layers on one batch, each with its threads.
-void network(const Step* steps, int count, float* memory, const float* x, float* const* outputs) {
+// All layers on one batch, each with its threads; arrays between input and outputs are bfloat16 if `half`.
+void network(const Step* steps, int count, bool half, void* memory, const float* x, float* const* outputs) {
     int threads = omp_get_max_threads();
-    Network it{memory, x, outputs};
-    for (int i = 0; i < count; i++) {
-        omp_set_num_threads(std::min(threads, steps[i].threads));
-        it.run(steps[i]);
-    }
+    (half ? run_all<Half> : run_all<float>)(steps, count, memory, x, outputs);
     omp_set_num_threads(threads);
 }
 
-// All layers on each picture, every thread with pictures of its own and memory of its own, `apart` floats from the next.
-void pictures(const Step* steps, int count, float* memory, long apart, int threads, int pictures, const float* x,
-              long x_apart, float* const* outputs, const long* y_apart, int given) {
+// All layers on each picture, every thread with pictures of its own and memory of its own, `apart` bytes from the next.
+void pictures(const Step* steps, int count, bool half, char* memory, long apart, int threads, int pictures,
+              const float* x, long x_apart, float* const* outputs, const long* y_apart, int given) {
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
     for (int p = 0; p < pictures; p++) {
         float* to[64];
         for (int i = 0; i < given; i++) to[i] = outputs[i] + p * y_apart[i];
-        Network it{memory + omp_get_thread_num() * apart, x + p * x_apart, to};
-        for (int i = 0; i < count; i++) it.run(steps[i]);
+        (half ? run_all<Half> : run_all<float>)(steps, count, memory + omp_get_thread_num() * apart, x + p * x_apart, to);
     }
 }
 }

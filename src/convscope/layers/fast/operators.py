@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from convscope.layers.fast.compiled import After, Kernels, Window, kernels
-from convscope.layers.fast.packing import pack_dense, pack_grouped, pack_panels, pack_tiles, unpack_grouped
+from convscope.layers.fast.packing import pack_dense, pack_grouped, pack_half, pack_panels, pack_tiles, unpack_grouped
 
 LAST = torch.channels_last
 POINT = Window(1, 1, 1, 1, 0, 0, 1, 1)
@@ -68,6 +68,8 @@ def pack(way: str, weight: Tensor, *, groups: int) -> Tensor:
         return pack_grouped(weight, lanes=there().lanes(weight.shape[0]))
     if way == "tiles":
         return pack_tiles(weight.permute(0, 2, 3, 1).flatten(1))
+    if way == "half":
+        return pack_half(weight)
     if way == "pointwise":
         full = F.pad(weight.flatten(1), (0, 0, 0, -weight.shape[0] % there().panel))
         return pack_panels(full, panel=there().panel)

@@ -31,8 +31,20 @@ def pack_tiles(w_OI: Tensor) -> Tensor:
     left) x two halves of the outputs x 16 x 16 x 2. I are the inputs of one tap after the other.
     """
     larger = w_OI.bfloat16()
-    both = torch.stack([larger, (w_OI - larger.float()).bfloat16()])
-    return both.unflatten(2, (-1, 16, 2)).unflatten(1, (-1, 2, 16)).permute(1, 4, 0, 2, 5, 3, 6).contiguous()
+    return _tiles(torch.stack([larger, (w_OI - larger.float()).bfloat16()]))
+
+
+def pack_half(w_OIHW: Tensor) -> Tensor:
+    """The same of bfloat16 alone. Where I fills no tiles, the inputs of a row of taps are filled up with zeros."""
+    w_OHWI = w_OIHW.permute(0, 2, 3, 1)
+    if w_OIHW.shape[1] % 32:
+        rows = w_OHWI.flatten(2)
+        w_OHWI = F.pad(rows, (0, -rows.shape[2] % 32))
+    return _tiles(w_OHWI.flatten(1).bfloat16()[None])
+
+
+def _tiles(w_POI: Tensor) -> Tensor:
+    return w_POI.unflatten(2, (-1, 16, 2)).unflatten(1, (-1, 2, 16)).permute(1, 4, 0, 2, 5, 3, 6).contiguous()
 
 
 def _turned(w_OIHW: Tensor, by: int) -> Tensor:

@@ -61,7 +61,7 @@ template <int L, int PER, int DOWN> struct Patches {
 #pragma GCC unroll 8
         for (int g = 0; g < PER; g++) {
 #pragma GCC unroll 16
-            for (int j = 0; j < ALONG + 2; j++) own[j] = Row<L, PER, Sum, true>::turned(v[j], g);
+            for (int j = 0; j < ALONG + 2; j++) own[j] = Row<float, L, PER, Sum, true>::turned(v[j], g);
 #pragma GCC unroll 16
             for (int tap = 0; tap < 9; tap++) {
                 int to = i - tap / 3;
@@ -93,7 +93,7 @@ RowsOf sums_of(int per, int channels, const Window& k, int out_w) {
 // The largest of each window 2x2, in the order in which all lies in memory.
 template <int L> void largest_of_four(const Layer& a, int n, int first, int last, float* y) {
     for (int i = first; i < last; i++, y += a.s.out_w * a.y_apart) {
-        Row<L, 1, Largest, false> row(a, n, i);
+        Row<float, L, 1, Largest, false> row(a, n, i);
         if (row.rows < 2 || a.in.first > 0 || a.in.last < a.s.out_w) {
             row.all(y);
             continue;

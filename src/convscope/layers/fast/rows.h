@@ -18,15 +18,16 @@ template <int L> struct Largest {
 
 // One output row. PER: the channels of a group. A lane needs each input channel of its group: a shuffle of the vector.
 // OVERLAP: 3 taps, stride 1, so that one input serves three neighbouring outputs.
-template <int L, int PER, template <int> class Act, bool OVERLAP> struct Row {
+template <class T, int L, int PER, template <int> class Act, bool OVERLAP> struct Row {
     using V = Vec<L>;
     static constexpr int R = 8;  // outputs at a time, in registers
-    const Layer& a;
-    const float *x, *w;  // of the first row of taps
+    const LayerOf<T>& a;
+    const T* x;
+    const float* w;  // of the first row of taps, as `x` is
     int rows;
     long x_row, w_row, w_channel;
 
-    Row(const Layer& a, int n, int row) : a(a) {
+    Row(const LayerOf<T>& a, int n, int row) : a(a) {
         int top = row * a.k.sh - a.k.ph;
         Taps down(top, a.s.h, a.k.kh, a.k.dh);
         x_row = (long)a.k.dh * a.s.w * a.x_apart, w_row = (long)a.k.kw * PER * L, rows = down.last - down.first;
@@ -43,11 +44,11 @@ template <int L, int PER, template <int> class Act, bool OVERLAP> struct Row {
     }
 
     // Runs of R, the last of which may do outputs again; those that meet a border look where they read.
-    void all(float* y) const {
+    void all(T* y) const {
         int count = std::min(R, a.s.out_w), most = a.s.out_w - count;
         for (int c = 0; c < a.s.out_w; c += R) {
             int column = std::min(c, most);
-            float* to = y + column * a.y_apart;
+            T* to = y + column * a.y_apart;
             bool inside = column >= a.in.first && column + R <= a.in.last;
             inside ? run<false>(column, R, to) : run<true>(column, count, to);
         }
@@ -56,15 +57,16 @@ template <int L, int PER, template <int> class Act, bool OVERLAP> struct Row {
     V start(int channel) const { return a.bias ? load<L>(a.bias + channel) : V{} + a.initial; }
 
     // Of a row of inputs, the one in a column; outside, what changes nothing.
-    template <bool EDGE> V input(const float* row, int column) const {
+    template <bool EDGE> V input(const T* row, int column) const {
         bool outside = EDGE && (unsigned)column >= (unsigned)a.s.w;
         return outside ? V{} + a.initial : load<L>(row + column * a.x_apart);
     }
 
-    template <bool EDGE> void run(int column, int count, float* y) const {
+    template <bool EDGE> void run(int column, int count, T* y) const {
         int left = column * a.k.sw - a.k.pw;
         for (int channel = 0; channel < a.s.c; channel += L) {
-            const float *from = x + channel, *weights = w + channel * w_channel;
+            const T* from = x + channel;
+            const float* weights = w + channel * w_channel;
             V sum[R], first = start(channel);
 #pragma GCC unroll 16
             for (int r = 0; r < R; r++) sum[r] = first;
@@ -73,12 +75,12 @@ template <int L, int PER, template <int> class Act, bool OVERLAP> struct Row {
                 OVERLAP ? overlapping<EDGE>(sum, from, left, weights) : apart<EDGE>(sum, from, left, weights);
 #pragma GCC unroll 16
             for (int r = 0; r < R; r++)
-                if (!EDGE || r < count) store<L>(y + channel + r * a.y_apart, a.after.apply<L>(sum[r], 0));
+                if (!EDGE || r < count) store<L>(y + channel + r * a.y_apart, a.after.template apply<L>(sum[r], 0));
         }
     }
 
     // Any window: a weight is read once and serves R outputs.
-    template <bool EDGE> void apart(V* sum, const float* from, int left, const float* w) const {
+    template <bool EDGE> void apart(V* sum, const T* from, int left, const float* w) const {
         for (int k = 0; k < a.k.kw; k++, left += a.k.dw, w += PER * L) {
 #pragma GCC unroll 8
             for (int g = 0; g < PER; g++) {
@@ -90,7 +92,7 @@ template <int L, int PER, template <int> class Act, bool OVERLAP> struct Row {
     }
 
     // An input is read, and spread, once: `use` gets, for each tap, the R that meet it and the tap's place.
-    template <bool EDGE, class Use> void spread(const float* from, int left, const Use& use) const {
+    template <bool EDGE, class Use> void spread(const T* from, int left, const Use& use) const {
         V v[R + 2], own[R + 2];
 #pragma GCC unroll 16
         for (int j = 0; j < R + 2; j++) v[j] = input<EDGE>(from, left + j);
@@ -104,7 +106,7 @@ template <int L, int PER, template <int> class Act, bool OVERLAP> struct Row {
     }
 
     // Sums take turns, so that none waits.
-    template <bool EDGE> void overlapping(V* sum, const float* from, int left, const float* w) const {
+    template <bool EDGE> void overlapping(V* sum, const T* from, int left, const float* w) const {
         spread<EDGE>(from, left, [&](const V* own, int tap) {
             V weight = load<L>(w + tap);
 #pragma GCC unroll 16
@@ -163,13 +165,13 @@ using RowsOf = void (*)(const Layer&, int n, int first, int last, float* y);
 
 template <int L, int PER, template <int> class Act, bool OVERLAP>
 void rows(const Layer& a, int n, int first, int last, float* y) {
-    for (int i = first; i < last; i++, y += a.s.out_w * a.y_apart) Row<L, PER, Act, OVERLAP>(a, n, i).all(y);
+    for (int i = first; i < last; i++, y += a.s.out_w * a.y_apart) Row<float, L, PER, Act, OVERLAP>(a, n, i).all(y);
 }
 
 using SlopeOf = void (*)(const Layer&, int n, int row, const float* grad, float* sums);
 
 template <int L, int PER, bool OVERLAP> void slope(const Layer& a, int n, int i, const float* grad, float* sums) {
-    Row<L, PER, Sum, OVERLAP>(a, n, i).weights(grad, sums);
+    Row<float, L, PER, Sum, OVERLAP>(a, n, i).weights(grad, sums);
 }
 
 // The widest vector that the channels fill.

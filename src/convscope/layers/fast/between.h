@@ -1,0 +1,117 @@
+// What stands between convolutions: sums, means, normalisations of pixels, maps made larger, from one type to the other.
+
+#pragma once
+
+#include "kernels.h"
+
+#include <cmath>
+
+namespace {
+
+template <class Body> void each_vector(long count, Body body) {
+#pragma omp parallel for schedule(static)
+    for (long i = 0; i < count / LANES; i++) body(i * LANES);
+}
+
+template <class T, class U> void converted(const T* x, U* y, long count) {
+    each_vector(count, [&](long i) { store<LANES>(y + i, load<LANES>(x + i)); });
+    for (long i = count / LANES * LANES; i < count; i++) store<1>(y + i, load<1>(x + i));
+}
+
+template <class T> void added(const T* x, T* y, long count, const AfterOf<T>& after) {
+    each_vector(count, [&](long i) { store<LANES>(y + i, after.template apply<LANES>(load<LANES>(x + i), i)); });
+}
+
+// `factors`: one for each channel of each picture.
+template <class T> void scaled(const T* x, const T* factors, T* y, long pixels, const Shape& s) {
+    each_vector(s.n * pixels * s.c, [&](long i) {
+        long channel = i / (pixels * s.c) * s.c + i % s.c;
+        store<LANES>(y + i, load<LANES>(x + i) * load<LANES>(factors + channel));
+    });
+}
+
+// Of each channel. Threads share the pixels, and their sums are added in the end.
+template <class T> void mean(const T* x, T* y, long pixels, const Shape& s, const AfterOf<T>& after) {
+    int shares = std::max(1, std::min(omp_get_max_threads(), (int)(pixels * s.c >> 13))), parts = ceil_div(shares, s.n);
+    long size = (long)s.n * s.c;
+    float* sums = scratch(parts * size);
+#pragma omp parallel for schedule(static) collapse(2) num_threads(shares)
+    for (int n = 0; n < s.n; n++)
+        for (int part = 0; part < parts; part++) {
+            float* own = sums + part * size + (long)n * s.c;
+            std::fill_n(own, s.c, 0.f);
+            for (long p = pixels * part / parts, last = pixels * (part + 1) / parts; p < last; p++) {
+                const T* from = x + (n * pixels + p) * s.c;
+                for (int c = 0; c < s.c; c += LANES) store<LANES>(own + c, load<LANES>(own + c) + load<LANES>(from + c));
+            }
+        }
+    for (long i = 0; i < size; i += LANES) {
+        Vec<LANES> sum = load<LANES>(sums + i);
+        for (int part = 1; part < parts; part++) sum += load<LANES>(sums + part * size + i);
+        store<LANES>(y + i, after.template apply<LANES>(sum * (1.f / pixels), i));
+    }
+}
+
+template <int L> float total(Vec<L> v) {
+    float sum = 0;
+    for (int l = 0; l < L; l++) sum += v[l];
+    return sum;
+}
+
+// Each pixel less its mean, over its standard deviation; of its channels the first `count` are there, the others are zero.
+// w: a factor for each channel, then what is added to the variance; bias: what is added in the end.
+template <class T>
+void normalised(const T* x, const float* w, const float* bias, T* y, long pixels, int channels, int count) {
+    float epsilon = w[channels];
+#pragma omp parallel for schedule(static)
+    for (long p = 0; p < pixels; p++) {
+        const T* from = x + p * channels;
+        Vec<LANES> sum{}, squares{};
+        for (int c = 0; c < channels; c += LANES) sum += load<LANES>(from + c);
+        float mean = total<LANES>(sum) / count;
+        for (int c = 0; c < channels; c += LANES) {
+            Vec<LANES> off = load<LANES>(from + c) - mean;
+            squares += off * off;
+        }
+        float all = total<LANES>(squares) - (channels - count) * mean * mean;
+        float scale = 1 / std::sqrt(std::max(all, 0.f) / count + epsilon);
+        for (int c = 0; c < channels; c += LANES)
+            store<LANES>(y + p * channels + c,
+                         (load<LANES>(from + c) - mean) * scale * load<LANES>(w + c) + load<LANES>(bias + c));
+    }
+}
+
+// Where an output lies between two inputs of an axis, as PyTorch has it: `first`, the next one, and how far from the first.
+struct Between {
+    int first, next;
+    float far;
+    Between(int at, int size, int out, bool corners) {
+        float place = corners ? (out > 1 ? at * ((size - 1.f) / (out - 1)) : 0.f) : std::max((at + .5f) * size / out - .5f, 0.f);
+        first = std::min((int)place, size - 1), next = std::min(first + 1, size - 1), far = place - first;
+    }
+};
+
+// A map made larger, bilinearly. Of s.c channels those s.out_c are written that fill vectors of four.
+template <class T, class U> void enlarged(const T* x, U* y, const Shape& s, bool corners) {
+#pragma omp parallel for schedule(static)
+    for (int item = 0; item < s.n * s.out_h; item++) {
+        Between down(item % s.out_h, s.h, s.out_h, corners);
+        const T *upper = x + ((long)item / s.out_h * s.h + down.first) * s.w * s.c, *lower = upper + (long)(down.next - down.first) * s.w * s.c;
+        float* line = scratch((long)s.w * s.c);
+        for (long i = 0; i < (long)s.w * s.c; i += 4) {
+            Vec<4> a = load<4>(upper + i);
+            store<4>(line + i, a + (load<4>(lower + i) - a) * down.far);
+        }
+        U* to = y + (long)item * s.out_w * s.out_c;
+        for (int j = 0; j < s.out_w; j++, to += s.out_c) {
+            Between along(j, s.w, s.out_w, corners);
+            const float *left = line + (long)along.first * s.c, *right = line + (long)along.next * s.c;
+            for (int c = 0; c < s.out_c; c += 4) {
+                Vec<4> a = load<4>(left + c);
+                store<4>(to + c, a + (load<4>(right + c) - a) * along.far);
+            }
+        }
+    }
+}
+
+}  // namespace
