@@ -156,7 +156,7 @@ template <class T, int L> Vec<L> activated(Vec<L> v, int activation) {
     return activation == HARDSWISH ? v * part : part;
 }
 
-// What is done to an output before it is written: another array of its shape is added, then an activation, or bounds (NaN
+// What is done to an output before it is written: another array of its shape is added, then an activation, then bounds (NaN
 // passes).
 template <class T> struct AfterOf {
     const T* other;
@@ -167,7 +167,7 @@ template <class T> struct AfterOf {
 
     template <int L> Vec<L> apply(Vec<L> v, long at) const {
         if (other) v += load<L>(other + at);
-        if (activation) return activated<T, L>(v, activation);
+        if (activation) v = activated<T, L>(v, activation);
         return smaller<L>(larger<L>(v, Vec<L>{} + low), Vec<L>{} + high);
     }
 };
