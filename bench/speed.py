@@ -79,7 +79,7 @@ def main() -> None:
     for name in asked.models.split(";"):
         for batch in asked.batch:
             measured = table(name, batch, asked)
-            print(measured, flush=True)
+            print(f"\n{measured}", flush=True)
             found.append({"model": name, "batch": batch, "rows": list(measured.rows), "notes": list(measured.notes)})
     if asked.out:
         facts = {"title": title, "instructions": machine.instructions(), "found": found}
@@ -105,7 +105,7 @@ def table(name: str, batch: int, asked: argparse.Namespace) -> Table:
     )
     rows = tuple(row(side, times[side], times[STOCK], off[side]) for side in sides)
     shown = "x".join(map(str, (batch, *shape)))
-    title = f"\n{name}, {shown}: {len(times[STOCK].seconds)} rounds in turns"
+    title = f"{name}, {shown}: {len(times[STOCK].seconds)} rounds in turns"
     return Table(columns, rows, title=title, notes=tuple(notes))
 
 
