@@ -72,17 +72,17 @@ def summary(found: Iterable[Found]) -> list[str]:
         ]
         if best:
             lines.append(f"- the best {words} is {mean(best):.2f} times as fast as stock in the geometric mean\n")
-    ours = {(f["model"], f["batch"]): beside(ratios(f), LOSSLESS) for f in found}
-    told = ", ".join(f"{name} {batch}: {r:.2f}" for (name, batch), r in ours.items() if r)
-    lines.append(
-        f"- fused convolutions, times as fast as the best of the other lossless forms (network, batch): {told}\n"
-    )
+    halves = tuple(side for side in NUMERIC if "bfloat16" in side)
+    for own, sides, words in ((LOSSLESS[0], LOSSLESS, "lossless forms"), (NUMERIC[1], halves, "forms in bfloat16")):
+        ours = {(f["model"], f["batch"]): beside(ratios(f), own, sides) for f in found}
+        told = ", ".join(f"{name} {batch}: {r:.2f}" for (name, batch), r in ours.items() if r)
+        lines.append(f"- {own}, times as fast as the best of the other {words} (network, batch): {told}\n")
     return ["\n", *lines]
 
 
-def beside(over: Mapping[str, float], sides: tuple[str, ...]) -> float:
-    others = [over[s] for s in sides[1:] if s in over]
-    return over[sides[0]] / max(others) if others and sides[0] in over else 0
+def beside(over: Mapping[str, float], own: str, sides: tuple[str, ...]) -> float:
+    others = [over[s] for s in sides if s in over and s != own]
+    return over[own] / max(others) if others and own in over else 0
 
 
 def mean(values: list[float]) -> float:
