@@ -83,27 +83,53 @@ def crop(inputs: Any, draws: Sequence[float], *, flip: bool = False) -> Any:
     """Picture, boxes and mask (torchvision's tv_tensors, in any container) through one window of whole pixels.
 
     draws: six numbers in -1..1: zoom, place across, place down, two that are for `light`, and whether to mirror.
-    Where the window reaches beyond the picture there is 0.
+    Where the window reaches beyond the picture there is 0. Boxes (x1 y1 x2 y2) are told whole, also where they reach
+    beyond the window. torchvision's kernels are called without its dispatcher, which takes longer than they do.
     """
     from torch.utils._pytree import tree_map_only
-    from torchvision.transforms import InterpolationMode
-    from torchvision.transforms.v2 import functional as V
-    from torchvision.tv_tensors import Mask, TVTensor, wrap
+    from torchvision.tv_tensors import BoundingBoxes, Mask, TVTensor, wrap
+
+    mirrored = flip and draws[5] > 0
 
     def through(value: TVTensor) -> TVTensor:
-        height, width = V.get_size(value)
-        zoom = ZOOM ** draws[0]
-        rows, columns = round(height / zoom), round(width / zoom)
-        top, left = round((height - rows) * (1 + draws[2]) / 2), round((width - columns) * (1 + draws[1]) / 2)
-        seen = V.crop(value, top, left, rows, columns)
-        if isinstance(seen, Mask):  # torchvision's own way for masks ("nearest") moves them by up to half a pixel
-            exact = V.resize(seen.as_subclass(Tensor)[None], [height, width], InterpolationMode.NEAREST_EXACT)[0]
-            seen = wrap(exact, like=seen)  # pyright: ignore[reportCallIssue]
-        else:
-            seen = V.resize(seen, [height, width])
-        return V.horizontal_flip(seen) if flip and draws[5] > 0 else seen  # pyright: ignore[reportReturnType]
+        size = value.canvas_size if isinstance(value, BoundingBoxes) else tuple(value.shape[-2:])
+        place, plain = _window(size, draws[:3]), value.as_subclass(Tensor)
+        way = _boxes_through if isinstance(value, BoundingBoxes) else _mask_through if isinstance(value, Mask) else None
+        return wrap((way or _picture_through)(plain, place, size, mirrored), like=value)  # pyright: ignore
 
     return tree_map_only(TVTensor, through, inputs)
+
+
+Place = tuple[int, int, int, int]  # top, left, rows, columns
+
+
+def _window(size: tuple[int, int], draws: Sequence[float]) -> Place:
+    (height, width), zoom = size, ZOOM ** draws[0]
+    rows, columns = round(height / zoom), round(width / zoom)
+    top, left = round((height - rows) * (1 + draws[2]) / 2), round((width - columns) * (1 + draws[1]) / 2)
+    return top, left, rows, columns
+
+
+def _picture_through(x: Tensor, place: Place, size: tuple[int, int], mirrored: bool) -> Tensor:
+    from torchvision.transforms.v2 import functional as V
+
+    seen = V.resize_image(V.crop_image(x, *place), list(size))
+    return seen.flip(-1) if mirrored else seen
+
+
+def _mask_through(x: Tensor, place: Place, size: tuple[int, int], mirrored: bool) -> Tensor:
+    from torchvision.transforms.v2 import functional as V
+
+    cut = V.crop_image(x[None], *place)[None]
+    # torchvision's own way for masks ("nearest") moves them by up to half a pixel
+    seen = F.interpolate(cut, list(size), mode="nearest-exact")[0, 0]
+    return seen.flip(-1) if mirrored else seen
+
+
+def _boxes_through(x: Tensor, place: Place, size: tuple[int, int], mirrored: bool) -> Tensor:
+    (top, left, rows, columns), (height, width) = place, size
+    seen = (x - x.new_tensor([left, top] * 2)) * x.new_tensor([width / columns, height / rows] * 2)
+    return torch.stack([width - seen[:, 2], seen[:, 1], width - seen[:, 0], seen[:, 3]], 1) if mirrored else seen
 
 
 def light(x_NCHW: Tensor, draws_N6: Tensor) -> Tensor:
@@ -115,4 +141,4 @@ def light(x_NCHW: Tensor, draws_N6: Tensor) -> Tensor:
     """
     contrast, brightness = (LIGHT * draws_N6[:, i].view(-1, 1, 1, 1) for i in (3, 4))
     middle = x_NCHW.mean((1, 2, 3), keepdim=True)
-    return (x_NCHW + contrast * (x_NCHW - middle) + brightness).clamp_(0, 1)
+    return x_NCHW.mul(1 + contrast).add_(brightness - contrast * middle).clamp_(0, 1)

@@ -225,8 +225,8 @@ def cropped(sample: Sample, draws: Sequence[float], *, flip: bool = False) -> Sa
     if boxes is None or sample.labels is None:
         return replace(sample, image=image, mask=mask)
     height, width = sample.image.shape[1:]
-    whole, bounds = boxes.as_subclass(Tensor), torch.tensor([width, height, width, height])
-    seen = whole.clamp(min=torch.zeros(4), max=bounds)
+    whole = boxes.as_subclass(Tensor)
+    seen = whole.clamp(min=0).minimum(whole.new_tensor([width, height, width, height]))
     kept = _area(seen) >= MIN_SEEN * _area(whole)
     seen = tv_tensors.wrap(seen[kept], like=boxes)  # pyright: ignore[reportCallIssue]
     return replace(sample, image=image, boxes=seen, labels=sample.labels[kept], mask=mask)

@@ -35,7 +35,7 @@ class Normalisation:
         2.0
         """
         mean, std = self._numbers(x_NCHW)
-        return (x_NCHW - mean) / std
+        return (x_NCHW - mean).div_(std)
 
     def undo(self, x_NCHW: Tensor) -> Tensor:
         """The pictures that were normalised, in 0..1 again.

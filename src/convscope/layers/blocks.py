@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from convscope.errors import InputError
+from convscope.layers.fast.normed import normed
 from convscope.layers.family import ShuffledGroupConv, Size, divisors, maker, per_axis
 
 _NORMS: Mapping[int, Callable[[int], nn.Module]] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
@@ -62,6 +63,10 @@ class ConvNormAct(nn.Sequential):
         self.add_module("norm", _NORMS[ndim](out_channels))
         if act is not None:
             self.add_module("act", act())
+
+    def forward(self, input: Tensor) -> Tensor:
+        conv, norm, *act = self
+        return normed(norm, conv(input), act[0] if act else None)
 
 
 @final

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from convscope.errors import ModelError
 from convscope.layers import ConvNormAct, DepthwiseSeparableConv, ShuffledGroupConv
+from convscope.layers.fast.normed import batch_normed, normed
 from convscope.models.specs import build_any
 
 Block = Callable[[int, int, int], nn.Module]  # (in_channels, out_channels, stride) -> a convolution
@@ -90,6 +91,10 @@ class _Down(nn.Sequential):
     def __init__(self, in_channels: int, out_channels: int, conv: Block) -> None:
         super().__init__(conv(in_channels, out_channels, 2), nn.BatchNorm2d(out_channels), nn.ReLU())
 
+    def forward(self, input: Tensor) -> Tensor:
+        conv, norm, act = self
+        return normed(norm, conv(input), act)
+
 
 class _Residual(nn.Module):
     def __init__(self, channels: int, conv: Block) -> None:
@@ -100,7 +105,8 @@ class _Residual(nn.Module):
         )  # fmt: skip
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        return torch.relu(x_NCHW + self.inner(x_NCHW))
+        first, norm, act, second, last = self.inner
+        return batch_normed(last, second(normed(norm, first(x_NCHW), act)), other=x_NCHW)
 
 
 @final

@@ -3,6 +3,7 @@
 Shape suffixes: N pictures, C classes, H rows, W columns, L places of all maps together.
 """
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, final
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 
 from convscope.errors import ModelError
 from convscope.layers import ConvNormAct
+from convscope.layers.fast.fields import laid_out, together
+from convscope.layers.fast.normed import batch_normed, field_normed, served
 
 Size = tuple[int, int]
 PRIOR = 0.01  # of a place to hold an object, before anything is learnt
@@ -64,14 +67,16 @@ class TopDown(nn.Module):
         given: list[Tensor] = []
         above: Tensor | None = None
         for at in reversed(range(len(maps))):
-            x = self.lateral[at](maps[at])
+            size, others = maps[at].shape[2:], list[Tensor]()
             if above is not None:
-                x = x + F.interpolate(above, x.shape[2:], mode="nearest")
+                others.append(F.interpolate(above, size, mode="nearest"))
             if at == 0 and self.detail is not None and finer is not None:
-                rows, columns = (2 * n for n in x.shape[2:])
-                x = x + self.detail(F.pad(finer, (0, columns - finer.shape[3], 0, rows - finer.shape[2])))
-            above = x = self.smooth[at](torch.relu(x))
-            given.insert(0, x)
+                rows, columns = (2 * n for n in size)
+                edged = F.pad(finer, (0, columns - finer.shape[3], 0, rows - finer.shape[2]))
+                others.append(batch_normed(self.detail[1], self.detail[0](edged), relu=False))
+            conv, norm = self.lateral[at].children()
+            above = self.smooth[at](batch_normed(norm, conv(maps[at]), other=sum(others) if others else None))
+            given.insert(0, above)
         return given
 
 
@@ -104,11 +109,35 @@ class Detector(nn.Module):
 
     def forward(self, maps: Sequence[Tensor], size: Size) -> Candidates:
         levels = self.neck([maps[i] for i in self.used], None if self.finer is None else maps[self.finer])
+        if self.training and served(levels[0]):
+            return self._together(levels)
         found = [
             self._level(x, stride, scale) for x, stride, scale in zip(levels, self.strides, self.scales, strict=True)
         ]
         logits, boxes, points, strides = zip(*found, strict=True)
         return Candidates(torch.cat(logits, 1), torch.cat(boxes, 1), torch.cat(points), torch.cat(strides))
+
+    def _together(self, levels: Sequence[Tensor]) -> Candidates:
+        """The same in one pass over one map in which all levels lie, both towers side by side: for training."""
+        sizes = tuple((x.shape[2], x.shape[3]) for x in levels)
+        laid = laid_out(sizes)
+        x, width = together(levels, laid), levels[0].shape[1]
+        for at, stages in enumerate(zip(self.classify, self.place, strict=True)):
+            convs, norms, _ = zip(*stages, strict=True)
+            weight = torch.cat([conv.weight for conv in convs])
+            x = F.conv2d(x, weight, padding=1, groups=2 if at else 1)
+            scales, shifts = (torch.cat([getattr(norm, name) for norm in norms]) for name in ("weight", "bias"))
+            x = field_normed(x, scales, shifts, laid.fields, groups=2 * norms[0].num_groups, eps=norms[0].eps)
+        first, second = self.logits, self.distances
+        weight = torch.cat([F.pad(first.weight, (0, 0, 0, 0, 0, width)), F.pad(second.weight, (0, 0, 0, 0, width, 0))])
+        y = F.conv2d(x, weight, torch.cat([first.bias, second.bias]), padding=1)  # pyright: ignore
+        found = y.permute(0, 2, 3, 1).flatten(1, 2).index_select(1, laid.places.to(x.device)).float()
+        logits, distances = found.split([first.out_channels, 4], -1)
+        points, strides = _all_points(sizes, tuple(self.strides), x.device)
+        scale = self.scales.repeat_interleave(torch.tensor([h * w for h, w in sizes], device=x.device))
+        reach = strides[:, None] * (scale[:, None] * distances).clamp(max=8).exp()
+        boxes = torch.cat([points - reach[..., :2], points + reach[..., 2:]], -1)
+        return Candidates(logits, boxes, points, strides)
 
     def _level(self, x: Tensor, stride: int, scale: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         logits = self.logits(self.classify(x)).flatten(2).transpose(1, 2).float()
@@ -152,8 +181,9 @@ class Segmenter(nn.Module):
     def forward(self, maps: Sequence[Tensor], size: Size) -> Tensor:
         context = x = self.context(self.neck([maps[i] for i in self.coarse])[0])
         for i, enter, join, refine in zip(self.fine, self.enter, self.join, self.refine, strict=True):
-            fine = enter(maps[i])
-            x = refine(torch.relu(fine + F.interpolate(join(x), fine.shape[2:], mode="nearest")))
+            conv, norm = enter.children()
+            coarse = F.interpolate(join(x), maps[i].shape[2:], mode="nearest")
+            x = refine(batch_normed(norm, conv(maps[i]), other=coarse))
         with torch.autocast(x.device.type, enabled=False):  # bfloat16 takes longer for so few channels
             logits = self.up(x.float())
         logits = logits + enlarged(self.score(context).float(), logits.shape[2:], training=self.training)
@@ -240,6 +270,14 @@ def _between(old: int, new: int, *, like: Tensor) -> Tensor:
     """What bilinear interpolation takes of each of `old` places for each of `new`: [new, old]."""
     at = ((torch.arange(new, device=like.device) + 0.5) * old / new - 0.5).clamp(0, old - 1)
     return (1 - (at[:, None] - torch.arange(old, device=like.device)).abs()).clamp(min=0).to(like.dtype)
+
+
+@functools.lru_cache(maxsize=16)
+def _all_points(sizes: tuple[Size, ...], strides: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """The points [L, 2] and strides [L] of all levels."""
+    points = [_points(*size, stride, device=device) for size, stride in zip(sizes, strides, strict=True)]
+    each = [torch.full((len(p),), float(stride), device=device) for p, stride in zip(points, strides, strict=True)]
+    return torch.cat(points), torch.cat(each)
 
 
 def _points(rows: int, columns: int, stride: int, *, device: torch.device) -> Tensor:

@@ -134,11 +134,11 @@ class Training:
 
     def _set_up(self) -> None:
         self.team.compute_in(self.config.precision)
-        self.module, self.optimizer = self.fabric.setup(
-            self.model.to(memory_format=self.format),  # pyright: ignore[reportCallIssue]
-            parts.optimizer(self.model, self.config),
-        )
-        self.average = parts.Average(self.model, decay=self.config.ema) if self.config.ema else None
+        model = self.model.to(self.fabric.device).to(memory_format=self.format)  # pyright: ignore[reportCallIssue]
+        self.optimizer = parts.optimizer(model, self.config)
+        self.module = self.fabric.setup(model)
+        flats, decay = self.optimizer.flats, self.config.ema
+        self.average = parts.Average(model, decay=decay, flats=flats) if decay else None
         self.judged = self.model if self.average is None else self.average.inner
 
     def fit(self, bar: Progress, *, stop: Stop) -> None:
@@ -201,7 +201,7 @@ class Training:
         if values is None:
             return None
         if config.clip:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
+            self.optimizer.clip(config.clip)
         self.optimizer.step()
         if self.average is not None:
             self.average.follow(self.step + 1)

@@ -6,6 +6,7 @@ import math
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from convscope.inspect import summarize
 from convscope.runs.config import TrainConfig
 from convscope.runs.folder import why_unread
 from convscope.tasks import Task
+from convscope.train.flat import Flat, FlatOptimizer
 
 DEFAULT_SHAPE = (3, 224, 224)
 
@@ -36,23 +38,26 @@ class Average(nn.Module):
     True
     """
 
-    def __init__(self, model: nn.Module, *, decay: float) -> None:
+    def __init__(self, model: nn.Module, *, decay: float, flats: Sequence[Flat] = ()) -> None:
         super().__init__()
         self.inner, self.decay = copy.deepcopy(model).requires_grad_(False), decay
+        mine = dict(zip(model.parameters(), self.inner.parameters(), strict=True))
+        together = [(Flat([mine[w] for w in flat.weights]).values.detach(), flat.values.detach()) for flat in flats]
+        inside = {w.data_ptr() for flat in flats for w in flat.weights}
         own, other = self.inner.state_dict(), model.state_dict()
-        self.pairs = [(own[key], other[key]) for key in own]
+        pairs = together + [(own[key], other[key]) for key in own if other[key].data_ptr() not in inside]
+        self.floats = [(a, b) for a, b in pairs if a.is_floating_point()]
+        self.counters = [(a, b) for a, b in pairs if not a.is_floating_point()]
 
     @torch.no_grad()
     def follow(self, step: int) -> None:
         """One step, the `step`th (from 1), towards the other network; counters are copied."""
         part = 1 - min(self.decay, (1 + step) / (10 + step))
-        floats = [(a, b) for a, b in self.pairs if a.is_floating_point()]
         torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
-            [a for a, _ in floats], [b for _, b in floats], part
+            [a for a, _ in self.floats], [b for _, b in self.floats], part
         )
-        for a, b in self.pairs:
-            if not a.is_floating_point():
-                a.copy_(b)
+        for a, b in self.counters:
+            a.copy_(b)
 
 
 def learning_rate(config: TrainConfig, *, done: float) -> float:
@@ -211,7 +216,7 @@ def frozen(model: nn.Module) -> list[nn.Module]:
     return kept[:1]
 
 
-def optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+def optimizer(model: nn.Module, config: TrainConfig) -> FlatOptimizer:
     """AdamW or SGD over what is to be learnt; each group's `share` is its part of the learning rate."""
     learnt = [[p for p in layer if p.requires_grad] for layer in layers(model)]
     learnt = [layer for layer in learnt if layer]
@@ -221,8 +226,8 @@ def optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     groups = [{"params": layer, "share": share} for layer, share in zip(learnt, shares, strict=True)]
     options = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": True}
     if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, momentum=0.9, nesterov=True, **options)
-    return torch.optim.AdamW(groups, **options)
+        return FlatOptimizer(torch.optim.SGD, groups, momentum=0.9, nesterov=True, **options)
+    return FlatOptimizer(torch.optim.AdamW, groups, **options)
 
 
 def layers(model: nn.Module) -> list[list[nn.Parameter]]:
@@ -241,9 +246,9 @@ def layers(model: nn.Module) -> list[list[nn.Parameter]]:
     return [layer for layer in alone if layer]
 
 
-def fits(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> bool:
+def fits(optimizer: FlatOptimizer, state: dict[str, Any]) -> bool:
     """Whether the state of another optimiser is of as many weights, in the same groups."""
-    here, there = ([len(g["params"]) for g in groups] for groups in (optimizer.param_groups, state["param_groups"]))
+    here, there = [len(flat.weights) for flat in optimizer.flats], [len(g["params"]) for g in state["param_groups"]]
     return bool(state["state"]) and here == there
 
 

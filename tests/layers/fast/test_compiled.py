@@ -79,20 +79,23 @@ def test_a_library_that_is_not_what_was_built_is_never_loaded(built, monkeypatch
     """One that is cut would end the process when it is used, and one of another user may hold anything."""
     (library,) = built.glob("kernels-*.so")
     content, loaded = library.read_bytes(), []
-    monkeypatch.setattr(compiled, "Kernels", lambda path: loaded.append(path.read_bytes()))
-    monkeypatch.setattr(compiled, "_compile", lambda compiler, path: _put(path, b"built anew"))
+    monkeypatch.setattr(compiled, "_compile", lambda compiler, path, sources: _put(path, b"built anew"))
+
+    def load():
+        compiled._loaded("g++", library, (), lambda path: loaded.append(path.read_bytes()))
+
     flipped = bytearray(content)
     flipped[len(content) // 2] ^= 1
     for damaged in (b"", b"not a library", content[: len(content) // 2], bytes(flipped), content + b"more"):
         _put(library, damaged)
-        compiled._loaded("g++", library)
+        load()
         assert loaded[-1] == b"built anew"
     _put(library, content)
-    compiled._loaded("g++", library)
+    load()
     assert loaded[-1] == content
     monkeypatch.setattr(compiled.os, "geteuid", lambda: 4321)
     monkeypatch.setattr(compiled.Path, "stat", lambda path: os.stat_result((0o100644, 1, 1, 1, 1234, 0, 9, 0, 0, 0)))
-    compiled._loaded("g++", library)
+    load()
     assert loaded[-1] == b"built anew"
 
 
@@ -104,4 +107,4 @@ def test_a_damaged_library_is_built_anew(built):
 
 
 def test_the_source_is_shipped():
-    assert all(path.is_file() for path in compiled.SOURCES)
+    assert all(path.is_file() for path in (*compiled.SOURCES, *compiled.NORMS))

@@ -13,10 +13,10 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -42,8 +42,10 @@ SOURCES = tuple(
         "winograd.cpp",
     )
 )
+NORMS = (Path(__file__).with_name("norms.cpp"),)  # a library of its own, which training alone loads
 SWITCH = "CONVSCOPE_COMPILE"
 _FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-fno-math-errno", "-shared", "-fPIC")
+Made = TypeVar("Made")
 _GAP = 16  # floats behind the values of a point, as the kernels have it
 ACTIVATIONS = (
     "none",
@@ -307,12 +309,17 @@ def digest() -> str:
     return hashlib.sha256(_source().encode()).hexdigest()[:12] if kernels() else "none"
 
 
-def _source() -> str:
-    return "".join(path.read_text() for path in SOURCES)
+def _source(sources: Sequence[Path] = SOURCES) -> str:
+    return "".join(path.read_text() for path in sources)
 
 
 @functools.cache
 def _built() -> tuple[Kernels | None, str]:
+    return built(SOURCES, Kernels)
+
+
+def built(sources: Sequence[Path], load: Callable[[Path], Made]) -> tuple[Made | None, str]:
+    """What `load` makes of the library of these files, compiled unless it is kept; None, and why, where there is none."""
     if os.environ.get(SWITCH) == "0":
         return None, f"{SWITCH}=0"
     compiler = os.environ.get("CXX") or "g++"
@@ -320,23 +327,23 @@ def _built() -> tuple[Kernels | None, str]:
     if found is None:
         return None, f"there is no {compiler}"
     key = {"flags": _FLAGS, "instructions": machine.instructions(), "processor": machine.processor()}
-    parts = (repr(key), found, str(Path(found).resolve().stat().st_mtime_ns), _source())
+    parts = (repr(key), found, str(Path(found).resolve().stat().st_mtime_ns), _source(sources))
     path = cache.folder() / f"kernels-{hashlib.sha256(''.join(parts).encode()).hexdigest()[:16]}.so"
     try:
-        return _loaded(found, path), ""
+        return _loaded(found, path, sources, load), ""
     except (OSError, RunError, AttributeError, subprocess.SubprocessError) as error:
         said = error.stderr if isinstance(error, subprocess.CalledProcessError) else str(error)
         lines = said.strip().splitlines() or ["it gave no reason"]
         return None, f"{compiler} could not build them: {lines[0]}"
 
 
-def _loaded(compiler: str, path: Path) -> Kernels:
+def _loaded(compiler: str, path: Path, sources: Sequence[Path], load: Callable[[Path], Made]) -> Made:
     """The library that is kept; built where there is none, or none that can be loaded."""
     with suppress(OSError, AttributeError):
         if _is_whole(path):
-            return Kernels(path)
-    _compile(compiler, path)
-    return Kernels(path)
+            return load(path)
+    _compile(compiler, path, sources)
+    return load(path)
 
 
 def _is_whole(path: Path) -> bool:
@@ -346,10 +353,10 @@ def _is_whole(path: Path) -> bool:
     return cache.load("kernels", path.name) == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _compile(compiler: str, path: Path) -> None:
+def _compile(compiler: str, path: Path, sources: Sequence[Path]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder) / "kernels.so"
-        command = [compiler, *_FLAGS, *(str(s) for s in SOURCES if s.suffix == ".cpp"), "-o", str(library)]
+        command = [compiler, *_FLAGS, *(str(s) for s in sources if s.suffix == ".cpp"), "-o", str(library)]
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=600)
         path.parent.mkdir(parents=True, exist_ok=True)
         content = library.read_bytes()

@@ -345,7 +345,7 @@ def _called(
     function: type[torch.autograd.Function] | None = None,
 ) -> Callable[..., Tensor]:
     def call(x: Tensor, *args: Any) -> Tensor:
-        if _unheard(x):
+        if unheard(x):
             if not torch.is_grad_enabled():
                 return run(x, *args)
             if function is not None:
@@ -355,7 +355,7 @@ def _called(
     return call
 
 
-def _unheard(x: Tensor) -> bool:
+def unheard(x: Tensor) -> bool:
     """Whether nobody records, compiles or transforms what is called."""
     listened = is_in_torch_dispatch_mode() or torch.compiler.is_compiling() or type(x) is not Tensor
     return not listened and not torch._C._are_functorch_transforms_active()

@@ -1,0 +1,203 @@
+"""Normalisation in training with what stands behind it, in kernels that go through the values twice there and back.
+
+`batch_normed` is batch normalisation, another map added, ReLU; `field_normed` is group normalisation of several maps
+that lie in one, each by itself, and ReLU. Both compute what PyTorch's modules do, in float32 inside whatever the
+precision, and leave the work to those where the kernels do not serve: without GCC, on other devices, for evaluation,
+with channels that are no multiple of 16, or where somebody records, compiles or transforms.
+"""
+
+import ctypes
+import functools
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from convscope.layers.fast.compiled import NORMS, built
+from convscope.layers.fast.fields import Field
+from convscope.layers.fast.operators import unheard
+
+LANES = 16
+LAST = torch.channels_last
+_AT, _NUMBER = ctypes.c_void_p, ctypes.c_int
+
+
+class _Norm(ctypes.Structure):
+    _fields_ = [
+        *((name, _AT) for name in ("x", "other", "gamma", "beta", "running_mean", "running_var", "mean", "rstd", "y")),
+        *(("rows", ctypes.c_long), ("channels", _NUMBER), ("relu", _NUMBER)),
+        *(("eps", ctypes.c_float), ("momentum", ctypes.c_float)),
+    ]
+
+
+class _Back(ctypes.Structure):
+    _fields_ = [
+        *((name, _AT) for name in ("grad", "y", "x", "gamma", "mean", "rstd", "to_x", "to_other", "to_gamma")),
+        *(("to_beta", _AT), ("rows", ctypes.c_long), ("channels", _NUMBER), ("relu", _NUMBER)),
+    ]
+
+
+class _Fields(ctypes.Structure):
+    _fields_ = [
+        ("at", _AT),
+        *((name, _NUMBER) for name in ("count", "pictures", "height", "width", "channels", "groups")),
+        ("eps", ctypes.c_float),
+    ]
+
+
+class _Library:
+    def __init__(self, path: Path) -> None:
+        library, yes = ctypes.CDLL(str(path)), ctypes.c_bool
+        self.norm_forward, self.norm_backward = library.norm_forward, library.norm_backward
+        self.fields_forward, self.fields_backward = library.fields_forward, library.fields_backward
+        self.norm_forward.argtypes, self.norm_backward.argtypes = [_Norm, yes], [_Back, yes]
+        self.fields_forward.argtypes = [_Fields, *[_AT] * 6, yes]
+        self.fields_backward.argtypes = [_Fields, *[_AT] * 9, yes]
+
+
+@functools.cache
+def _library() -> _Library | None:
+    return built(NORMS, _Library)[0]
+
+
+def batch_normed(norm: nn.Module, x: Tensor, *, other: Tensor | None = None, relu: bool = True) -> Tensor:
+    """`relu(norm(x) + other)`, for a module of batch normalisation.
+
+    >>> norm, x = nn.BatchNorm2d(16), torch.rand(2, 16, 3, 3)
+    >>> torch.allclose(batch_normed(norm, x), torch.relu(norm(x)), atol=1e-6)
+    True
+    """
+    several = x.dim() == 4 and x.numel() > x.shape[1]
+    found = _library() if several and _serves(norm, nn.BatchNorm2d, x) else None
+    bare = cast("nn.BatchNorm2d", norm)
+    if found is None or bare.running_mean is None or bare.momentum is None:
+        y = norm(x) if other is None else norm(x) + other
+        return torch.relu(y) if relu else y
+    if bare.num_batches_tracked is not None:
+        bare.num_batches_tracked.add_(1)
+    other = other if other is None else other.to(x.dtype)
+    return cast("Tensor", _BatchNormed.apply(x, bare.weight, bare.bias, other, bare, relu))
+
+
+def normed(norm: nn.Module, x: Tensor, act: nn.Module | None, *, other: Tensor | None = None) -> Tensor:
+    """`act(norm(x) + other)`, in one where the activation is none or ReLU.
+
+    >>> norm, x = nn.BatchNorm2d(16), torch.rand(2, 16, 3, 3)
+    >>> torch.equal(normed(norm, x, nn.SiLU()), nn.functional.silu(norm(x)))
+    True
+    """
+    if act is None or (type(act) is nn.ReLU and not _hooked(act)):
+        return batch_normed(norm, x, other=other, relu=act is not None)
+    return act(norm(x) if other is None else norm(x) + other)
+
+
+def field_normed(x: Tensor, weight: Tensor, bias: Tensor, fields: tuple[Field, ...], *, groups: int, eps: float) -> Tensor:
+    """ReLU of each field's group normalisation; what lies between them becomes 0.
+
+    >>> x, one = torch.rand(2, 16, 3, 5), torch.ones(16)
+    >>> y = field_normed(x, one, 0 * one, (Field(0, 0, 3, 4),), groups=8, eps=1e-5)
+    >>> torch.allclose(y[..., :4], F.group_norm(x[..., :4], 8).relu(), atol=1e-5), y[..., 4].any().item()
+    (True, False)
+    """
+    if served(x):
+        return cast("Tensor", _FieldNormed.apply(x, weight, bias, fields, groups, eps))
+    y = torch.zeros_like(x)
+    for top, left, rows, columns in fields:
+        place = (..., slice(top, top + rows), slice(left, left + columns))
+        normed = F.group_norm(x[place].float(), groups, weight, bias, eps)  # on a CPU twice as fast as in bfloat16
+        y[place] = torch.relu(normed.to(x.dtype))
+    return y
+
+
+def served(x: Tensor) -> bool:
+    """Whether the kernels are there, and serve such a map."""
+    return fits(x) and _library() is not None
+
+
+def _serves(norm: nn.Module, kind: type[nn.Module], x: Tensor) -> bool:
+    return type(norm) is kind and norm.training and norm.weight is not None and not _hooked(norm) and fits(x)
+
+
+def _hooked(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
+
+
+def fits(x: Tensor) -> bool:
+    """Whether the kernels, if they are there, serve such a map."""
+    known = x.dtype in (torch.float32, torch.bfloat16) and x.device.type == "cpu"
+    return known and torch.is_grad_enabled() and x.dim() == 4 and x.shape[1] % LANES == 0 and unheard(x)
+
+
+class _BatchNormed(torch.autograd.Function):
+    @staticmethod
+    def forward(  # noqa: PLR0913
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, other: Tensor | None, norm: nn.BatchNorm2d, relu: bool
+    ) -> Tensor:
+        x, channels = x.contiguous(memory_format=LAST), x.shape[1]
+        other = other if other is None else other.contiguous(memory_format=LAST)
+        y, found = torch.empty_like(x), torch.empty(2, channels)
+        mean, rows = found.data_ptr(), x.numel() // channels
+        arrays = (x.data_ptr(), _at(other), weight.data_ptr(), bias.data_ptr(), _at(norm.running_mean))
+        arrays += (_at(norm.running_var), mean, mean + 4 * channels, y.data_ptr())
+        settings = (rows, channels, relu, norm.eps, norm.momentum)
+        _there().norm_forward(_Norm(*arrays, *settings), x.dtype == torch.bfloat16)
+        ctx.save_for_backward(x, weight, y if relu else None, found)
+        ctx.added = other is not None
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Any) -> Any:
+        x, weight, y, found = ctx.saved_tensors
+        channels, grad = x.shape[1], grads[0].to(x.dtype).contiguous(memory_format=LAST)
+        to_x, told = torch.empty_like(x), torch.empty(2, channels)
+        apart = ctx.added and y is not None  # without ReLU what came is what goes on
+        to_other = torch.empty_like(x) if apart else None
+        mean, gamma = found.data_ptr(), told.data_ptr()
+        arrays = (grad.data_ptr(), _at(y), x.data_ptr(), weight.data_ptr(), mean, mean + 4 * channels)
+        arrays += (to_x.data_ptr(), _at(to_other), gamma, gamma + 4 * channels)
+        settings = (x.numel() // channels, channels, y is not None)
+        _there().norm_backward(_Back(*arrays, *settings), x.dtype == torch.bfloat16)
+        return to_x, told[0], told[1], to_other if apart else grad if ctx.added else None, None, None
+
+
+class _FieldNormed(torch.autograd.Function):
+    @staticmethod
+    def forward(  # noqa: PLR0913
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, fields: tuple[Field, ...], groups: int, eps: float
+    ) -> Tensor:
+        x = x.contiguous(memory_format=LAST)
+        pictures, channels, height, width = x.shape
+        ctx.places = (_NUMBER * (4 * len(fields)))(*(number for field in fields for number in field))
+        where = ctypes.addressof(ctx.places)
+        ctx.fields = _Fields(where, len(fields), pictures, height, width, channels, groups, eps)
+        y, found = torch.empty_like(x), torch.empty(2, pictures, len(fields), groups)
+        arrays = [t.data_ptr() for t in (x, weight, bias, y, found[0], found[1])]
+        _there().fields_forward(ctx.fields, *arrays, x.dtype == torch.bfloat16)
+        ctx.save_for_backward(x, weight, y, found)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Any) -> Any:
+        x, weight, y, found = ctx.saved_tensors
+        grad, to_x = grads[0].to(x.dtype).contiguous(memory_format=LAST), torch.empty_like(x)
+        told = torch.empty(2, len(x), x.shape[1])
+        arrays = [t.data_ptr() for t in (grad, y, x, weight, found[0], found[1], to_x, told[0], told[1])]
+        _there().fields_backward(ctx.fields, *arrays, x.dtype == torch.bfloat16)
+        to_weight, to_bias = told.sum(1)
+        return to_x, to_weight, to_bias, None, None, None
+
+
+def _there() -> _Library:
+    found = _library()
+    if found is None:
+        raise RuntimeError("the compiled kernels are not there")
+    return found
+
+
+def _at(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()

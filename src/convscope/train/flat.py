@@ -1,0 +1,119 @@
+"""Weights that are learnt alike lie in one array, and their gradients in another: a step goes through a few arrays, not
+through hundreds. Each weight is a part of its array; what is saved is as if each stood alone."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+ALIGNED = 16  # elements: where weights begin
+
+
+class Flat:
+    """The array that holds these weights from now on, in whatever order their elements lie, and that of their gradients.
+
+    >>> layer = nn.Linear(2, 3)
+    >>> flat = Flat(list(layer.parameters()))
+    >>> flat.values.grad = torch.ones_like(flat.values)
+    >>> layer.weight.data_ptr() == flat.values.data_ptr(), len(flat.values)
+    (True, 32)
+    """
+
+    def __init__(self, weights: Sequence[nn.Parameter]) -> None:
+        self.weights = list(weights)
+        sizes = [-(-w.numel() // ALIGNED) * ALIGNED for w in self.weights]
+        self.starts = [0, *itertools.accumulate(sizes)]
+        first = self.weights[0]
+        with torch.no_grad():
+            self.values = nn.Parameter(torch.zeros(self.starts[-1], dtype=first.dtype, device=first.device))
+            for weight, part in zip(self.weights, self.parts(self.values.detach()), strict=True):
+                weight.data = part.copy_(weight)
+
+    def collect(self) -> None:
+        """From now on the gradients of the weights are added up in one array."""
+        self.values.grad = torch.zeros_like(self.values)
+        for weight, part in zip(self.weights, self.parts(self.values.grad), strict=True):
+            weight.grad = part
+
+    def parts(self, whole: Tensor) -> list[Tensor]:
+        """Such an array as the weights see it."""
+        return [
+            whole.as_strided(w.shape, w.stride() if _dense(w) else torch.empty(w.shape).stride(), start)
+            for w, start in zip(self.weights, self.starts, strict=False)
+        ]
+
+    def joined(self, parts: Sequence[Tensor]) -> Tensor:
+        """The array of such parts."""
+        whole = torch.zeros_like(self.values, requires_grad=False)
+        for own, part in zip(self.parts(whole), parts, strict=True):
+            own.copy_(part)
+        return whole
+
+
+class FlatOptimizer:
+    """An optimiser of PyTorch over flat weights, a group each; its state is told and taken weight by weight."""
+
+    def __init__(self, kind: type[torch.optim.Optimizer], groups: Sequence[dict[str, Any]], **options: Any) -> None:
+        self.flats = [Flat(group["params"]) for group in groups]
+        given = [{**group, "params": [flat.values]} for group, flat in zip(groups, self.flats, strict=True)]
+        self.inner = kind(given, **options)
+        for flat in self.flats:
+            flat.collect()
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The settings of each group."""
+        return self.inner.param_groups
+
+    def zero_grad(self) -> None:
+        """All gradients 0."""
+        for flat in self.flats:
+            flat.values.grad.zero_()  # pyright: ignore[reportOptionalMemberAccess]
+
+    def clip(self, longest: float) -> None:
+        """Shorten the gradients, all together, to this length."""
+        torch.nn.utils.clip_grad_norm_([flat.values for flat in self.flats], longest)
+
+    def step(self) -> None:
+        """One step."""
+        self.inner.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What `torch.optim` would tell of the weights one by one."""
+        told, state, number = self.inner.state_dict(), dict[int, Any](), 0
+        for at, (flat, group) in enumerate(zip(self.flats, told["param_groups"], strict=True)):
+            group["params"] = list(range(number, number + len(flat.weights)))
+            number += len(flat.weights)
+            own = {name: self._cut(flat, value) for name, value in told["state"].get(at, {}).items()}
+            state |= {i: {n: v[k] for n, v in own.items()} for k, i in enumerate(group["params"]) if own}
+        return {"state": state, "param_groups": told["param_groups"]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from such a state."""
+        states, groups = dict[int, Any](), list[dict[str, Any]]()
+        for at, (flat, group) in enumerate(zip(self.flats, state["param_groups"], strict=True)):
+            parts = [state["state"][i] for i in group["params"] if i in state["state"]]
+            if parts:
+                states[at] = {name: self._joined(flat, [p[name] for p in parts]) for name in parts[0]}
+            groups.append({**group, "params": [at]})
+        self.inner.load_state_dict({"state": states, "param_groups": groups})
+
+    def _cut(self, flat: Flat, value: Any) -> list[Any]:
+        whole = isinstance(value, Tensor) and value.shape == flat.values.shape
+        return flat.parts(value) if whole else [value] * len(flat.weights)
+
+    def _joined(self, flat: Flat, values: list[Any]) -> Any:
+        return flat.joined(values) if isinstance(values[0], Tensor) and values[0].dim() else values[0]
+
+
+def _dense(weight: Tensor) -> bool:
+    """Whether its elements fill one piece of memory, in whatever order."""
+    steps = sorted((step, size) for step, size in zip(weight.stride(), weight.shape, strict=True) if size > 1)
+    room = 1
+    for step, size in steps:
+        if step != room:
+            return False
+        room *= size
+    return True
