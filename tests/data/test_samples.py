@@ -176,3 +176,11 @@ def test_boxes_of_one_picture() -> None:
     boxes = Boxes(torch.arange(12.0).view(3, 4), torch.tensor([1, 2, 3]), torch.tensor([0, 1, 0]), torch.ones(3))
     assert boxes.of(0).labels.tolist() == [1, 3]
     assert boxes.to("cpu").where(boxes.labels > 1).picture.tolist() == [1, 0]
+
+
+def test_a_box_of_which_too_little_is_left_is_no_longer_asked_for() -> None:
+    """The window of the largest zoom, at the left and the top, ends at 38 of 48 pixels."""
+    far = [1.0, -1.0, -1.0, 0.0, 0.0, 0.0]
+    for box, left in (((36, 10, 46, 20), 0), ((32, 10, 42, 20), 1), ((39, 10, 45, 20), 0), ((10, 36, 20, 46), 0)):
+        seen = cropped(_sample(box), far)
+        assert len(seen.labels) == len(seen.boxes) == left

@@ -5,7 +5,9 @@ import torch
 from torch import nn
 
 from convscope.errors import ModelError
+from convscope.layers.fast import normed
 from convscope.models import HEADS, Candidates, HeadedNetwork, backbone, network
+from convscope.models.heads import Detector
 
 
 @pytest.mark.parametrize("name", ["small", "torchvision:resnet18", "timm:mobilenetv3_small_050"])
@@ -67,3 +69,24 @@ def test_a_detector_needs_a_map_of_its_strides() -> None:
         HEADS["detect"]((8, 8), (2, 4), num_classes=2)
     with pytest.raises(ModelError, match=r"needs maps of stride 2 or 4 and above 4, but the backbone has \(2, 4\)"):
         HEADS["segment"]((8, 8), (2, 4), num_classes=2)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (70, 53)])
+def test_a_detector_in_training_is_the_same_level_by_level(size: tuple[int, int], monkeypatch) -> None:
+    """All levels in one map, both towers side by side, beside PyTorch's layers one by one."""
+    if not normed.served(torch.zeros(1, 16, 1, 1)):
+        pytest.skip("there is no compiler")
+    torch.manual_seed(0)
+    head = Detector((32, 64, 128, 160), (4, 8, 16, 32), num_classes=3, width=32).train()
+    sides = [[-(-n // stride) for n in size] for stride in (4, 8, 16, 32)]
+    maps = [torch.randn(2, c, *side) for c, side in zip((32, 64, 128, 160), sides, strict=True)]
+
+    def found() -> list[torch.Tensor]:
+        told = head([m.to(memory_format=torch.channels_last) for m in maps], size)
+        weights = [p for p in head.parameters() if p.requires_grad]
+        return [*told, *torch.autograd.grad((told.logits.square().sum() + told.boxes.sum()), weights)]
+
+    ours = found()
+    monkeypatch.setattr(normed, "_library", lambda: None)
+    for own, plain in zip(ours, found(), strict=True):
+        torch.testing.assert_close(own, plain, atol=1e-3 * float(plain.detach().abs().max()), rtol=1e-3)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from convscope.errors import InputError
-from convscope.layers.fast.normed import normed
 from convscope.layers.family import ShuffledGroupConv, Size, divisors, maker, per_axis
+from convscope.layers.fast.normed import normed
 
 _NORMS: Mapping[int, Callable[[int], nn.Module]] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 _UPS: Mapping[int, Callable[..., nn.Module]] = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}

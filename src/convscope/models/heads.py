@@ -67,16 +67,15 @@ class TopDown(nn.Module):
         given: list[Tensor] = []
         above: Tensor | None = None
         for at in reversed(range(len(maps))):
-            size, others = maps[at].shape[2:], list[Tensor]()
-            if above is not None:
-                others.append(F.interpolate(above, size, mode="nearest"))
+            size = maps[at].shape[2:]
+            other = None if above is None else F.interpolate(above, size, mode="nearest")
             if at == 0 and self.detail is not None and finer is not None:
                 rows, columns = (2 * n for n in size)
                 edged = F.pad(finer, (0, columns - finer.shape[3], 0, rows - finer.shape[2]))
-                others.append(batch_normed(self.detail[1], self.detail[0](edged), relu=False))
+                other = batch_normed(self.detail[1], self.detail[0](edged), other=other, relu=False)
             conv, norm = self.lateral[at].children()
-            above = self.smooth[at](batch_normed(norm, conv(maps[at]), other=sum(others) if others else None))
-            given.insert(0, above)
+            above = x = self.smooth[at](batch_normed(norm, conv(maps[at]), other=other))
+            given.insert(0, x)
         return given
 
 
@@ -122,7 +121,7 @@ class Detector(nn.Module):
         sizes = tuple((x.shape[2], x.shape[3]) for x in levels)
         laid = laid_out(sizes)
         x, width = together(levels, laid), levels[0].shape[1]
-        for at, stages in enumerate(zip(self.classify, self.place, strict=True)):
+        for at, stages in enumerate(zip(self.classify.children(), self.place.children(), strict=True)):
             convs, norms, _ = zip(*stages, strict=True)
             weight = torch.cat([conv.weight for conv in convs])
             x = F.conv2d(x, weight, padding=1, groups=2 if at else 1)

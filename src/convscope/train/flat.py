@@ -12,7 +12,7 @@ ALIGNED = 16  # elements: where weights begin
 
 
 class Flat:
-    """The array that holds these weights from now on, in whatever order their elements lie, and that of their gradients.
+    """The array that holds these weights from now on, in whatever order their elements lie.
 
     >>> layer = nn.Linear(2, 3)
     >>> flat = Flat(list(layer.parameters()))

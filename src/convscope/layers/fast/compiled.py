@@ -319,7 +319,7 @@ def _built() -> tuple[Kernels | None, str]:
 
 
 def built(sources: Sequence[Path], load: Callable[[Path], Made]) -> tuple[Made | None, str]:
-    """What `load` makes of the library of these files, compiled unless it is kept; None, and why, where there is none."""
+    """What `load` makes of the library of these files, compiled unless it is kept; or None, and why."""
     if os.environ.get(SWITCH) == "0":
         return None, f"{SWITCH}=0"
     compiler = os.environ.get("CXX") or "g++"

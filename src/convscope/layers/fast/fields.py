@@ -18,7 +18,7 @@ class Field(NamedTuple):
 
 
 class Laid(NamedTuple):
-    """Where each map lies, the size of the whole, and the place in it of each place of each map, one map after another."""
+    """Where each map lies, the size of the whole, and the places in it of all maps, one map after another."""
 
     fields: tuple[Field, ...]
     rows: int

@@ -94,7 +94,9 @@ def normed(norm: nn.Module, x: Tensor, act: nn.Module | None, *, other: Tensor |
     return act(norm(x) if other is None else norm(x) + other)
 
 
-def field_normed(x: Tensor, weight: Tensor, bias: Tensor, fields: tuple[Field, ...], *, groups: int, eps: float) -> Tensor:
+def field_normed(
+    x: Tensor, weight: Tensor, bias: Tensor, fields: tuple[Field, ...], *, groups: int, eps: float
+) -> Tensor:
     """ReLU of each field's group normalisation; what lies between them becomes 0.
 
     >>> x, one = torch.rand(2, 16, 3, 5), torch.ones(16)
@@ -150,7 +152,7 @@ class _BatchNormed(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Any) -> Any:
+    def backward(ctx: Any, *grads: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, weight, y, found = ctx.saved_tensors
         channels, grad = x.shape[1], grads[0].to(x.dtype).contiguous(memory_format=LAST)
         to_x, told = torch.empty_like(x), torch.empty(2, channels)
@@ -182,7 +184,7 @@ class _FieldNormed(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Any) -> Any:
+    def backward(ctx: Any, *grads: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, weight, y, found = ctx.saved_tensors
         grad, to_x = grads[0].to(x.dtype).contiguous(memory_format=LAST), torch.empty_like(x)
         told = torch.empty(2, len(x), x.shape[1])
