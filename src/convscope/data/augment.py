@@ -92,7 +92,7 @@ def crop(inputs: Any, draws: Sequence[float], *, flip: bool = False) -> Any:
     mirrored = flip and draws[5] > 0
 
     def through(value: TVTensor) -> TVTensor:
-        size = value.canvas_size if isinstance(value, BoundingBoxes) else tuple(value.shape[-2:])
+        size = value.canvas_size if isinstance(value, BoundingBoxes) else (value.shape[-2], value.shape[-1])
         place, plain = _window(size, draws[:3]), value.as_subclass(Tensor)
         way = _boxes_through if isinstance(value, BoundingBoxes) else _mask_through if isinstance(value, Mask) else None
         return wrap((way or _picture_through)(plain, place, size, mirrored), like=value)  # pyright: ignore

@@ -122,7 +122,7 @@ class Detector(nn.Module):
         laid = laid_out(sizes)
         x, width = together(levels, laid), levels[0].shape[1]
         for at, stages in enumerate(zip(self.classify.children(), self.place.children(), strict=True)):
-            convs, norms, _ = zip(*stages, strict=True)
+            convs, norms, _ = zip(*(stage.children() for stage in stages), strict=True)
             weight = torch.cat([conv.weight for conv in convs])
             x = F.conv2d(x, weight, padding=1, groups=2 if at else 1)
             scales, shifts = (torch.cat([getattr(norm, name) for norm in norms]) for name in ("weight", "bias"))
