@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -44,7 +45,7 @@ SOURCES = tuple(
 )
 NORMS = (Path(__file__).with_name("norms.cpp"),)  # a library of its own, which training alone loads
 SWITCH = "CONVSCOPE_COMPILE"
-_FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-fno-math-errno", "-shared", "-fPIC")
+_FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-fno-math-errno", "-fPIC")
 Made = TypeVar("Made")
 _GAP = 16  # floats behind the values of a point, as the kernels have it
 ACTIVATIONS = (
@@ -354,10 +355,15 @@ def _is_whole(path: Path) -> bool:
 
 
 def _compile(compiler: str, path: Path, sources: Sequence[Path]) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        library = Path(folder) / "kernels.so"
-        command = [compiler, *_FLAGS, *(str(s) for s in sources if s.suffix == ".cpp"), "-o", str(library)]
+    def run(*arguments: object) -> None:
+        command = [compiler, *_FLAGS, *map(str, arguments)]
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=600)
+
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(machine.usable_cores()) as pool:
+        library = Path(folder) / "kernels.so"
+        objects = {source: Path(folder) / f"{source.stem}.o" for source in sources if source.suffix == ".cpp"}
+        tuple(pool.map(lambda made: run("-c", made[0], "-o", made[1]), objects.items()))
+        run("-shared", *objects.values(), "-o", library)
         path.parent.mkdir(parents=True, exist_ok=True)
         content = library.read_bytes()
         write_whole(path, content)
