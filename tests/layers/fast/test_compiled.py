@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from convscope.layers.fast import compiled
+from convscope.layers.fast import building, compiled
 
 GCC = shutil.which("g++")
 
@@ -79,10 +79,10 @@ def test_a_library_that_is_not_what_was_built_is_never_loaded(built, monkeypatch
     """One that is cut would end the process when it is used, and one of another user may hold anything."""
     (library,) = built.glob("kernels-*.so")
     content, loaded = library.read_bytes(), []
-    monkeypatch.setattr(compiled, "_compile", lambda compiler, path, sources: _put(path, b"built anew"))
+    monkeypatch.setattr(building, "_compile", lambda compiler, path, sources: _put(path, b"built anew"))
 
     def load():
-        compiled._loaded("g++", library, (), lambda path: loaded.append(path.read_bytes()))
+        building._loaded("g++", library, (), lambda path: loaded.append(path.read_bytes()))
 
     flipped = bytearray(content)
     flipped[len(content) // 2] ^= 1
@@ -93,8 +93,8 @@ def test_a_library_that_is_not_what_was_built_is_never_loaded(built, monkeypatch
     _put(library, content)
     load()
     assert loaded[-1] == content
-    monkeypatch.setattr(compiled.os, "geteuid", lambda: 4321)
-    monkeypatch.setattr(compiled.Path, "stat", lambda path: os.stat_result((0o100644, 1, 1, 1, 1234, 0, 9, 0, 0, 0)))
+    monkeypatch.setattr(building.os, "geteuid", lambda: 4321)
+    monkeypatch.setattr(building.Path, "stat", lambda path: os.stat_result((0o100644, 1, 1, 1, 1234, 0, 9, 0, 0, 0)))
     load()
     assert loaded[-1] == b"built anew"
 

@@ -11,7 +11,8 @@ const TERMS = 16;
  * @typedef {import("./store.js").Tensor} Tensor
  * @typedef {{label: string, from: string, value: number, weight: number | null, part: number}} Term
  * @typedef {{x: number, weight: number, inside: boolean, index: number[]}} Element one of the patch
- * @typedef {{source: Tensor, patch: Element[][], sizes: number[]}} Read elements of each channel; sizes of its axes
+ * @typedef {{source: Tensor, patch: Element[][], sizes: number[], row?: boolean}} Read elements of each channel; sizes of its
+ *   axes; whether it is a row of a product of matrices
  */
 
 /** @param {Store} store @param {number | null} id of the bias @param {number} at @returns {Term[]} */
@@ -58,7 +59,7 @@ export function fromRow(store, recipe, unit) {
   const [row, column] = unit;
   const line = Array.from({ length: source.shape[1] }, (_, i) => ({ x: source.values[row * source.shape[1] + i],
     weight: weight.values[i * weight.shape[1] + column], inside: true, index: [row, i] }));
-  return told({ source, patch: [line], sizes: [line.length] }, "sum", biasOf(store, recipe.bias, column), -1);
+  return told({ source, patch: [line], sizes: [line.length], row: true }, "sum", biasOf(store, recipe.bias, column), -1);
 }
 
 /** @param {Read} read @param {string} combine @param {Term[]} named @param {number} channel that is wanted first */
@@ -82,9 +83,9 @@ function told(read, combine, named, channel) {
 }
 
 /** @param {Read} read @param {Element} e @param {number} i its number @param {number} part */
-function termOf({ source, sizes }, e, i, part) {
+function termOf({ source, sizes, row }, e, i, part) {
   const [channel, ...tap] = unflat([Infinity, ...sizes], i);
-  const label = `channel ${channel}, tap ${tap.join(",")}`;
+  const label = row ? `input ${i}` : `channel ${channel}, tap ${tap.join(",")}`;
   return { label: e.inside ? label : `${label} (padding)`, from: e.inside ? place(source, e.index) : "", value: e.x,
     weight: e.weight, part };
 }

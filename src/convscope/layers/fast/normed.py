@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from convscope.layers.fast.compiled import NORMS, built
+from convscope.layers.fast.building import built
+from convscope.layers.fast.compiled import NORMS
 from convscope.layers.fast.fields import Field
 from convscope.layers.fast.operators import unheard
 
