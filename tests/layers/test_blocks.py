@@ -178,3 +178,15 @@ def test_bad_input_names_the_parameter_its_value_and_what_fits(make, message):
     with pytest.raises(InputError) as caught:
         make()
     assert str(caught.value) == message
+
+
+def test_conv_norm_act_runs_whatever_it_holds() -> None:
+    x = torch.randn(2, 4, 6, 6).to(memory_format=torch.channels_last)
+    block = ConvNormAct(4, 16, 3)
+    conv, norm, act = block
+    longer, shorter = nn.Sequential(*block, nn.Flatten()), nn.Sequential(conv)
+    block.append(nn.Flatten())
+    torch.testing.assert_close(block(x), longer(x))
+    del block[1:]
+    torch.testing.assert_close(block(x), shorter(x))
+    assert (norm.training, act.training) == (True, True)

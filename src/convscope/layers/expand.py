@@ -90,11 +90,13 @@ class _Linear:
 
 def _members(layer: nn.Module, name: str) -> list[tuple[str, nn.Module]]:
     """What runs, in order, with its place in the stack."""
+    from convscope.layers.blocks import ConvNormAct  # not above: its kernels are chosen among ways that expand layers
+
     if isinstance(layer, nn.Identity):
         return []
     if isinstance(layer, ShuffledGroupConv):
         return [(f"{name}.conv".lstrip("."), layer.conv), (name or "shuffle", nn.ChannelShuffle(layer.groups))]
-    if isinstance(layer, nn.Sequential) and type(layer).forward is nn.Sequential.forward:
+    if isinstance(layer, nn.Sequential) and type(layer).forward in (nn.Sequential.forward, ConvNormAct.forward):
         parts = [_members(child, f"{name}.{key}".lstrip(".")) for key, child in layer.named_children()]
         return [member for part in parts for member in part]
     return [(name or "the layer", layer)]
