@@ -252,7 +252,7 @@ CATALOGUE: dict[str, tuple[Bad, ...]] = {
         Bad("a port in use", "the next free one; with `--port`, exit 1",
             f"{SAFETY}::test_the_next_port_is_taken_unless_one_is_given"),
         Bad("2,000 layers, 4,096 channels, a map of 1024 rows", "paged and thinned out; the values stay true",
-            f"{NETWORK}::test_many_channels_come_in_pages"),
+            "lab/test_large_networks.py::test_many_channels_come_in_pages"),
         Bad("a class, layer or file called `<img src=x onerror=alert(1)>`", "is text",
             "report/test_page.py::test_class_names_are_shown_as_text"),
         Bad("an iframe of another site", "403, and “frame-ancestors 'none'”",
