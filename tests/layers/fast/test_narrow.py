@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from convscope.layers import DepthwiseSeparableConv, FlattenedConv
-from convscope.layers.fast import compiled, operators
+from convscope.layers.fast import building, compiled, operators
 from sameness import same
 
 NARROWER = {"AVX2": ("-mno-avx512f", 16), "SSE": ("-mno-avx", 8)}  # what the compiler is told, the floats of a panel
@@ -31,8 +31,8 @@ def panel(request, tmp_path_factory):
     flag, floats = NARROWER[request.param]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("narrow")))
-        patch.delenv(compiled.SWITCH, raising=False)
-        patch.setattr(compiled, "_FLAGS", (*compiled._FLAGS, flag))
+        patch.delenv(building.SWITCH, raising=False)
+        patch.setattr(building, "_FLAGS", (*building._FLAGS, flag))
         compiled._built.cache_clear()
         yield floats
     compiled._built.cache_clear()
