@@ -90,3 +90,15 @@ def test_a_detector_in_training_is_the_same_level_by_level(size: tuple[int, int]
     monkeypatch.setattr(normed, "_library", lambda: None)
     for own, plain in zip(ours, found(), strict=True):
         torch.testing.assert_close(own, plain, atol=1e-3 * float(plain.detach().abs().max()), rtol=1e-3)
+
+
+def test_a_detector_whose_towers_were_changed_still_learns() -> None:
+    """As factorised layers are, a tower's convolution is a stack."""
+    head = Detector((32,), (8,), num_classes=3, width=32).train()
+    _, norm, act = head.classify[0].children()
+    first = nn.Conv2d(32, 32, (3, 1), padding=(1, 0), bias=False)
+    second = nn.Conv2d(32, 32, (1, 3), padding=(0, 1), bias=False)
+    head.classify[0] = nn.Sequential(nn.Sequential(first, second), norm, act)
+    x = torch.randn(2, 32, 8, 8).to(memory_format=torch.channels_last)
+    head([x], (64, 64)).logits.sum().backward()
+    assert first.weight.grad is not None

@@ -108,13 +108,22 @@ class Detector(nn.Module):
 
     def forward(self, maps: Sequence[Tensor], size: Size) -> Candidates:
         levels = self.neck([maps[i] for i in self.used], None if self.finer is None else maps[self.finer])
-        if self.training and served(levels[0]):
+        if self.training and served(levels[0]) and self._alike(levels[0].shape[1]):
             return self._together(levels)
         found = [
             self._level(x, stride, scale) for x, stride, scale in zip(levels, self.strides, self.scales, strict=True)
         ]
         logits, boxes, points, strides = zip(*found, strict=True)
         return Candidates(torch.cat(logits, 1), torch.cat(boxes, 1), torch.cat(points), torch.cat(strides))
+
+    def _alike(self, width: int) -> bool:
+        """Whether both towers are as they were made: pruned or factorised ones, and bfloat16, go level by level."""
+        parts = [[*stage.children()] for tower in (self.classify, self.place) for stage in tower.children()]
+        plain = all(
+            type(conv) is nn.Conv2d and conv.weight.shape == (width, width, 3, 3) and conv.weight.dtype == torch.float32
+            and type(norm) is nn.GroupNorm for conv, norm, *_ in parts
+        )  # fmt: skip
+        return plain and type(self.logits) is type(self.distances) is nn.Conv2d
 
     def _together(self, levels: Sequence[Tensor]) -> Candidates:
         """The same in one pass over one map in which all levels lie, both towers side by side: for training."""

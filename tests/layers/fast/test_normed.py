@@ -137,3 +137,12 @@ def test_maps_laid_together_give_their_gradients_back() -> None:
     for own, part in zip(maps, parts, strict=True):
         assert torch.equal(own.flatten(2), part)
     assert int((whole != 0).sum()) == sum(m.numel() for m in maps)
+
+
+def test_weights_of_bfloat16_are_left_to_pytorch():
+    """The kernels read weights as float32: those of half the size would be read beyond their end."""
+    torch.manual_seed(0)
+    x = torch.randn(2, 16, 5, 5, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
+    norm, other = (nn.BatchNorm2d(16).bfloat16().train() for _ in range(2))
+    assert torch.equal(normed.batch_normed(norm, x), torch.relu(other(x)))
+    assert torch.equal(norm.running_var, other.running_var)

@@ -105,7 +105,7 @@ def field_normed(
     >>> torch.allclose(y[..., :4], F.group_norm(x[..., :4], 8).relu(), atol=1e-5), y[..., 4].any().item()
     (True, False)
     """
-    if served(x):
+    if served(x) and weight.dtype == torch.float32:
         return cast("Tensor", _FieldNormed.apply(x, weight, bias, fields, groups, eps))
     y = torch.zeros_like(x)
     for top, left, rows, columns in fields:
@@ -121,11 +121,13 @@ def served(x: Tensor) -> bool:
 
 
 def _serves(norm: nn.Module, kind: type[nn.Module], x: Tensor) -> bool:
-    return type(norm) is kind and norm.training and norm.weight is not None and not _hooked(norm) and fits(x)
+    known = type(norm) is kind and norm.training and not _hooked(norm) and fits(x)
+    return known and isinstance(norm.weight, Tensor) and norm.weight.dtype == torch.float32
 
 
 def _hooked(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
+    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
+                or module._backward_pre_hooks)  # fmt: skip
 
 
 def fits(x: Tensor) -> bool:
@@ -136,7 +138,7 @@ def fits(x: Tensor) -> bool:
 
 class _BatchNormed(torch.autograd.Function):
     @staticmethod
-    def forward(  # noqa: PLR0913
+    def forward(  # noqa: PLR0913 - what `apply` was given comes one by one
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, other: Tensor | None, norm: nn.BatchNorm2d, relu: bool
     ) -> Tensor:
         x, channels = x.contiguous(memory_format=LAST), x.shape[1]
@@ -169,7 +171,7 @@ class _BatchNormed(torch.autograd.Function):
 
 class _FieldNormed(torch.autograd.Function):
     @staticmethod
-    def forward(  # noqa: PLR0913
+    def forward(  # noqa: PLR0913 - what `apply` was given comes one by one
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, fields: tuple[Field, ...], groups: int, eps: float
     ) -> Tensor:
         x = x.contiguous(memory_format=LAST)
