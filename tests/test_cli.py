@@ -16,7 +16,7 @@ from convscope.cli import app
 
 def run(*words, cwd=None):
     """A command in a process of its own: exit code, stdout, stderr."""
-    command = [sys.executable, "-c", "from convscope.cli import main; main()", *map(str, words)]
+    command = [sys.executable, "-m", "convscope", *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=cwd)
     return done.returncode, done.stdout, done.stderr
 

@@ -71,7 +71,7 @@ def main() -> None:
     try:
         if _folder_is_gone():
             raise InputError("the current folder: is gone; go to one that is there")
-        app([a for a in sys.argv[1:] if a != "--debug"])
+        app([a for a in sys.argv[1:] if a != "--debug"], prog_name="convscope")
     except SystemExit as end:
         if end.code:
             files.take_back()
