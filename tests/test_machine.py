@@ -226,3 +226,25 @@ with machine.loading():
 def test_pytorchs_compiler_is_loaded_when_it_is_asked_for(script):
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_network_on_the_cpu_is_looked_at_without_waking_a_gpu(monkeypatch):
+    import torch
+    from torch import nn
+
+    from convscope import record
+    from convscope.explain import attribute
+    from convscope.inspect import effective_field
+
+    def woken(*_):
+        raise AssertionError("a GPU was asked for its random state")
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", woken)
+    net, x = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Dropout(), nn.Flatten()), torch.rand(1, 1, 5, 5)
+    state = torch.random.get_rng_state()
+    record(net, x, keep=lambda op: True)
+    record(nn.LazyConv2d(2, 3), x)
+    attribute(net, x, "saliency", target=0)
+    effective_field(net, x, layer="0", samples=2)
+    assert torch.equal(state, torch.random.get_rng_state())

@@ -17,7 +17,7 @@ import gc
 import os
 import platform
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module, metadata
@@ -146,6 +146,18 @@ def best_device(wanted: str = "auto") -> torch.device:
     if (f"{wanted}:0" if wanted == "cuda" else wanted) not in here:
         raise InputError(f"device: {wanted!r} is not on this machine; use auto or one of {', '.join(here)}")
     return torch.device(wanted)
+
+
+@contextmanager
+def same_randomness(tensors: Iterable[torch.Tensor] = ()) -> Iterator[None]:
+    """Afterwards the random states of the CPU, and of the GPUs that hold these tensors, are as before.
+
+    Other GPUs are left asleep: to wake one takes a second, and some of its memory.
+    """
+    import torch
+
+    with torch.random.fork_rng(devices=list({t.device for t in tensors if t.is_cuda})):
+        yield
 
 
 def number_of_processes() -> int:

@@ -4,6 +4,7 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -81,3 +82,12 @@ def test_nothing_measured_is_refused(wrong):
     ((name, _),) = wrong.items()
     with pytest.raises(InputError, match=f"clock: {name} is 0; use 1 or more"):
         compare({"a": lambda: None}, **wrong)
+
+
+def test_the_work_of_a_gpu_that_goes_on_behind_the_call_counts(clock, monkeypatch):
+    def finished():
+        clock.now += 0.5
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", finished)
+    assert measure(clock.takes("a", 1.0), repeats=3).seconds == (1.5, 1.5, 1.5)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from convscope import record
+from convscope import record, replay
 from convscope.errors import InputError
 from convscope.explain import explain
 from convscope.models import LeNet5
@@ -152,3 +152,35 @@ def test_an_explanation_of_damaged_values_is_damaged_too():
     assert np.isnan(told.model_value)
     assert told.largest(1)[0].index == (0, 2)
     assert "nan" in str(told)
+
+
+def test_normalisation_as_gpus_call_it_is_the_same_operator():
+    class OnGpu(nn.BatchNorm2d):
+        def forward(self, x):
+            return torch.cudnn_batch_norm(
+                x, self.weight, self.bias, self.running_mean, self.running_var, False, self.momentum, self.eps
+            )[0]
+
+    def on_cpu(x, weight, bias, mean, var, training, momentum, eps):
+        return *torch.native_batch_norm(x, weight, bias, mean, var, training, momentum, eps), x.new_empty(0)
+
+    library = torch.library.Library("aten", "IMPL")
+    library.impl("cudnn_batch_norm", on_cpu, "CPU")
+    norm, x = OnGpu(3).eval(), torch.rand(2, 3, 4, 4)
+    nn.init.uniform_(norm.weight)
+    norm.running_var.mul_(2)
+    try:
+        recording = kept(norm, x)
+    finally:
+        library._destroy()
+    told, plain = (explain(r, 0, unit=(1, 2, 0, 3)) for r in (recording, kept(_plain(norm), x)))
+    assert (told.op.target, told.total, told.terms) == (plain.op.target, plain.total, plain.terms)
+    assert abs(told.difference) < 1e-6
+    (y,) = replay(recording, norm, x)
+    torch.testing.assert_close(y, _plain(norm)(x))
+
+
+def _plain(norm: nn.BatchNorm2d) -> nn.BatchNorm2d:
+    made = nn.BatchNorm2d(norm.num_features).eval()
+    made.load_state_dict(norm.state_dict())
+    return made

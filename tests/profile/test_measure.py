@@ -2,12 +2,14 @@
 
 import time
 from math import prod
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
 from convscope.clock import Limits
+from convscope.errors import InputError
 from convscope.graph import record
 from convscope.graph.traffic import is_view, moved_bytes
 from convscope.profile import profile
@@ -145,3 +147,12 @@ def test_bytes_count_each_dtype_by_its_size():
     recording = record(nn.Linear(8, 3, bias=False).bfloat16(), torch.zeros(2, 8, dtype=torch.bfloat16))
     op = recording.ops[-1]
     assert moved_bytes(recording, op) == 2 * sum(prod(v.shape) for v in (*op.inputs, *op.outputs))
+
+
+def test_a_model_that_is_not_on_the_processor_is_refused():
+    class Elsewhere(nn.Conv2d):
+        def parameters(self, recurse=True):
+            return iter([SimpleNamespace(device=torch.device("cuda"))])
+
+    with pytest.raises(InputError, match=r"the model is on cuda, .* bring the model and its input to the CPU"):
+        profile(Elsewhere(1, 1, 1), torch.zeros(1, 1, 2, 2), limits=LIMITS)

@@ -63,7 +63,7 @@ def _recorded(
         from convscope.models import num_inputs, ready
 
     def made(place: AbstractContextManager[Any]) -> tuple["nn.Module", tuple[tuple[int, ...], ...], "Recording"]:
-        with place, machine.loading(), torch.random.fork_rng():  # torchvision is among what is loaded here
+        with place, machine.loading(), machine.same_randomness():  # torchvision is among what is loaded here
             torch.manual_seed(0)  # what a detector proposes depends on its weights, if they are fresh
             shape = given[0] if given else None
             model, known = ready(spec, shape=shape) if of_library else _loaded(spec, shape)

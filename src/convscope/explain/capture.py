@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
 from convscope.errors import InputError, ModelError, nearest
 from convscope.graph import Op, Recording, Value
+from convscope.machine import same_randomness
 
 
 def find_layer(model: nn.Module, layer: str) -> str:
@@ -72,7 +72,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
         model.eval()
         for p, _ in flags:
             p.requires_grad_(False)
-        with torch.random.fork_rng():
+        with same_randomness(model.parameters()):
             yield
     finally:
         for module, mode in modes:

@@ -22,6 +22,7 @@ _NORM = torch.ops.aten.native_batch_norm.default
 _SHORTENED = {_NORM, torch.ops.aten.native_batch_norm_backward.default}
 _ITEM = torch.ops.aten._local_scalar_dense.default
 _CONVOLUTION = torch.ops.aten.convolution.default
+_ON_GPUS = torch.ops.aten.cudnn_batch_norm.default  # the same as _NORM, its arguments in the same order
 _SCRIPTED = torch.ops.aten._convolution.default  # what scripts call it, with arguments for other devices behind
 
 
@@ -158,7 +159,10 @@ class Recorder(TorchDispatchMode):
             bound |= self._again(bound)
         if func is _ITEM and args[0].dtype != torch.bool:  # a truth value chooses a branch: that is not followed
             self._number(bound["self"], result)
-        self._add(Op(len(self.ops), str(func), self._module, bound, ()), list(tensors_of(result)), read, written)
+        made = list(tensors_of(result))
+        if func is _ON_GPUS and not bound["training"]:
+            func, bound, made = _NORM, dict(zip(_facts(_NORM).names, bound.values(), strict=True)), made[:3]
+        self._add(Op(len(self.ops), str(func), self._module, bound, ()), made, read, written)
         return result
 
     def _see_autocast(self) -> None:

@@ -21,6 +21,7 @@ from convscope.graph.packed import packed_in
 from convscope.graph.recorder import Recorder, brief
 from convscope.graph.untouched import untouched
 from convscope.graph.values import Op, Recording, Role, Value, map_tensors, tensors_of
+from convscope.machine import same_randomness
 
 Given = tuple[tuple[Any, ...], dict[str, Any]]  # the inputs of a model: those by place, those by name
 
@@ -150,7 +151,7 @@ def _with_shapes(model: nn.Module, given: Given) -> nn.Module:
     """A copy of a lazy model that has run once, and so has its parameters."""
     lazy = [b for b in model.buffers() if nn.parameter.is_lazy(b)]  # these alone cannot be copied
     model = copy.deepcopy(model, {id(b): nn.UninitializedBuffer() for b in lazy})
-    with torch.no_grad(), torch.random.fork_rng():
+    with torch.no_grad(), same_randomness(tensors_of(given)):
         try:
             model(*given[0], **given[1])
         except Exception as error:

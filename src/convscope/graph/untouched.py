@@ -6,8 +6,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
+
+from convscope.machine import same_randomness
 
 _OWN = set(nn.Module().__dict__) - {"_parameters", "_buffers", "_modules"}  # what a forward pass leaves alone
 
@@ -19,7 +20,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
     held = [(v, v.copy()) for _, old in attributes for name, v in old.items() if _may_grow(name, v)]
     state = random.getstate(), np.random.get_state()
     try:
-        with torch.random.fork_rng():
+        with same_randomness((*model.parameters(), *model.buffers())):
             yield
     finally:
         random.setstate(state[0])

@@ -81,7 +81,7 @@ def _of(
 
 def _held(recording: Recording, state: Mapping[str, Tensor]) -> dict[int, Tensor]:
     """Parameters, buffers, and what operators make of them alone (the transpose before a product)."""
-    held = {v.id: state[v.name].detach() for v in recording.params if v.name in state}
+    held = {v.id: state[v.name].detach().cpu() for v in recording.params if v.name in state}
     for op in recording.ops:
         if op.inputs and all(v.id in held for v in op.inputs) and rule_of(op) and not is_in_place(op):
             made = call_of(op, held)()

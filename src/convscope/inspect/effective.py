@@ -13,6 +13,7 @@ from convscope.errors import InputError
 from convscope.graph import Op, Recording, record
 from convscope.inspect.reach import check_unit, reach
 from convscope.inspect.receptive_field import Unit, fields, space
+from convscope.machine import same_randomness
 
 ENERGY = 0.95
 
@@ -91,6 +92,7 @@ def effective_field(
     full = whole_unit(recording, op, unit)
     draw = torch.Generator().manual_seed(seed)
     inputs = example if samples is None else _normal(example, samples, draw)
+    inputs = inputs.to(next((p.device for p in model.parameters()), inputs.device))
     energies = torch.cat([_energy(model, x[None], op.module, full, draw) for x in inputs])
     energy = energies.sum(dim=[a for a in range(inputs.ndim) if a not in axes])
     theoretical = reach(recording, op, unit=full).mask(*axes)
@@ -148,7 +150,7 @@ def _energy(model: nn.Module, x: Tensor, layer: str, unit: Unit, draw: torch.Gen
             )
     finally:
         handle.remove()
-    return torch.zeros_like(x).double() if gradient is None else gradient.double() ** 2
+    return (torch.zeros_like(x) if gradient is None else gradient).cpu().double() ** 2
 
 
 @contextmanager
@@ -156,5 +158,5 @@ def _untouched(model: nn.Module) -> Iterator[dict[str, Tensor]]:
     """Copies of what a forward pass may write, to be used in place of the model's own; random state as it was."""
     state = {name: p.detach() for name, p in model.named_parameters()}
     state |= {name: b.detach().clone() for name, b in model.named_buffers()}
-    with torch.random.fork_rng():
+    with same_randomness(state.values()):
         yield state

@@ -1,5 +1,6 @@
 """fuse(): a network in its fused form, held to what the network gives."""
 
+import copy
 from collections.abc import Mapping
 
 import torch
@@ -25,6 +26,9 @@ def fuse(model: nn.Module, example: Tensor, *, precision: str = "f32") -> FusedM
     >>> counts["folded"], counts["oneDNN"] + counts["own"]  # which of the two is faster differs between machines
     (1, 1)
     """
+    if not all(t.is_cpu for t in (*model.parameters(), *model.buffers())):
+        model = copy.deepcopy(model).cpu()
+    example = example.cpu()
     with torch.no_grad():
         outputs = tuple(named_outputs(model.eval()(example[:1])))
     shape = tuple(example.shape[1:])

@@ -92,8 +92,8 @@ def answer(
     names = loaded.class_names()
     label = None if target is None else _index(target, names)
     if task == "classify":
-        with evaluating(loaded.model):
-            shares = checked_logits(loaded.model, x, num_classes=len(names))[0].double().softmax(0)
+        with evaluating(loaded.model) as device:
+            shares = checked_logits(loaded.model, x.to(device), num_classes=len(names))[0].double().softmax(0)
         chosen = int(shares.argmax()) if label is None else label
         return Answer(chosen, names[chosen], float(shares[chosen]))
     with evaluating(loaded.model) as device:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from convscope.clock import Limits, Timing, measure
+from convscope.errors import InputError
 from convscope.graph import (
     RULES,
     Op,
@@ -160,8 +161,12 @@ def profile(
 
     rounds: how often the whole network runs with and without the stopwatch, in turn. alone: time each operator by
     itself as well; operators that agree in everything but values are timed once.
-    Raises: ModelError if the forward pass raises.
+    Raises: InputError if the model is not on the CPU; ModelError if the forward pass raises.
     """
+    elsewhere = {p.device.type for p in model.parameters()} - {"cpu", "meta"}
+    if elsewhere:
+        raise InputError(f"profile: the model is on {min(elsewhere)}, but times and limits are the processor's; "
+                         "bring the model and its input to the CPU")  # fmt: skip
     recording = record(model, *example, keep=lambda op: True)
     whole, laps = _rounds(model, example, recording, rounds)
     by_itself = dict(_alone(recording)) if alone else {}

@@ -79,7 +79,7 @@ def find_lr(config: TrainConfig) -> RateSearch:
     rates = [LOWEST * (HIGHEST / LOWEST) ** (at / (STEPS - 1)) for at in range(STEPS)]
     with ExitStack() as stack:
         team = stack.enter_context(Team(device=machine.best_device(config.device).type))
-        stack.enter_context(torch.random.fork_rng(devices=[]))
+        stack.enter_context(torch.random.fork_rng(devices=team.gpus))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         training = Training(config, folder=folder, team=team, before=None, override=False)
         stack.enter_context(threads(training.num_threads))

@@ -58,7 +58,7 @@ def train(
             return _before(folder, config, resume=resume, override=override)
 
         settings, before = team.led(begun)
-        stack.enter_context(torch.random.fork_rng(devices=[team.fabric.device] if device == "cuda" else []))
+        stack.enter_context(torch.random.fork_rng(devices=team.gpus))
         stack.enter_context(torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True))
         stop = stack.enter_context(signals())
         training = team.together(lambda: Training(settings, folder=folder, team=team, before=before, override=override))
@@ -301,6 +301,8 @@ class Training:
         for at in range(number):
             began = time.monotonic()
             self._step(batches[at % self.num_batches], numbers=numbers, rate=0.0)
+            if self.team.gpus:  # whose work goes on when the step is back
+                torch.cuda.synchronize()
             seconds.append(time.monotonic() - began)
         return seconds
 

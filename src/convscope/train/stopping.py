@@ -53,9 +53,9 @@ def signals() -> Iterator[Stop]:
 
 
 def _peak() -> str:
-    """The most memory that was in use, of the GPU if there is one."""
-    if torch.cuda.is_available():
-        return f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB of the GPU"
+    """The most memory that was in use, of the GPU if it computed."""
+    if torch.cuda.is_initialized() and (most := torch.cuda.max_memory_allocated()):
+        return f"{most / 2**30:.1f} GiB of the GPU"
     return f"{getrusage(RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB at most"
 
 

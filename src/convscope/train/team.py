@@ -58,6 +58,11 @@ class Team:
         """Whether this process is the one that writes and speaks."""
         return self.rank == 0
 
+    @property
+    def gpus(self) -> list[torch.device]:
+        """The GPU that this process computes on, if it is one."""
+        return [self.fabric.device] if self.fabric.device.type == "cuda" else []
+
     def share(self, samples: Tensor) -> Tensor:
         """This process's part of a batch."""
         return samples.tensor_split(self.size)[self.rank]
