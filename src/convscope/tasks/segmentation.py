@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from convscope.data.samples import IGNORE
+from convscope.layers.fast.entropy import mean_entropy
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
@@ -39,6 +40,9 @@ class Segmentation:
         weights = None if self.class_weights is None else self.class_weights.to(outputs.device)
         valid = targets != IGNORE
         if weights is None and not self.label_smoothing and torch.is_grad_enabled():
+            known = mean_entropy(outputs, targets, ignored=IGNORE)
+            if known is not None:
+                return {"loss": known}
             return {"loss": _PlainEntropy.apply(outputs, targets.where(valid, 0), valid) / valid.sum().clamp(min=1)}
         logits = outputs.float().contiguous()  # softmax over the channels of NHWC takes five times as long
         options = {"ignore_index": IGNORE, "reduction": "sum", "label_smoothing": self.label_smoothing}

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from convscope.layers.fast import building, compiled
+from convscope.layers.fast import building, compiled, training
 
 GCC = shutil.which("g++")
 
@@ -107,4 +107,4 @@ def test_a_damaged_library_is_built_anew(built):
 
 
 def test_the_source_is_shipped():
-    assert all(path.is_file() for path in (*compiled.SOURCES, *compiled.NORMS))
+    assert all(path.is_file() for path in (*compiled.SOURCES, *training.SOURCES))

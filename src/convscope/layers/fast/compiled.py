@@ -34,7 +34,6 @@ SOURCES = tuple(
         "winograd.cpp",
     )
 )
-NORMS = (Path(__file__).with_name("norms.cpp"),)  # a library of its own, which training alone loads
 _GAP = 16  # floats behind the values of a point, as the kernels have it
 ACTIVATIONS = (
     "none",

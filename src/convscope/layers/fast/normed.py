@@ -7,8 +7,6 @@ with channels that are no multiple of 16, or where somebody records, compiles or
 """
 
 import ctypes
-import functools
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -16,52 +14,35 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from convscope.layers.fast.building import built
-from convscope.layers.fast.compiled import NORMS
 from convscope.layers.fast.fields import Field
 from convscope.layers.fast.operators import unheard
+from convscope.layers.fast.training import AT, NUMBER, YES, at, function, library
 
 LANES = 16
 LAST = torch.channels_last
-_AT, _NUMBER = ctypes.c_void_p, ctypes.c_int
 
 
 class _Norm(ctypes.Structure):
     _fields_ = [
-        *((name, _AT) for name in ("x", "other", "gamma", "beta", "running_mean", "running_var", "mean", "rstd", "y")),
-        *(("rows", ctypes.c_long), ("channels", _NUMBER), ("relu", _NUMBER)),
+        *((name, AT) for name in ("x", "other", "gamma", "beta", "running_mean", "running_var", "mean", "rstd", "y")),
+        *(("rows", ctypes.c_long), ("channels", NUMBER), ("relu", NUMBER)),
         *(("eps", ctypes.c_float), ("momentum", ctypes.c_float)),
     ]
 
 
 class _Back(ctypes.Structure):
     _fields_ = [
-        *((name, _AT) for name in ("grad", "y", "x", "gamma", "mean", "rstd", "to_x", "to_other", "to_gamma")),
-        *(("to_beta", _AT), ("rows", ctypes.c_long), ("channels", _NUMBER), ("relu", _NUMBER)),
+        *((name, AT) for name in ("grad", "y", "x", "gamma", "mean", "rstd", "to_x", "to_other", "to_gamma")),
+        *(("to_beta", AT), ("rows", ctypes.c_long), ("channels", NUMBER), ("relu", NUMBER)),
     ]
 
 
 class _Fields(ctypes.Structure):
     _fields_ = [
-        ("at", _AT),
-        *((name, _NUMBER) for name in ("count", "pictures", "height", "width", "channels", "groups")),
+        ("at", AT),
+        *((name, NUMBER) for name in ("count", "pictures", "height", "width", "channels", "groups")),
         ("eps", ctypes.c_float),
     ]
-
-
-class _Library:
-    def __init__(self, path: Path) -> None:
-        library, yes = ctypes.CDLL(str(path)), ctypes.c_bool
-        self.norm_forward, self.norm_backward = library.norm_forward, library.norm_backward
-        self.fields_forward, self.fields_backward = library.fields_forward, library.fields_backward
-        self.norm_forward.argtypes, self.norm_backward.argtypes = [_Norm, yes], [_Back, yes]
-        self.fields_forward.argtypes = [_Fields, *[_AT] * 6, yes]
-        self.fields_backward.argtypes = [_Fields, *[_AT] * 9, yes]
-
-
-@functools.cache
-def _library() -> _Library | None:
-    return built(NORMS, _Library)[0]
 
 
 def batch_normed(norm: nn.Module, x: Tensor, *, other: Tensor | None = None, relu: bool = True) -> Tensor:
@@ -72,7 +53,7 @@ def batch_normed(norm: nn.Module, x: Tensor, *, other: Tensor | None = None, rel
     True
     """
     several = x.dim() == 4 and x.numel() > x.shape[1]
-    found = _library() if several and _serves(norm, nn.BatchNorm2d, x) else None
+    found = library() if several and _serves(norm, nn.BatchNorm2d, x) else None
     bare = cast("nn.BatchNorm2d", norm)
     if found is None or bare.running_mean is None or bare.momentum is None:
         y = norm(x) if other is None else norm(x) + other
@@ -117,7 +98,7 @@ def field_normed(
 
 def served(x: Tensor) -> bool:
     """Whether the kernels are there, and serve such a map."""
-    return fits(x) and _library() is not None
+    return fits(x) and library() is not None
 
 
 def _serves(norm: nn.Module, kind: type[nn.Module], x: Tensor) -> bool:
@@ -145,10 +126,10 @@ class _BatchNormed(torch.autograd.Function):
         other = other if other is None else other.contiguous(memory_format=LAST)
         y, found = torch.empty_like(x), torch.empty(2, channels)
         mean, rows = found.data_ptr(), x.numel() // channels
-        arrays = (x.data_ptr(), _at(other), weight.data_ptr(), bias.data_ptr(), _at(norm.running_mean))
-        arrays += (_at(norm.running_var), mean, mean + 4 * channels, y.data_ptr())
+        arrays = (x.data_ptr(), at(other), weight.data_ptr(), bias.data_ptr(), at(norm.running_mean))
+        arrays += (at(norm.running_var), mean, mean + 4 * channels, y.data_ptr())
         settings = (rows, channels, relu, norm.eps, norm.momentum)
-        _there().norm_forward(_Norm(*arrays, *settings), x.dtype == torch.bfloat16)
+        function("norm_forward", _Norm, YES)(_Norm(*arrays, *settings), x.dtype == torch.bfloat16)
         ctx.save_for_backward(x, weight, y if relu else None, found)
         ctx.added = other is not None
         return y
@@ -162,10 +143,10 @@ class _BatchNormed(torch.autograd.Function):
         apart = ctx.added and y is not None  # without ReLU what came is what goes on
         to_other = torch.empty_like(x) if apart else None
         mean, gamma = found.data_ptr(), told.data_ptr()
-        arrays = (grad.data_ptr(), _at(y), x.data_ptr(), weight.data_ptr(), mean, mean + 4 * channels)
-        arrays += (to_x.data_ptr(), _at(to_other), gamma, gamma + 4 * channels)
+        arrays = (grad.data_ptr(), at(y), x.data_ptr(), weight.data_ptr(), mean, mean + 4 * channels)
+        arrays += (to_x.data_ptr(), at(to_other), gamma, gamma + 4 * channels)
         settings = (x.numel() // channels, channels, y is not None)
-        _there().norm_backward(_Back(*arrays, *settings), x.dtype == torch.bfloat16)
+        function("norm_backward", _Back, YES)(_Back(*arrays, *settings), x.dtype == torch.bfloat16)
         return to_x, told[0], told[1], to_other if apart else grad if ctx.added else None, None, None
 
 
@@ -176,12 +157,12 @@ class _FieldNormed(torch.autograd.Function):
     ) -> Tensor:
         x = x.contiguous(memory_format=LAST)
         pictures, channels, height, width = x.shape
-        ctx.places = (_NUMBER * (4 * len(fields)))(*(number for field in fields for number in field))
+        ctx.places = (NUMBER * (4 * len(fields)))(*(number for field in fields for number in field))
         where = ctypes.addressof(ctx.places)
         ctx.fields = _Fields(where, len(fields), pictures, height, width, channels, groups, eps)
         y, found = torch.empty_like(x), torch.empty(2, pictures, len(fields), groups)
         arrays = [t.data_ptr() for t in (x, weight, bias, y, found[0], found[1])]
-        _there().fields_forward(ctx.fields, *arrays, x.dtype == torch.bfloat16)
+        function("fields_forward", _Fields, *[AT] * 6, YES)(ctx.fields, *arrays, x.dtype == torch.bfloat16)
         ctx.save_for_backward(x, weight, y, found)
         return y
 
@@ -192,17 +173,6 @@ class _FieldNormed(torch.autograd.Function):
         grad, to_x = grads[0].to(x.dtype).contiguous(memory_format=LAST), torch.empty_like(x)
         told = torch.empty(2, len(x), x.shape[1])
         arrays = [t.data_ptr() for t in (grad, y, x, weight, found[0], found[1], to_x, told[0], told[1])]
-        _there().fields_backward(ctx.fields, *arrays, x.dtype == torch.bfloat16)
+        function("fields_backward", _Fields, *[AT] * 9, YES)(ctx.fields, *arrays, x.dtype == torch.bfloat16)
         to_weight, to_bias = told.sum(1)
         return to_x, to_weight, to_bias, None, None, None
-
-
-def _there() -> _Library:
-    found = _library()
-    if found is None:
-        raise RuntimeError("the compiled kernels are not there")
-    return found
-
-
-def _at(tensor: Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()

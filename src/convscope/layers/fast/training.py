@@ -1,0 +1,39 @@
+"""The kernels that training alone uses: a library of its own, and its functions by name."""
+
+import ctypes
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from convscope.layers.fast.building import built
+
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("lanes.h", "norms.cpp", "entropy.cpp", "returned.cpp"))
+AT, NUMBER, YES = ctypes.c_void_p, ctypes.c_int, ctypes.c_bool
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The compiled kernels; None where there are none."""
+    return built(SOURCES, lambda path: ctypes.CDLL(str(path)))[0]
+
+
+@functools.cache
+def function(name: str, *types: Any, result: Any = None) -> Callable[..., Any]:
+    """The kernel of this name, which takes these types.
+
+    Raises: RuntimeError where there are no kernels.
+    """
+    found = library()
+    if found is None:
+        raise RuntimeError("the compiled kernels are not there")
+    kernel = getattr(found, name)
+    kernel.argtypes, kernel.restype = types, result
+    return kernel
+
+
+def at(tensor: Tensor | None) -> int | None:
+    """Where its values lie."""
+    return None if tensor is None else tensor.data_ptr()
