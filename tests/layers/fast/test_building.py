@@ -1,0 +1,93 @@
+"""Kernels are compiled by one process at a time, which says so to who waits, and leaves nothing behind when stopped."""
+
+import ctypes
+import os
+import pty
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from convscope.layers.fast.building import built
+
+BUILD = """
+import sys
+from pathlib import Path
+from convscope.layers.fast.building import built
+library, why = built([Path(p) for p in sys.argv[1:]], lambda path: str(path))
+print(library, why)
+"""
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no compiler")
+
+
+@pytest.fixture
+def sources(tmp_path, monkeypatch):
+    """Two files, a compiler that takes its time and writes down each call, and an empty cache."""
+    slow = tmp_path / "slow"
+    slow.write_text(f'#!/bin/sh\necho $$ >> {tmp_path}/calls\nsleep "$NAP"\nexec g++ "$@"\n')
+    slow.chmod(0o755)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("CXX", str(slow))
+    monkeypatch.setenv("NAP", "0")
+    monkeypatch.delenv("CONVSCOPE_COMPILE", raising=False)
+    files = [tmp_path / "one.cpp", tmp_path / "two.cpp"]
+    for number, file in enumerate(files, 1):
+        file.write_text(f'extern "C" int {file.stem}() {{ return {number}; }}\n')
+    return files
+
+
+def _calls(sources) -> list[int]:
+    file = sources[0].with_name("calls")
+    return [int(line) for line in file.read_text().split()] if file.exists() else []
+
+
+def _lives(group: int) -> bool:
+    """Whether a process of the group runs: one that was ended may still wait to be counted."""
+    told = subprocess.run(["ps", "-eo", "pgid=,stat="], capture_output=True, text=True, check=True).stdout
+    return any(int(of) == group and state[0] != "Z" for of, state in map(str.split, told.splitlines()))
+
+
+def test_of_two_processes_one_compiles_and_a_person_at_a_terminal_is_told(sources, monkeypatch):
+    monkeypatch.setenv("NAP", "1.3")
+    command = [sys.executable, "-c", BUILD, *map(str, sources)]
+    watched, end = pty.openpty()
+    one = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=end, text=True)
+    other = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    os.close(end)
+    (built_by_one, _), (built_by_other, said) = (process.communicate(timeout=100) for process in (one, other))
+    shown = os.read(watched, 100_000).decode()
+    os.close(watched)
+    assert built_by_one == built_by_other
+    assert Path(built_by_one.split()[0]).is_file()
+    assert len(_calls(sources)) == 3  # two files, and the library of them
+    assert said == ""
+    line = r"convscope: compiling kernels for this processor, once \((\d of 2 files|by another process), \d+ s\) *"
+    assert re.fullmatch(rf"(\r{line})+\r\n", shown)
+
+
+def test_ctrl_c_ends_the_compiler_and_leaves_nothing(sources, monkeypatch):
+    monkeypatch.setenv("NAP", "60")
+    threading.Timer(0.4, os.kill, (os.getpid(), signal.SIGINT)).start()
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        built(sources, ctypes.CDLL)
+    assert time.monotonic() - began < 5
+    assert _calls(sources)
+    assert not [process for process in _calls(sources) if _lives(process)]
+    monkeypatch.setenv("NAP", "0")
+    library, why = built(sources, ctypes.CDLL)
+    assert why == ""
+    assert (library.one(), library.two()) == (1, 2)
+
+
+def test_a_cache_that_cannot_be_written_is_said(sources, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "one.cpp"))
+    library, why = built(sources, ctypes.CDLL)
+    assert library is None
+    assert "could not build them" in why
