@@ -81,7 +81,7 @@ def test_a_state_of_weights_one_by_one_goes_on(kind: str) -> None:
 
 
 def test_weights_and_gradients_stay_parts_of_their_arrays() -> None:
-    _, _, flat, optimizer = _two("adamw")
+    _, _, flat, optimizer = _two("sgd")
     _steps(flat, optimizer, range(1))
     for group in optimizer.flats:
         low, high = group.values.data_ptr(), group.values.data_ptr() + group.values.nbytes
@@ -89,6 +89,46 @@ def test_weights_and_gradients_stay_parts_of_their_arrays() -> None:
         values = group.values.grad
         assert values is not None
         assert all(torch.equal(w.grad, part) for w, part in zip(group.weights, group.parts(values), strict=True))  # pyright: ignore
+
+
+def test_without_the_kernels_pytorchs_optimiser_takes_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, _, own, ours = _two("adamw")
+    monkeypatch.setattr("convscope.layers.fast.stepping.library", lambda: None)
+    _, _, other, plain = _two("adamw")
+    assert not plain.own
+    _steps(own, ours, range(3))
+    _steps(other, plain, range(3))
+    _same(own, other)
+
+
+def test_weights_without_gradients_and_gradients_in_another_order_are_stepped_too() -> None:
+    kind, options = KINDS["adamw"]
+    weights = [nn.Parameter(torch.arange(n * 6.0).view(n, 6)) for n in (3, 1, 5)]
+    plain = copy.deepcopy(weights)
+    one = kind(plain, **{**options, "fused": False})  # the other takes gradients to lie as their weights
+    other = FlatOptimizer(kind, [{"params": weights}], **options)
+    for seed in range(4):
+        grads = torch.randn(5, 6, generator=torch.Generator().manual_seed(seed))
+        for both in (weights, plain):
+            both[0].grad, both[2].grad = grads[:3].clone(), grads.T.contiguous().T
+        plain[1].grad = torch.zeros(1, 6)  # none is none
+        other.clip(0.5)
+        torch.nn.utils.clip_grad_norm_(plain, 0.5)
+        one.step()
+        other.step()
+    for a, b in zip(plain, weights, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
+
+
+def test_a_gradient_that_is_no_number_makes_all_weights_none() -> None:
+    _, _, model, optimizer = _two("adamw")
+    _learn(model, 0)
+    grad = next(model.parameters()).grad
+    assert grad is not None
+    grad.view(-1)[0] = torch.nan
+    optimizer.clip(1.0)
+    optimizer.step()
+    assert all(w.isnan().all() for w in model.parameters())
 
 
 def test_weights_that_share_memory_with_others_get_their_own() -> None:

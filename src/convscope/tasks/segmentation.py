@@ -38,11 +38,12 @@ class Segmentation:
         0.6931
         """
         weights = None if self.class_weights is None else self.class_weights.to(outputs.device)
+        plain = weights is None and not self.label_smoothing and torch.is_grad_enabled()
+        known = mean_entropy(outputs, targets, ignored=IGNORE) if plain else None
+        if known is not None:
+            return {"loss": known}
         valid = targets != IGNORE
-        if weights is None and not self.label_smoothing and torch.is_grad_enabled():
-            known = mean_entropy(outputs, targets, ignored=IGNORE)
-            if known is not None:
-                return {"loss": known}
+        if plain:
             return {"loss": _PlainEntropy.apply(outputs, targets.where(valid, 0), valid) / valid.sum().clamp(min=1)}
         logits = outputs.float().contiguous()  # softmax over the channels of NHWC takes five times as long
         options = {"ignore_index": IGNORE, "reduction": "sum", "label_smoothing": self.label_smoothing}

@@ -2,11 +2,14 @@
 through hundreds. Each weight is a part of its array; what is saved is as if each stood alone."""
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from convscope.layers.fast.stepping import Gradients, serves
 
 ALIGNED = 16  # elements: where weights begin
 
@@ -59,7 +62,11 @@ class FlatOptimizer:
         self.flats = [Flat(group["params"]) for group in groups]
         given = [{**group, "params": [flat.values]} for group, flat in zip(groups, self.flats, strict=True)]
         self.inner = kind(given, **options)
-        for flat in self.flats:
+        self.own = all(
+            serves(kind, flat.values, group) for flat, group in zip(self.flats, self.inner.param_groups, strict=True)
+        )
+        self.longest = math.inf  # gradient of the next step, where the kernels take it
+        for flat in () if self.own else self.flats:
             flat.collect()
 
     @property
@@ -70,15 +77,30 @@ class FlatOptimizer:
     def zero_grad(self) -> None:
         """All gradients 0."""
         for flat in self.flats:
-            flat.values.grad.zero_()  # pyright: ignore[reportOptionalMemberAccess]
+            if flat.values.grad is not None:
+                flat.values.grad.zero_()
+                continue
+            for weight in flat.weights:
+                weight.grad = None
 
     def clip(self, longest: float) -> None:
-        """Shorten the gradients, all together, to this length."""
-        torch.nn.utils.clip_grad_norm_([flat.values for flat in self.flats], longest)
+        """Shorten the gradients, all together, to this length, before the next step or in it."""
+        if self.own:
+            self.longest = longest
+        else:
+            torch.nn.utils.clip_grad_norm_([flat.values for flat in self.flats], longest)
 
     def step(self) -> None:
         """One step."""
-        self.inner.step()
+        if not self.own:
+            self.inner.step()
+            return
+        found = [Gradients(flat.weights, flat.starts) for flat in self.flats]
+        by = 1.0
+        if self.longest < math.inf:
+            by, self.longest = shortened(sum(g.squares() for g in found), self.longest), math.inf
+        for grads, flat, group in zip(found, self.flats, self.inner.param_groups, strict=True):
+            grads.adamw(flat.values, group, self.inner.state[flat.values], by)
 
     def state_dict(self) -> dict[str, Any]:
         """What `torch.optim` would tell of the weights one by one."""
@@ -106,6 +128,16 @@ class FlatOptimizer:
 
     def _joined(self, flat: Flat, values: list[Any]) -> Any:
         return flat.joined(values) if isinstance(values[0], Tensor) and values[0].dim() else values[0]
+
+
+def shortened(squares: float, longest: float) -> float:
+    """What shortens gradients of this sum of squares to `longest`, as `clip_grad_norm_` does.
+
+    >>> shortened(25.0, 2.5), shortened(25.0, 10.0)
+    (0.4999999..., 1.0)
+    """
+    by = longest / (math.sqrt(squares) + 1e-6)
+    return 1.0 if by > 1 else by  # NaN stays NaN
 
 
 def _dense(weight: Tensor) -> bool:

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from convscope.layers.fast.building import built
 
-SOURCES = tuple(Path(__file__).with_name(name) for name in ("lanes.h", "norms.cpp", "entropy.cpp", "returned.cpp"))
+SOURCES = tuple(
+    Path(__file__).with_name(name) for name in ("lanes.h", "norms.cpp", "entropy.cpp", "returned.cpp", "stepping.cpp")
+)
 AT, NUMBER, YES = ctypes.c_void_p, ctypes.c_int, ctypes.c_bool
 
 
