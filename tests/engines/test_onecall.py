@@ -1,5 +1,7 @@
 """A network in one call gives what the network gives, whatever layers it has, and in every way to run a batch."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,9 +14,11 @@ from convscope.engines.fused.building import one_call
 from convscope.engines.fused.fusing import shapes_of
 from convscope.engines.fused.onecall import How
 from convscope.engines.fused.simplify import fold
+from convscope.errors import ModelError
 from convscope.layers.fast.compiled import After, Window, kernels
 from convscope.layers.fast.operators import pack, there
 from convscope.models import build
+from convscope.optimize import fuse
 
 pytestmark = pytest.mark.skipif(kernels() is None, reason="it is made of our own kernels, which need a compiler")
 
@@ -72,7 +76,9 @@ class Gated(nn.Module):
 def test_gates_paths_and_pooling():
     torch.manual_seed(0)
     one = check(Gated(), torch.randn(2, 3, 16, 16))
-    assert {layer.kind for layer in one.layers} == {"dense", "grouped", "mean", "pointwise", "scaled", "sum", "largest"}
+    assert {layer.kind for layer in one.layers} == {
+        "dense", "grouped", "mean", "pointwise", "scaled", "sum", "largest", "cut",
+    }  # fmt: skip
 
 
 def test_lenet5_and_maps_that_are_given_out():
@@ -206,3 +212,87 @@ def test_convolutions_in_tiles(monkeypatch):
     monkeypatch.setattr(there(), "tiles", False)  # as on a processor without matrix units
     one = check(nn.Sequential(nn.Conv2d(3, 32, 3), nn.Conv2d(32, 32, 3, stride=2)), torch.randn(2, 3, 11, 13))
     assert [layer.kind for layer in one.layers] == ["dense", "dense"]
+
+
+class Few(nn.Module):
+    """A convolution to few channels, something behind it, and a reader."""
+
+    def __init__(self, ins, outs, kernel, padding, behind, reader):
+        super().__init__()
+        self.first = nn.Conv2d(ins, outs, kernel, padding=padding)
+        self.behind, self.reader = behind, reader(outs)
+
+    def forward(self, x):
+        return self.reader(self.behind(self.first(x)))
+
+
+READERS = [
+    lambda n: nn.Conv2d(n, 5, 3, padding=1, bias=False),
+    lambda n: nn.Sequential(nn.MaxPool2d(3, 2), nn.Conv2d(n, 3, (1, 2), stride=2)),
+    lambda n: nn.Sequential(nn.MaxPool2d(2, padding=1), nn.Flatten(), nn.LazyLinear(6)),
+    lambda n: nn.Conv2d(n, n, 3, padding=1, groups=n),  # which wants whole vectors of channels
+    lambda n: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+    lambda n: nn.Sequential(nn.MaxPool2d(2), nn.ReLU6()),
+]
+POOLS = [nn.Identity(), nn.MaxPool2d(2), nn.MaxPool2d(2, stride=1), nn.MaxPool2d(2, dilation=2)]
+
+
+@given(
+    st.tuples(st.sampled_from([3, 5, 2]), st.integers(1, 5)),
+    st.tuples(st.integers(0, 1), st.integers(0, 2)),
+    st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    st.tuples(st.integers(17, 37), st.integers(17, 37)),
+    st.sampled_from([nn.Identity(), nn.ReLU(), nn.SiLU(), nn.ReLU6()]),
+    st.sampled_from(POOLS),
+    st.sampled_from(READERS),
+)
+@settings(max_examples=60, deadline=None)
+def test_convolutions_to_few_channels(kernel, padding, channels, size, act, pool, reader):
+    net = Few(*channels, kernel, padding, nn.Sequential(act, pool), reader)
+    x = torch.randn(2, channels[0], *size)
+    with torch.no_grad():
+        net(x)
+    check(net, x)
+
+
+def test_few_channels_fill_vectors_with_pixels():
+    lanes = there().panel // 2
+    for outs, pool in ((3, nn.MaxPool2d(2)), (8, nn.MaxPool2d(2)), (8, nn.Identity())):
+        net = Few(1, outs, 5, 0, nn.Sequential(nn.ReLU(), pool), READERS[0])
+        fits = lanes >= 2 * -(-outs // 4) * 4
+        kinds = [layer.kind for layer in check(net, torch.randn(2, 1, 13, 18)).layers]
+        if fits:
+            assert kinds == ["thin" if isinstance(pool, nn.Identity) else "thin largest", "dense"]
+
+
+def test_what_is_no_number_passes_the_largest_of_few_channels():
+    net = Few(2, 4, 3, 1, nn.MaxPool2d(2), READERS[0])
+    x = torch.randn(1, 2, 12, 12)
+    x[0, 1, 4, 7] = float("nan")
+    with torch.no_grad():
+        own, (found,) = net(x), made(net, x)(x.contiguous(memory_format=torch.channels_last))
+    assert torch.equal(own.isnan(), found.isnan())
+    assert 0 < own.isnan().sum() < own.numel()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_what_is_held_ready_gives_the_same_from_any_thread(threads):
+    torch.manual_seed(0)
+    net = build("LeNet5").eval()
+    made = fuse(net, torch.zeros(1, 1, 32, 32))
+    given = [torch.randn(n, 1, 32, 32) for n in (1, 2, 1, 3, 1, 2) for _ in range(20)]
+
+    def ask(x):
+        with torch.no_grad():
+            return made(x)
+
+    with ThreadPoolExecutor(threads) as pool, torch.no_grad():
+        for x, found in zip(given, pool.map(ask, given), strict=True):
+            torch.testing.assert_close(found, net(x), rtol=1e-4, atol=1e-5)
+            assert found.is_contiguous()
+    wide = torch.randn(2, 1, 32, 64)[..., ::2]
+    with torch.no_grad():
+        for x in (wide, given[0].double()):
+            torch.testing.assert_close(made(x), net(x.float()), rtol=1e-4, atol=1e-5)
+    with pytest.raises(ModelError, match="takes pictures of 1x32x32"):
+        made(torch.zeros(1, 1, 32, 33))

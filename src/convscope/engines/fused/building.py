@@ -16,6 +16,7 @@ from convscope.engines.fused.program import Program, arguments
 from convscope.engines.fused.simplify import CONV, LINEAR, is_call, tensor_of
 from convscope.layers.fast.compiled import After, Window
 from convscope.layers.fast.operators import pack, there
+from convscope.layers.fast.packing import pack_thin
 
 _SAME = ("aten.clone.default", "aten.contiguous.default", "aten.dropout.default")
 _PERMUTE, _BACK, _FORTH = "aten.permute.default", [0, 2, 3, 1], [0, 3, 1, 2]  # channels behind all, and where they were
@@ -54,10 +55,10 @@ class _Builder:
         found = [self._any(n) for n in arguments(nodes[-1])[0]]
         first = self.places[source].number
         readers = {t.kind for t in self.layers if first in (t.x.number, t.other.number if t.other else -1)}
-        narrow = c % self.lanes and readers - {"tiles" if self.half else "dense"}
+        narrow = c % self.lanes and readers - ({"tiles"} if self.half else {"dense", "thin", "thin largest"})
         if narrow or any(p.number == first for p in found) or not 0 < len({*found}) == len(found) <= MOST:
             raise Unknown("the input, as it is")
-        return [self._widened(p) for p in found] if self.half else found
+        return [self._given_out(p) for p in found]
 
     def visit(self, node: fx.Node) -> None:
         if is_call(node, CONV, LINEAR, "aten.add.Tensor") and node not in self.taken and node not in self.ends:
@@ -141,12 +142,13 @@ class _Builder:
         self.number += 1
         return replace(like, number=self.number)
 
-    def _widened(self, place: Place) -> Place:
-        """What the network gives is float32."""
-        if self.layers[-1].kind == "enlarged" and self.layers[-1].y == place:
+    def _given_out(self, place: Place) -> Place:
+        """What the network gives is float32, and numbers of a picture fill no vectors."""
+        flat = place.flat and place.size[1:] == (1, 1) and place.wide != place.size[0]
+        if (self.layers[-1].kind == "enlarged" and self.layers[-1].y == place) or not (self.half or flat):
             return place
-        found = self._next(place)
-        self._put(Layer("widened", place, found))
+        found = self._next(replace(place, wide=place.size[0]) if flat else place)
+        self._put(Layer("cut" if flat else "widened", place, found))
         return found
 
     def _put(self, layer: Layer, name: str = "") -> None:
@@ -156,9 +158,12 @@ class _Builder:
 
     def _conv(self, node: fx.Node, found: Around) -> None:
         x, weight, bias, stride, padding, dilation, groups = arguments(node, None, 1, 0, 1, 1)
-        own, at, y = tensor_of(self.program, weight), self._at(x), self._new(found.end)
+        own, at = tensor_of(self.program, weight), self._at(x)
         if own is None or isinstance(padding, str) or at.flat:
             raise Unknown("a convolution of another kind")
+        if self._thin(node, own, at, found):
+            return
+        y = self._new(found.end)
         depthwise = groups == at.size[0] == len(own) and own.shape[1] == 1 and groups > 1
         if groups != 1 and not depthwise and (at.size[0], len(own)) != (at.wide, y.wide):
             raise Unknown("groups that fill no vectors")
@@ -171,6 +176,35 @@ class _Builder:
         shape = (self.shapes.wanted[x][0], at.wide, *at.size[1:])
         conv = Conv(own, added, *windows, at.wide if depthwise else int(groups), shape, found.activation)
         self._put_conv(conv, at, y, found)
+
+    def _thin(self, node: fx.Node, own: Tensor, at: Place, found: Around) -> bool:
+        """Put a convolution to few channels, with a pooling behind it, if the kernel for them does it."""
+        _, _, bias, stride, padding, dilation, groups = arguments(node, None, 1, 0, 1, 1)
+        (outs, ins, kh, kw), wide = own.shape, -(-len(own) // 4) * 4
+        pixels, pool = self.lanes // wide, only_user(found.end)
+        pool = pool if pool is not None and _halves(pool) else None
+        if self.half or groups != 1 or found.other is not None or kh not in (3, 5) or pixels < 2:
+            return False
+        if {*pair(stride), *pair(dilation)} != {1} or (pixels - 1) * at.wide >= self.lanes:
+            return False
+        end = pool or found.end
+        across = self.shapes.wanted[found.end][3] // (2 if pool else 1) * (2 if pool else 1)
+        if not _any_width(found.end) or across < pixels:
+            return False
+        y = self.places[end] = replace(self._new(end), wide=wide)
+        added = tensor_of(self.program, bias)
+        added = None if added is None else F.pad(added, (0, wide - outs)).repeat(pixels)
+        packed = pack_thin(F.pad(own, (0, 0, 0, 0, 0, 0, 0, wide - outs)), lanes=self.lanes)
+        window, macs = (
+            Window(kh, kw, 1, 1, *pair(padding), 1, 1),
+            own.numel() * math.prod(self.shapes.wanted[found.end][2:]),
+        )
+        kind = "thin largest" if pool else "thin"
+        self._put(Layer(kind, at, y, None, packed, added, window, ins, _after(found.activation), macs), "own")
+        if pool:
+            self.taken.add(pool)
+            self.counts[POOLING] = self.counts.get(POOLING, 0) + 1
+        return True
 
     def _put_conv(self, conv: Conv, x: Place, y: Place, found: Around) -> None:
         other = None if found.other is None else self._at(found.other)
@@ -242,11 +276,11 @@ class _Builder:
         dilation = rest[0] if largest and rest else 1
         ceil = (rest[1:2] if largest else rest[:1]) or [False]
         uneven = not largest and (rest[1:2] == [False] or rest[2:3] not in ([], [None]))
-        if ceil[0] or (uneven and pair(padding) != (0, 0)) or at.wide == at.size[0] % self.lanes or node.kwargs:
+        if ceil[0] or (uneven and pair(padding) != (0, 0)) or at.wide % 4 or node.kwargs:
             raise Unknown(str(node.target))
         window = Window(*pair(size), *pair(stride or size), *pair(padding), *pair(dilation))
         if largest:
-            if not self.half and all(is_call(n, CONV, *_FLAT) for n in node.users):  # those read any number of channels
+            if not self.half and _any_width(node):
                 y = self.places[node] = replace(y, wide=-(-y.size[0] // 4) * 4)
             self._put(Layer("largest", at, y, window=window, per=at.wide), POOLING)
             return
@@ -298,6 +332,28 @@ class _Builder:
         if len(shape) != 2 or shape[1] != math.prod(x.size):
             raise Unknown(str(node.target))
         self.places[node] = replace(x, flat=True)
+
+
+def _any_width(node: fx.Node) -> bool:
+    """Whether all that read the node read any number of channels, not whole vectors of them alone."""
+    return all(
+        is_call(n, *_FLAT)
+        or (is_call(n, CONV) and arguments(n, None, 1, 0, 1, 1)[6] == 1)
+        or (_is_largest(n) and _any_width(n))
+        for n in node.users
+    )
+
+
+def _is_largest(node: fx.Node) -> bool:
+    return is_call(node, "aten.max_pool2d.default")
+
+
+def _halves(node: fx.Node) -> bool:
+    """Whether it takes the largest of each 2x2."""
+    if not _is_largest(node) or node.kwargs:
+        return False
+    _, size, stride, padding, *rest = arguments(node, None, 0)
+    return pair(size) == pair(stride or size) == (2, 2) and pair(padding) == (0, 0) and rest in ([], [1], [[1, 1]])
 
 
 def _after(activation: Activation) -> After:

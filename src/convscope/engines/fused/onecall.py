@@ -6,7 +6,7 @@ filled up with zeros to whole vectors. Where a network has an operator that no k
 
 import ctypes
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,19 +15,20 @@ from torch import Tensor
 
 from convscope.clock import cache, compare
 from convscope.engines.fused.layers import LAST
-from convscope.layers.fast.compiled import After, Step, Window, digest
+from convscope.layers.fast.compiled import After, Ready, Step, Window, digest
 from convscope.layers.fast.operators import there
 
 # As the kernels number them.
 _KINDS = (
     "grouped", "pointwise", "winograd", "dense", "largest", "mean", "scaled", "sum", "tiles", "normalised", "enlarged",
-    "narrowed", "widened",
+    "narrowed", "widened", "cut", "thin", "thin largest",
 )  # fmt: skip
 _NOWHERE, _INPUT = -(10**6), -1
 _PLAIN = After()
 _ONE = Window(1, 1, 1, 1, 0, 0, 1, 1)
 MOST = 64  # outputs
 _LINE = 64  # bytes of a line of the cache
+_BEYOND = 16  # values that a thin convolution reads behind its input
 _TILES = 32  # pixels: kernels in tiles see what is behind the last one
 
 
@@ -67,8 +68,10 @@ class Layer:
     def room(self) -> int:
         """Values of the input with its border, where the kernel wants one."""
         _, h, w = self.x.size
-        k = self.window
-        return self.x.wide * (h + 2 * k.ph) * (w + 2 * k.pw) if self.kind == "dense" and (k.ph or k.pw) else 0
+        k, thin = self.window, self.kind.startswith("thin")
+        if not thin and (self.kind != "dense" or not (k.ph or k.pw)):
+            return 0
+        return self.x.wide * (h + 2 * k.ph) * (w + 2 * k.pw) + (thin and _BEYOND)
 
 
 class How(NamedTuple):
@@ -116,10 +119,7 @@ class OneCall:
         return [self._shaped(g, p) for g, p in zip(given, self.outputs, strict=True)]
 
     def _part(self, x: Tensor, given: Sequence[Tensor], how: How) -> None:
-        count = x.shape[0]
-        plan = self._plans.get((count, how))
-        if plan is None:
-            plan = self._plans[count, how] = self._plan(1 if how.apart else count, how)
+        plan = self._planned(x.shape[0], how)
         outputs = plan.pointers(*[g.data_ptr() for g in given])
         if how.apart:
             memory = torch.empty(torch.get_num_threads(), plan.values, dtype=self.dtype)
@@ -129,6 +129,24 @@ class OneCall:
             memory = plan.spare.pop() if plan.spare else torch.empty(plan.values, dtype=self.dtype)  # another thread
             there().network(plan.steps, memory, x, outputs)
             plan.spare.append(memory)
+
+    def ready(self, count: int) -> Callable[[Tensor], Tensor] | None:
+        """What runs so many float32 pictures in channels last with the least Python around the call: of one output."""
+        how = self.how
+        if len(self.outputs) > 1 or how.apart or 0 < how.tile < count:
+            return None
+        plan, shape, spare = self._planned(count, how), (count, *self._shapes[0]), []
+        place, run = self.outputs[0], there().one_output
+        plain = place.flat and place.size[1:] == (1, 1)
+
+        def call(x: Tensor) -> Tensor:
+            y = x.new_empty(shape)
+            held = spare.pop() if spare else plan.ready(self.dtype)  # another thread has its own
+            run(held[0], x.data_ptr(), y.data_ptr())
+            spare.append(held)
+            return y if plain else self._shaped(y, place)
+
+        return call
 
     def key(self) -> list[Any]:
         """What a measurement of it holds for."""
@@ -161,6 +179,12 @@ class OneCall:
             cache.save("onecall", key, kept)
         return ways[names.index(kept)]
 
+    def _planned(self, count: int, how: How) -> "_Plan":
+        plan = self._plans.get((count, how))
+        if plan is None:
+            plan = self._plans[count, how] = self._plan(1 if how.apart else count, how)
+        return plan
+
     def _plan(self, n: int, how: How) -> "_Plan":
         """Where every array lies, for n pictures: an array's place is free again behind its last reader."""
         layers, outputs, line = self.layers, self.outputs, _LINE // self.dtype.itemsize
@@ -187,6 +211,12 @@ class _Plan(NamedTuple):
     values: int
     pointers: Any  # the kind of array that holds where the outputs are
     spare: list[Tensor]  # memory that nobody has at the moment
+
+    def ready(self, dtype: torch.dtype) -> tuple[int, Ready, Tensor]:
+        """The address of a call in memory of its own, and both, which have to be kept."""
+        memory = torch.empty(self.values, dtype=dtype)
+        call = Ready(ctypes.addressof(self.steps), memory.data_ptr(), len(self.steps), dtype == torch.bfloat16)
+        return ctypes.addressof(call), call, memory
 
 
 def _free(used: Mapping[int, tuple[int, int]], values: int, line: int) -> tuple[int, int]:

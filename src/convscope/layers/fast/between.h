@@ -18,6 +18,12 @@ template <class T, class U> void converted(const T* x, U* y, long count) {
     for (long i = count / LANES * LANES; i < count; i++) store<1>(y + i, load<1>(x + i));
 }
 
+// The first channels of each pixel.
+template <class T, class U> void cut(const T* x, U* y, long pixels, const Shape& s) {
+    for (long p = 0; p < pixels; p++, x += s.c, y += s.out_c)
+        for (int c = 0; c < s.out_c; c++) store<1>(y + c, load<1>(x + c));
+}
+
 template <class T> void added(const T* x, T* y, long count, const AfterOf<T>& after) {
     each_vector(count, [&](long i) { store<LANES>(y + i, after.template apply<LANES>(load<LANES>(x + i), i)); });
 }

@@ -29,6 +29,7 @@ SOURCES = tuple(
         "between.h",
         "halves.cpp",
         "network.cpp",
+        "thin.cpp",
         "tiles.cpp",
         "windows.cpp",
         "winograd.cpp",
@@ -137,6 +138,17 @@ class Step(ctypes.Structure):
     ]
 
 
+class Ready(ctypes.Structure):
+    """A network in one call with memory of its own."""
+
+    _fields_ = [
+        ("steps", ctypes.c_void_p),
+        ("memory", ctypes.c_void_p),
+        ("count", ctypes.c_int),
+        ("half", ctypes.c_bool),
+    ]
+
+
 class Kernels:
     """The loaded library. Every call returns a new array, channels last."""
 
@@ -160,6 +172,8 @@ class Kernels:
         self._library.network.argtypes = [at, number, yes, at, at, at]
         long = ctypes.c_long
         self._library.pictures.argtypes = [at, number, yes, at, long, number, number, at, long, at, at, number]
+        self.one_output = self._library.one_output  # of the address of a `Ready`, of an input, and of an output
+        self.one_output.argtypes, self.one_output.restype = [at, at, at], None
         self._library.max_pool_backward.argtypes = [at, at, at, _Shape, _Window]
 
     def lanes(self, channels: int) -> int:

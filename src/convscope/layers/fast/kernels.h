@@ -205,14 +205,14 @@ inline float* scratch(size_t n) {
     return held.get();
 }
 
-// Calls `some<R>` for runs of at most ROWS, nearly the same in length: in short ones sums would wait for themselves.
+// Calls `some<R>` for runs of at most MOST, nearly the same in length: in short ones sums would wait for themselves.
 template <int R, class Run> void exactly(const Run& run, int first, int count) {
     if constexpr (R > 0) count == R ? run.template some<R>(first) : exactly<R - 1>(run, first, count);
 }
-template <class Run> void in_runs(const Run& run, int total) {
-    for (int first = 0, runs = ceil_div(total, ROWS); runs > 0; runs--) {
+template <int MOST = ROWS, class Run> void in_runs(const Run& run, int total) {
+    for (int first = 0, runs = ceil_div(total, MOST); runs > 0; runs--) {
         int count = ceil_div(total - first, runs);
-        exactly<ROWS>(run, first, count);
+        exactly<MOST>(run, first, count);
         first += count;
     }
 }
@@ -246,7 +246,9 @@ struct Product {
         for (int t = 0; t < stretches.count; t++) {
             const float* from = a + row * a_apart + t / stretches.in_line * stretches.down +
                                 t % stretches.in_line * stretches.along;
-            for (int i = 0; i < C; i++, weights += PANEL) {
+            int i = 0;
+            if constexpr (R == 1) i = alone<N>(from, weights, left[0], right[0]);
+            for (weights += i * PANEL; i < C; i++, weights += PANEL) {
                 V w_left = load<LANES>(weights), w_right = load<LANES>(weights + LANES);
                 if constexpr (N > 1) __builtin_prefetch(weights + AHEAD), __builtin_prefetch(weights + AHEAD + LANES);
 #pragma GCC unroll 16
@@ -265,6 +267,26 @@ struct Product {
             store<LANES>(to + at, ends ? last.apply<LANES>(left[r], at) : left[r]);
             if constexpr (N > 1) store<LANES>(to + at + LANES, ends ? last.apply<LANES>(right[r], at + LANES) : right[r]);
         }
+    }
+
+    // A row that is alone is summed in parts, so that no sum waits for itself; how many inputs it has done.
+    template <int N> int alone(const float* from, const float* weights, Vec<LANES>& left, Vec<LANES>& right) const {
+        constexpr int PARTS = 4;
+        Vec<LANES> l[PARTS]{}, r[PARTS]{};
+        int i = 0;
+        for (; i + PARTS <= C; i += PARTS, weights += PARTS * PANEL)
+#pragma GCC unroll 4
+            for (int p = 0; p < PARTS; p++) {
+                Vec<LANES> value = from[i + p] - Vec<LANES>{};
+                const float* own = weights + p * PANEL;
+                l[p] += value * load<LANES>(own);
+                if constexpr (N > 1) {
+                    r[p] += value * load<LANES>(own + LANES);
+                    __builtin_prefetch(own + AHEAD), __builtin_prefetch(own + AHEAD + LANES);
+                }
+            }
+        left += (l[0] + l[1]) + (l[2] + l[3]), right += (r[0] + r[1]) + (r[2] + r[3]);
+        return i;
     }
 
     // Calls `body` with parts whose weights stay in the first-level cache, where `rows` would read them again and again.

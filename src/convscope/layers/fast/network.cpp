@@ -10,6 +10,7 @@ extern "C" {
 void grouped(const float*, const float*, const float*, float*, Shape, Window, int, After);
 void pointwise(const float*, const float*, const float*, float*, int, int, int, After);
 void tiled(const float*, const void*, const float*, float*, Shape, Window, int, After);
+void thin(const float*, const float*, const float*, float*, Shape, Window, int, bool, After);
 void winograd(const float*, const float*, const float*, float*, Shape, Window, int, After);
 void max_pool_of(const float*, int, float*, Shape, Window);
 void grouped_half(const Half*, const float*, const float*, Half*, Shape, Window, int, AfterOf<Half>);
@@ -41,8 +42,15 @@ const float* bordered(const float* x, float* room, const Shape& s, const Window&
     return room;
 }
 
+// The same, where what lies behind it may be read.
+const float* held(const float* x, float* room, const Shape& s, const Window& k) {
+    if (k.ph || k.pw) return bordered(x, room, s, k);
+    return std::copy_n(x, (long)s.n * s.h * s.w * s.c, room), room;
+}
+
 enum Kind {
-    GROUPED, POINTWISE, WINOGRAD, DENSE, LARGEST, MEAN, SCALED, SUM, TILED, NORMALISED, ENLARGED, NARROWED, WIDENED
+    GROUPED, POINTWISE, WINOGRAD, DENSE, LARGEST, MEAN, SCALED, SUM, TILED, NORMALISED, ENLARGED, NARROWED, WIDENED, CUT,
+    THIN, THIN_LARGEST
 };
 
 }  // namespace
@@ -118,6 +126,7 @@ template <class T> struct Network {
         case ENLARGED: return t.y < 0 ? enlarged(x, at<float>(t.y), s, t.per) : enlarged(x, y, s, t.per);
         case NARROWED: return converted(at<float>(t.x), y, all);
         case WIDENED: return converted(x, at<float>(t.y), all);
+        case CUT: return cut(x, at<float>(t.y), s.n * pixels, s);
         }
         if constexpr (std::is_same_v<T, Half>) {
             switch (t.kind) {
@@ -133,6 +142,11 @@ template <class T> struct Network {
             case TILED: return tiled(x, t.w, t.bias, y, s, t.k, t.per, after);
             case DENSE: return dense(x, t.w, t.bias, y, at(t.room), s, t.k, after);
             case LARGEST: return max_pool_of(x, t.per, y, kept, t.k);
+            case THIN:
+            case THIN_LARGEST: {
+                const float* all = held(x, at(t.room), s, t.k);
+                return thin(all, t.w, t.bias, y, s, t.k, t.per, t.kind == THIN_LARGEST, after);
+            }
             }
         }
     }
@@ -156,6 +170,10 @@ void network(const Step* steps, int count, bool half, void* memory, const float*
     (half ? run_all<Half> : run_all<float>)(steps, count, memory, x, outputs);
     omp_set_num_threads(threads);
 }
+
+// The same for one output, told in one place what it is told beside its arrays.
+struct Ready { const Step* steps; void* memory; int count; bool half; };
+void one_output(const Ready* r, const float* x, float* y) { network(r->steps, r->count, r->half, r->memory, x, &y); }
 
 // All layers on each picture, every thread with pictures of its own and memory of its own, `apart` bytes from the next.
 void pictures(const Step* steps, int count, bool half, char* memory, long apart, int threads, int pictures,

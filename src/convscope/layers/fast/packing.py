@@ -34,6 +34,11 @@ def pack_tiles(w_OI: Tensor) -> Tensor:
     return _tiles(torch.stack([larger, (w_OI - larger.float()).bfloat16()]))
 
 
+def pack_thin(w_OIHW: Tensor, *, lanes: int) -> Tensor:
+    """A vector for each place of a row and each input: the outputs, again and again. W x I x H x lanes."""
+    return w_OIHW.permute(3, 1, 2, 0).repeat(1, 1, 1, lanes // len(w_OIHW)).contiguous()
+
+
 def pack_half(w_OIHW: Tensor) -> Tensor:
     """The same of bfloat16 alone. Where I fills no tiles, the inputs of a row of taps are filled up with zeros."""
     w_OHWI = w_OIHW.permute(0, 2, 3, 1)
