@@ -101,7 +101,7 @@ def test_without_the_kernels_pytorchs_optimiser_takes_the_steps(monkeypatch: pyt
     _same(own, other)
 
 
-def test_weights_without_gradients_and_gradients_in_another_order_are_stepped_too() -> None:
+def test_gradients_in_another_order_than_their_weights_are_stepped_too() -> None:
     kind, options = KINDS["adamw"]
     weights = [nn.Parameter(torch.arange(n * 6.0).view(n, 6)) for n in (3, 1, 5)]
     plain = copy.deepcopy(weights)
@@ -110,8 +110,7 @@ def test_weights_without_gradients_and_gradients_in_another_order_are_stepped_to
     for seed in range(4):
         grads = torch.randn(5, 6, generator=torch.Generator().manual_seed(seed))
         for both in (weights, plain):
-            both[0].grad, both[2].grad = grads[:3].clone(), grads.T.contiguous().T
-        plain[1].grad = torch.zeros(1, 6)  # none is none
+            both[0].grad, both[1].grad, both[2].grad = grads[:3].clone(), grads[3:4].clone(), grads.T.contiguous().T
         other.clip(0.5)
         torch.nn.utils.clip_grad_norm_(plain, 0.5)
         one.step()
@@ -157,3 +156,69 @@ def test_the_average_in_one_array_is_that_of_weights_one_by_one() -> None:
 
 def _equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return all(torch.equal(one[key], other[key]) for key in one)
+
+
+class _Branches(nn.Module):
+    """Its parts take turns: a batch reaches those that its number names, and one part never runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(nn.Linear(8, 8) for _ in range(4))
+
+    def forward(self, x: Tensor, number: int) -> Tensor:
+        for at in ((0, 1, 2), (0, 2), (1,), (0, 1, 2))[number % 4] if number > 1 else (0, 1, 2)[: 3 - number]:
+            x = self.parts[at](x)
+        return x
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("never", [True, False])
+def test_a_weight_that_a_step_does_not_reach_is_left_alone(kind: str, never: bool) -> None:
+    """As PyTorch leaves it: no decay, no momentum, no step counted; also from a state that was kept in between."""
+    torch.manual_seed(0)
+    plain = _Branches()
+    if not never:
+        del plain.parts[3]
+    flat = copy.deepcopy(plain)
+    made, options = KINDS[kind]
+    one = made(plain.parameters(), **options)
+    before = [p.detach().clone() for p in plain.parts[-1].parameters()]
+
+    def steps(model: _Branches, optimizer: Any, numbers: range) -> None:
+        for number in numbers:
+            optimizer.zero_grad()
+            x = torch.rand(4, 8, generator=torch.Generator().manual_seed(number))
+            model(x, number).square().mean().backward()
+            optimizer.step()
+
+    other = FlatOptimizer(made, [{"params": list(flat.parameters())}], **options)
+    steps(plain, one, range(9))
+    steps(flat, other, range(5))
+    resumed = copy.deepcopy(flat)
+    again = FlatOptimizer(made, [{"params": list(resumed.parameters())}], **options)
+    again.load_state_dict(copy.deepcopy(other.state_dict()))
+    for model, optimizer in ((flat, other), (resumed, again)):
+        steps(model, optimizer, range(5, 9))
+        _same(plain, model)
+        assert all(torch.equal(p, q) for p, q in zip(flat.parameters(), model.parameters(), strict=True))
+    assert other.state_dict()["state"].keys() == one.state_dict()["state"].keys()
+    if never:
+        assert all(torch.equal(a, b) for a, b in zip(before, flat.parts[-1].parameters(), strict=True))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_that_are_not_reached_do_not_count_for_the_length_of_the_gradient(kind: str) -> None:
+    torch.manual_seed(0)
+    plain = _Branches()
+    flat = copy.deepcopy(plain)
+    made, options = KINDS[kind]
+    one, other = made(plain.parameters(), **options), FlatOptimizer(made, [{"params": [*flat.parameters()]}], **options)
+    for number in range(4):
+        for model, optimizer in ((plain, one), (flat, other)):
+            optimizer.zero_grad()
+            model(torch.ones(1, 8), number).square().mean().backward()
+        torch.nn.utils.clip_grad_norm_(plain.parameters(), 0.01)
+        other.clip(0.01)
+        one.step()
+        other.step()
+    _same(plain, flat)

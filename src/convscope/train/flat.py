@@ -1,6 +1,7 @@
 """Weights that are learnt alike lie in one array, and their gradients in another: a step goes through a few arrays, not
 through hundreds. Each weight is a part of its array; what is saved is as if each stood alone."""
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -56,16 +57,23 @@ class Flat:
 
 
 class FlatOptimizer:
-    """An optimiser of PyTorch over flat weights, a group each; its state is told and taken weight by weight."""
+    """An optimiser of PyTorch over flat weights, a group each; its state is told and taken weight by weight.
+
+    Once a step does not reach all weights, it goes on weight by weight: one that a step does not reach stays as it is.
+    """
 
     def __init__(self, kind: type[torch.optim.Optimizer], groups: Sequence[dict[str, Any]], **options: Any) -> None:
         self.flats = [Flat(group["params"]) for group in groups]
         given = [{**group, "params": [flat.values]} for group, flat in zip(groups, self.flats, strict=True)]
-        self.inner = kind(given, **options)
+        self.inner, self._make = kind(given, **options), functools.partial(kind, **options)
         self.own = all(
             serves(kind, flat.values, group) for flat, group in zip(self.flats, self.inner.param_groups, strict=True)
         )
         self.longest = math.inf  # gradient of the next step, where the kernels take it
+        self._weights = [weight for flat in self.flats for weight in flat.weights]
+        self.apart, self._reached = False, set[Tensor]()
+        watched = () if self.own else self._weights  # elsewhere what was not reached has no gradient
+        self._hooks = [weight.register_post_accumulate_grad_hook(self._reached.add) for weight in watched]
         for flat in () if self.own else self.flats:
             flat.collect()
 
@@ -75,7 +83,8 @@ class FlatOptimizer:
         return self.inner.param_groups
 
     def zero_grad(self) -> None:
-        """All gradients 0."""
+        """All gradients 0, or none."""
+        self._reached.clear()
         for flat in self.flats:
             if flat.values.grad is not None:
                 flat.values.grad.zero_()
@@ -88,10 +97,13 @@ class FlatOptimizer:
         if self.own:
             self.longest = longest
         else:
-            torch.nn.utils.clip_grad_norm_([flat.values for flat in self.flats], longest)
+            whole = self._weights if self.apart else [flat.values for flat in self.flats]
+            torch.nn.utils.clip_grad_norm_(whole, longest)
 
     def step(self) -> None:
         """One step."""
+        if not self.apart and (left := self._left()):
+            self._part(left)
         if not self.own:
             self.inner.step()
             return
@@ -102,18 +114,44 @@ class FlatOptimizer:
         for grads, flat, group in zip(found, self.flats, self.inner.param_groups, strict=True):
             grads.adamw(flat.values, group, self.inner.state[flat.values], by)
 
+    def _left(self) -> list[Tensor]:
+        """The weights that this step did not reach."""
+        return [w for w in self._weights if (w.grad is None if self.own else w not in self._reached)]
+
+    def _part(self, left: Sequence[Tensor] = ()) -> None:
+        """Go on weight by weight, from the state so far; those that are left have no gradient."""
+        state, groups = self.state_dict(), zip(self.inner.param_groups, self.flats, strict=True)
+        self.inner = self._make([{**group, "params": flat.weights} for group, flat in groups])
+        self.inner.load_state_dict(state)
+        self.own, self.apart = False, True
+        for hook in self._hooks:
+            hook.remove()
+        for flat in self.flats:
+            flat.values.grad = None
+        for weight in left:
+            weight.grad = None
+        if self.longest < math.inf:
+            self.clip(self.longest)
+
     def state_dict(self) -> dict[str, Any]:
-        """What `torch.optim` would tell of the weights one by one."""
+        """What `torch.optim` would tell of the weights one by one, and whether they go on so."""
         told, state, number = self.inner.state_dict(), dict[int, Any](), 0
+        if self.apart:
+            return {**told, "apart": True}
         for at, (flat, group) in enumerate(zip(self.flats, told["param_groups"], strict=True)):
             group["params"] = list(range(number, number + len(flat.weights)))
             number += len(flat.weights)
             own = {name: self._cut(flat, value) for name, value in told["state"].get(at, {}).items()}
             state |= {i: {n: v[k] for n, v in own.items()} for k, i in enumerate(group["params"]) if own}
-        return {"state": state, "param_groups": told["param_groups"]}
+        return {"state": state, "param_groups": told["param_groups"], "apart": False}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from such a state."""
+        if not self.apart and state.get("apart"):
+            self._part()
+        if self.apart:
+            self.inner.load_state_dict(state)
+            return
         states, groups = dict[int, Any](), list[dict[str, Any]]()
         for at, (flat, group) in enumerate(zip(self.flats, state["param_groups"], strict=True)):
             parts = [state["state"][i] for i in group["params"] if i in state["state"]]
@@ -123,8 +161,9 @@ class FlatOptimizer:
         self.inner.load_state_dict({"state": states, "param_groups": groups})
 
     def _cut(self, flat: Flat, value: Any) -> list[Any]:
-        whole = isinstance(value, Tensor) and value.shape == flat.values.shape
-        return flat.parts(value) if whole else [value] * len(flat.weights)
+        if isinstance(value, Tensor) and value.shape == flat.values.shape:
+            return flat.parts(value)
+        return [value.clone() if isinstance(value, Tensor) else value for _ in flat.weights]
 
     def _joined(self, flat: Flat, values: list[Any]) -> Any:
         return flat.joined(values) if isinstance(values[0], Tensor) and values[0].dim() else values[0]
