@@ -136,6 +136,18 @@ def test_a_system_that_cannot_say_its_library_is_no_glibc(monkeypatch):
     assert machine._hold_freed_memory({}).startswith("the system's, as it is")
 
 
+@pytest.mark.skipif(not GLIBC, reason="glibc's heap")
+@pytest.mark.parametrize("tuned", [True, False])
+def test_large_pages_are_asked_for_where_memory_is_held(tuned):
+    code = f"""
+from convscope.machine import large_pages, tune
+tune({tuned})
+asked = large_pages()
+maps = open("/proc/self/smaps").read().partition("[heap]")[2]
+print(asked, any(" hg" in line for line in maps.splitlines() if line.startswith("VmFlags")))"""
+    assert fresh(code) in (("True True", "False False") if tuned else ("False False",))
+
+
 def test_the_first_choice_stands_and_the_argument_overrules_the_environment():
     code = "from convscope.machine import tune; print(tune({}).tuned, tune(True).tuned)"
     assert fresh(code.format(False)) == "False False"

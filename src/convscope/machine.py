@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import mmap
 import os
 import platform
 import sys
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 SWITCH = "CONVSCOPE_TUNE"
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # <malloc.h>
 _MIB = 2**20
+_HOLDING, _AHEAD = "holding freed memory", 512 * _MIB
 _COMPILER, _CALLED_LATER = ("torch._dynamo", "torch._dynamo.utils"), {"is_compile_supported"}
 _FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "bf16", "sve")
 
@@ -117,6 +119,23 @@ def tune(on: bool | None = None) -> Settings:
         wanted = _switched_on(os.environ) if on is None else on
         _chosen = _tuned() if wanted else _untouched()
     return _chosen
+
+
+def large_pages() -> bool:
+    """Ask for pages of 2 MB in the memory that is held for what comes; whether the system was asked, and agreed.
+
+    Only where the tuned start holds freed memory. Nothing is taken before it is used.
+    """
+    if _chosen is None or not _chosen.allocator.endswith(_HOLDING) or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return False
+    libc, at, size = ctypes.CDLL(None), ctypes.c_void_p, ctypes.c_size_t
+    libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = at, [size], [at]
+    libc.madvise.argtypes = [at, size, ctypes.c_int]
+    block = libc.malloc(_AHEAD)
+    first = -(-(block or 0) // mmap.PAGESIZE) * mmap.PAGESIZE
+    agreed = bool(block) and not libc.madvise(first, block + _AHEAD - first, mmap.MADV_HUGEPAGE)
+    libc.free(block)
+    return agreed
 
 
 def training_defaults() -> dict[str, bool]:
@@ -262,7 +281,7 @@ def _hold_freed_memory(environment: Mapping[str, str]) -> str:
     mallopt = ctypes.CDLL(None).mallopt
     large = mallopt(_M_MMAP_THRESHOLD, 1024 * _MIB) or mallopt(_M_MMAP_THRESHOLD, 32 * _MIB)
     held = mallopt(_M_TRIM_THRESHOLD, 2**31 - 1) and mallopt(_M_TOP_PAD, 64 * _MIB)
-    return f"{libc}, holding freed memory" if large and held else f"{libc}, as it is (it refused the setting)"
+    return f"{libc}, {_HOLDING}" if large and held else f"{libc}, as it is (it refused the setting)"
 
 
 def _time_share() -> float | None:

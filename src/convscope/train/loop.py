@@ -111,6 +111,8 @@ class Training:
     def prepare(self, *, measure: bool) -> None:
         """Everything up to the first step; with `measure`, as many epochs as the minutes allow."""
         begun = time.monotonic()
+        if self.fabric.device.type == "cpu":
+            machine.large_pages()
         self._settle()
         if measure:
             spent = time.monotonic() - begun
