@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from convscope.data.streamed import BLOCK, WINDOW
+from convscope.layers.fast.cropping import bilinear, nearest
 
 ROTATION = 12.0  # degrees, to either side
 SHIFT = 0.10  # of the picture's side, to either side
@@ -113,16 +114,18 @@ def _window(size: tuple[int, int], draws: Sequence[float]) -> Place:
 def _picture_through(x: Tensor, place: Place, size: tuple[int, int], mirrored: bool) -> Tensor:
     from torchvision.transforms.v2 import functional as V
 
-    seen = V.resize_image(V.crop_image(x, *place), list(size))
+    own = bilinear(x, place, size)
+    seen = V.resize_image(V.crop_image(x, *place), list(size)) if own is None else own
     return seen.flip(-1) if mirrored else seen
 
 
 def _mask_through(x: Tensor, place: Place, size: tuple[int, int], mirrored: bool) -> Tensor:
     from torchvision.transforms.v2 import functional as V
 
-    cut = V.crop_image(x[None], *place)[None]
-    # torchvision's own way for masks ("nearest") moves them by up to half a pixel
-    seen = F.interpolate(cut, list(size), mode="nearest-exact")[0, 0]
+    seen = nearest(x[None], place, size)
+    if seen is None:  # torchvision's own way for masks ("nearest") moves them by up to half a pixel
+        seen = F.interpolate(V.crop_image(x[None], *place)[None], list(size), mode="nearest-exact")[0]
+    seen = seen[0]
     return seen.flip(-1) if mirrored else seen
 
 

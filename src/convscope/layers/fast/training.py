@@ -11,7 +11,8 @@ from torch import Tensor
 from convscope.layers.fast.building import built
 
 SOURCES = tuple(
-    Path(__file__).with_name(name) for name in ("lanes.h", "norms.cpp", "entropy.cpp", "returned.cpp", "stepping.cpp")
+    Path(__file__).with_name(name)
+    for name in ("lanes.h", "cropped.cpp", "entropy.cpp", "norms.cpp", "returned.cpp", "stepping.cpp")
 )
 AT, NUMBER, YES = ctypes.c_void_p, ctypes.c_int, ctypes.c_bool
 
