@@ -7,15 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from convscope.engines.fused import program_of
-from convscope.engines.fused.building import one_call
-from convscope.engines.fused.fusing import shapes_of
 from convscope.engines.fused.onecall import How
-from convscope.engines.fused.simplify import fold
 from convscope.layers.fast.compiled import kernels
 from convscope.models import build
 from convscope.optimize import fuse
 from convscope.optimize.fusing import difference
+from one_calls import Unlike, made
 
 pytestmark = pytest.mark.skipif(not (kernels() and kernels().half), reason="no products of bfloat16 here")
 
@@ -27,12 +24,6 @@ HOWS = [How(False), How(False, 2**12), How(False, float("inf")), How(True), How(
 def untimed(monkeypatch):
     """Nothing is timed."""
     monkeypatch.setattr("convscope.engines.fused.onecall.OneCall._quickest", lambda self, batch: How(False))
-
-
-def made(net, x):
-    program = program_of(net.eval(), x)
-    fold(program)
-    return one_call(program, shapes_of(program, x), half=True)
 
 
 def rounded(t):
@@ -48,7 +39,7 @@ def check(net, x, *, kinds=(), near=1.02):
     for p in net.parameters():
         if p.dim() > 1:
             p.copy_(rounded(p))
-    one = made(net, x)
+    one = made(net, x, half=True)
     assert one is not None
     assert {layer.kind for layer in one.layers} == {"narrowed", "widened", *kinds}
     own = net.double()(rounded(x))
@@ -161,7 +152,7 @@ def test_between_convolutions(what, kind, n):
     with torch.no_grad():
         net.first.weight.copy_(2.0 ** torch.randint(-3, 3, net.first.weight.shape))
     x = torch.randn(n, 1, 23, 30)
-    one = made(net, x)
+    one = made(net, x, half=True)
     kinds = {layer.kind for layer in one.layers} - {"narrowed", "widened"}
     assert kind in kinds
     own = net.double()(rounded(x))
@@ -193,7 +184,7 @@ class Gated(nn.Module):
 def test_whole_networks_and_any_number_of_pictures(net, shape):
     torch.manual_seed(0)
     x = torch.randn(2, *shape)
-    one = made(net, x)
+    one = made(net, x, half=True)
     for how in HOWS:
         one.how = how
         for n in (1, 2, 5):
@@ -206,19 +197,10 @@ def test_whole_networks_and_any_number_of_pictures(net, shape):
 def test_what_was_in_memory_before_changes_nothing():
     """A tile reaches beyond the inputs of a row of taps: what is there is multiplied by zero, and must be a number."""
     net, wild = nn.Conv2d(1, 32, 1), nn.Conv2d(1, 32, 3)
-    one, before = made(net, torch.zeros(1, 1, 6, 8)), made(wild, torch.zeros(1, 1, 30, 30))
+    one, before = made(net, torch.zeros(1, 1, 6, 8), half=True), made(wild, torch.zeros(1, 1, 30, 30), half=True)
     for _ in range(3):
         before(torch.full((1, 1, 30, 30), float("nan")))
         assert bool(one(torch.ones(1, 1, 6, 8))[0].isfinite().all())
-
-
-class Unlike(nn.Module):
-    def __init__(self, what):
-        super().__init__()
-        self.conv, self.what = nn.Conv2d(3, 64, 3, padding=1), what
-
-    def forward(self, x):
-        return self.what(self.conv(x))
 
 
 @pytest.mark.parametrize(
@@ -230,8 +212,8 @@ class Unlike(nn.Module):
     ],
 )
 def test_what_no_kernel_does_leaves_it_to_pytorch(what):
-    assert made(Unlike(what), torch.randn(2, 3, 8, 8)) is None
-    assert made(nn.Conv2d(3, 32, 3, dilation=2), torch.randn(2, 3, 8, 8)) is None
+    assert made(Unlike(what, channels=64), torch.randn(2, 3, 8, 8), half=True) is None
+    assert made(nn.Conv2d(3, 32, 3, dilation=2), torch.randn(2, 3, 8, 8), half=True) is None
 
 
 @torch.no_grad()

@@ -9,16 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from convscope.engines.fused import program_of
-from convscope.engines.fused.building import one_call
-from convscope.engines.fused.fusing import shapes_of
 from convscope.engines.fused.onecall import How
-from convscope.engines.fused.simplify import fold
 from convscope.errors import ModelError
 from convscope.layers.fast.compiled import After, Window, kernels
 from convscope.layers.fast.operators import pack, there
 from convscope.models import build
 from convscope.optimize import fuse
+from one_calls import Unlike, made
 
 pytestmark = pytest.mark.skipif(kernels() is None, reason="it is made of our own kernels, which need a compiler")
 
@@ -30,12 +27,6 @@ def untimed(monkeypatch):
     """Nothing is timed: the first way that can be had is taken."""
     monkeypatch.setattr("convscope.engines.fused.fusing._fastest", lambda runs, conv, *, added: next(iter(runs)))
     monkeypatch.setattr("convscope.engines.fused.onecall.OneCall._quickest", lambda self, batch: How(False))
-
-
-def made(net, x):
-    program = program_of(net.eval(), x)
-    fold(program)
-    return one_call(program, shapes_of(program, x))
 
 
 @torch.no_grad()
@@ -104,17 +95,6 @@ def test_dense_convolutions_of_any_window(window, ins, outs, h, w, acted):
     torch.testing.assert_close(
         there().dense(x, packed, after, len(weight), window), acted(own + other), rtol=1e-4, atol=1e-4
     )
-
-
-class Unlike(nn.Module):
-    """Something that no kernel of ours does."""
-
-    def __init__(self, what):
-        super().__init__()
-        self.conv, self.what = nn.Conv2d(3, 16, 3, padding=1), what
-
-    def forward(self, x):
-        return self.what(self.conv(x))
 
 
 @pytest.mark.parametrize(

@@ -91,3 +91,13 @@ def test_a_cache_that_cannot_be_written_is_said(sources, monkeypatch, tmp_path):
     library, why = built(sources, ctypes.CDLL)
     assert library is None
     assert "could not build them" in why
+
+
+def test_a_damaged_library_is_built_anew(sources, tmp_path):
+    assert built(sources, ctypes.CDLL)[1] == ""
+    (library,) = (tmp_path / "convscope").glob("kernels-*.so")
+    half = library.read_bytes()[: library.stat().st_size // 2]
+    library.unlink()  # this process has it in its memory
+    library.write_bytes(half)
+    assert built(sources, ctypes.CDLL)[0].two() == 2
+    assert len(_calls(sources)) == 6

@@ -99,12 +99,5 @@ def test_a_library_that_is_not_what_was_built_is_never_loaded(built, monkeypatch
     assert loaded[-1] == b"built anew"
 
 
-def test_a_damaged_library_is_built_anew(built):
-    (library,) = built.glob("kernels-*.so")
-    _put(library, library.read_bytes()[: library.stat().st_size // 2])
-    assert compiled.why_absent() == ""
-    assert compiled.kernels() is not None
-
-
 def test_the_source_is_shipped():
     assert all(path.is_file() for path in (*compiled.SOURCES, *training.SOURCES))

@@ -311,32 +311,16 @@ for _name, _gradient, _setup in (
     torch.library.register_autograd(f"convscope::{_name}", _gradient, setup_context=_setup, lib=_LIBRARY)
 
 
-class _Conv2d(torch.autograd.Function):
-    """The operator and its gradients without the operator's overhead, for where nobody listens."""
+def _direct(run: Callable[..., Tensor], keep: Callable[..., None], gradient: Callable[..., Any]) -> Any:
+    """An operator and its gradients without the operator's overhead, for where nobody listens."""
 
-    @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
-        y = _conv2d(*inputs)
-        _keep_conv2d(ctx, inputs, y)
+        y = run(*inputs)
+        keep(ctx, inputs, y)
         return y
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        return _conv2d_backward(ctx, *grads)
-
-
-class _MaxPool2d(torch.autograd.Function):
-    """The same for the pooling."""
-
-    @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Tensor:
-        y = _max_pool2d(*inputs)
-        _keep_max_pool2d(ctx, inputs, y)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        return _max_pool2d_gradient(ctx, *grads)
+    both = {"forward": staticmethod(forward), "backward": staticmethod(gradient)}
+    return type(run.__name__, (torch.autograd.Function,), both)
 
 
 def _called(
@@ -361,10 +345,12 @@ def unheard(x: Tensor) -> bool:
     return not listened and not torch._C._are_functorch_transforms_active()
 
 
-conv2d = _called(_conv2d, torch.ops.convscope.conv2d, _Conv2d)
+conv2d = _called(_conv2d, torch.ops.convscope.conv2d, _direct(_conv2d, _keep_conv2d, _conv2d_backward))
 separable2d = _called(_separable2d, torch.ops.convscope.separable2d)
 flattened2d = _called(_flattened2d, torch.ops.convscope.flattened2d)
-max_pool2d = _called(_max_pool2d, torch.ops.convscope.max_pool2d, _MaxPool2d)
+max_pool2d = _called(
+    _max_pool2d, torch.ops.convscope.max_pool2d, _direct(_max_pool2d, _keep_max_pool2d, _max_pool2d_gradient)
+)
 _winograd_inputs_of = _called(_winograd_inputs, torch.ops.convscope.winograd_inputs)
 _winograd_weights_of = _called(_winograd_weights, torch.ops.convscope.winograd_weights)
 _grouped_weights_of = _called(_grouped_weights, torch.ops.convscope.grouped_weights)

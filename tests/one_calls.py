@@ -1,0 +1,29 @@
+"""Networks in one call, for the tests of both types that they run in."""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from convscope.engines.fused import program_of
+from convscope.engines.fused.building import one_call
+from convscope.engines.fused.fusing import shapes_of
+from convscope.engines.fused.onecall import OneCall
+from convscope.engines.fused.simplify import fold
+
+
+def made(net: nn.Module, x: Tensor, *, half: bool = False) -> OneCall | None:
+    """The network in one call, in bfloat16 or float32; None if it holds something that no kernel does."""
+    program = program_of(net.eval(), x)
+    fold(program)
+    return one_call(program, shapes_of(program, x), half=half)
+
+
+class Unlike(nn.Module):
+    """A convolution, and behind it perhaps something that no kernel of ours does."""
+
+    def __init__(self, what: Callable[[Tensor], Tensor], *, channels: int = 16) -> None:
+        super().__init__()
+        self.conv, self.what = nn.Conv2d(3, channels, 3, padding=1), what
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.what(self.conv(x))
