@@ -93,6 +93,7 @@ def export(loaded: LoadedModel, path: Path, *, data: str | None = None) -> Expor
         raise InputError(
             f"{path}: export to .onnx, .xml (OpenVINO), .fused (convscope) or .pt2 (torch.export), not {ending}"
         )
+    loaded = loaded.on_cpu()
     images = held_out(loaded, data) if data or loaded.data else None
     x_NCHW = loaded.examples(images, most=PICTURES)
     with evaluating(loaded.model):

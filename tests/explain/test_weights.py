@@ -39,3 +39,9 @@ def test_a_layer_that_is_no_convolution_is_said_so():
         kernels(model[:2], "1", shape=(1, 5, 5))
     with pytest.raises(InputError, match="its kernels have 3 axes"):
         kernels(nn.Sequential(nn.Conv3d(1, 2, 1)), "0", shape=(1, 3, 3, 3))
+
+
+def test_the_picture_that_is_made_up_is_in_the_model_s_own_precision():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3)).double()
+    drawn = kernels(model, first_convolution(model, shape=(3, 9, 9)), shape=(3, 9, 9))
+    assert np.array_equal(drawn.weights, model[0].weight.detach().float().numpy())

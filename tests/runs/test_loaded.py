@@ -35,6 +35,9 @@ def test_torchvision_models_take_imagenets_normalisation():
 
 def test_outputs_without_names_are_numbered():
     assert load_model("LeNet5").class_names() == tuple("0123456789")
+    loaded = load_model("LeNet5")
+    loaded.model.double()
+    assert loaded.class_names() == tuple("0123456789")
     with pytest.raises(ModelError, match="is no classifier"):
         load_model("torch.nn:Identity", shape=(1, 4, 4)).class_names()
 

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import nn
 
 from convscope.errors import InputError, nearest
-from convscope.explain.capture import find_layer
+from convscope.explain.capture import as_model, find_layer
 from convscope.explain.pictures import MAX_MAPS, Scale, grid, png_bytes
 from convscope.explain.sheets import Panel, page, zoomed
 from convscope.graph import record
@@ -85,7 +85,7 @@ def first_convolution(model: nn.Module, *, shape: tuple[int, ...]) -> str:
     >>> first_convolution(nn.Sequential(nn.ReLU(), nn.Conv2d(3, 8, 5)), shape=(3, 9, 9))
     '1'
     """
-    for op in record(model, torch.zeros(1, *shape)).ops:
+    for op in record(model, as_model(model, torch.zeros(1, *shape))).ops:
         if op.name == "convolution" and op.module:
             return op.module
     raise InputError("kernels: the model has no layer that convolves; give one that has")
@@ -101,7 +101,8 @@ def kernels(model: nn.Module, layer: str, *, shape: tuple[int, ...]) -> Kernels:
     (8, 3, 5, 5)
     """
     path = find_layer(model, layer)
-    recording = record(model, torch.zeros(1, *shape), keep=lambda op: op.name == "convolution" and op.module == path)
+    x = as_model(model, torch.zeros(1, *shape))
+    recording = record(model, x, keep=lambda op: op.name == "convolution" and op.module == path)
     ops = [op for op in recording.ops if op.name == "convolution"]
     op = next((o for o in reversed(ops) if o.module == path), None)
     if op is None:

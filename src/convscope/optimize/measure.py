@@ -55,7 +55,7 @@ def optimize(  # noqa: PLR0913 - what a person may set
     """
     if loaded.spec.endswith(ENDINGS):
         raise InputError(f"{loaded.spec}: is an exported network already; give the network that it was made from")
-    known = bool(data or loaded.data)
+    loaded, known = loaded.on_cpu(), bool(data or loaded.data)
     images = held_out(loaded, data) if known else None
     with evaluating(loaded.model):
         x = loaded.examples(images, most=max(PICTURES, batch_size))

@@ -15,6 +15,7 @@ from convscope.data.sets import DataSet
 from convscope.errors import InputError, need
 from convscope.evaluate import Measured
 from convscope.explain import Explanation, FeatureMap, explain, feature_maps
+from convscope.explain.capture import as_model
 from convscope.explain.pictures import Scale, data_uri
 from convscope.files import write_whole
 from convscope.graph import Recording, record
@@ -44,7 +45,7 @@ def write_report(folder: Path | str, measured: Measured) -> Report:
         raise InputError(f"{folder}: an exported network has no run to report on; give the run folder")
     sample = _clearest(measured)
     x, _ = images.batch(torch.tensor([sample]))
-    recording = record(measured.model, x, keep=lambda op: True)
+    recording = record(measured.model, as_model(measured.model, x), keep=lambda op: True)
     summary = summarize(recording)
     told = _explained(recording)
     maps = feature_maps(recording)

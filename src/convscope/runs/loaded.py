@@ -1,7 +1,8 @@
 """A model ready to be looked at, whether it is a name or a trained run, and pictures as it takes them."""
 
+import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from convscope.data.images import Picture, photograph, to_channels
 from convscope.data.sets import Normalisation
 from convscope.engines import ENDINGS, Card, open_engine
 from convscope.errors import ModelError
+from convscope.explain.capture import as_model
 from convscope.graph import record
 from convscope.models import MODELS, imagenet, ready
 from convscope.runs.folder import open_run
@@ -45,11 +47,17 @@ class LoadedModel:
     seed: int = 0
     categories: Mapping[str, int] = field(default_factory=dict)
 
+    def on_cpu(self) -> "LoadedModel":
+        """Itself, or with a copy of the network there: files of networks are written and measured on the CPU."""
+        if all(t.is_cpu for t in (*self.model.parameters(), *self.model.buffers())):
+            return self
+        return replace(self, model=copy.deepcopy(self.model).cpu())
+
     def class_names(self) -> tuple[str, ...]:
         """The names of its outputs; their numbers where it has no names."""
         if self.classes is not None:
             return self.classes
-        outputs = record(self.model, torch.zeros(1, *self.shape)).outputs
+        outputs = record(self.model, as_model(self.model, torch.zeros(1, *self.shape))).outputs
         if len(outputs) != 1 or len(outputs[0].shape) != 2:
             raise ModelError(
                 f"model {self.spec!r}: is no classifier; it gives {len(outputs)} outputs, not one N x classes"
