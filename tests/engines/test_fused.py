@@ -55,6 +55,10 @@ def test_what_is_read_gives_what_was_written(network, made):
     assert fused_from(made.content(), source="m").counts == made.counts
 
 
+def test_a_batch_without_a_picture_gives_no_answer(made):
+    assert made(X[:0]).shape == (0, 5)
+
+
 def test_it_holds_the_network_as_it_was_before_it_was_fused(made):
     nodes = json.loads(header(made.content())[GRAPH])["nodes"]
     called = {n["target"].split(".")[1] for n in nodes if n["op"] == "call_function" and "." in n["target"]}

@@ -1,6 +1,7 @@
 """Every form gives what the plain layer gives, values and gradients, over random shapes and windows."""
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -124,6 +125,65 @@ def test_other_inputs_are_left_to_the_layer():
         with torch.autocast("cpu", torch.bfloat16):
             assert form(x).dtype == torch.bfloat16
         close(form.double()(x.double()).detach(), layer.double()(x.double()).detach())
+
+
+LAYERS = {
+    "3x3": nn.Conv2d(32, 32, 3, padding=1),
+    "depthwise": nn.Conv2d(32, 32, 3, groups=32),
+    "1x1": nn.Conv2d(32, 32, 1),
+    "groups": nn.Conv2d(32, 32, 3, groups=2),
+    "transposed": nn.ConvTranspose2d(32, 32, 2, 2),
+    "largest": nn.MaxPool2d(2),
+    "mean": nn.AvgPool2d(2),
+    "separable": DepthwiseSeparableConv(32, 32, 3, padding=1),
+    "flattened": FlattenedConv(32, 32, 3, padding=1),
+}
+
+
+@pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
+def test_a_form_that_was_cast_is_the_layer_that_was(layer):
+    x = torch.randn(1, 32, 8, 8)
+    for way in ways(layer, x, training=False):
+        form, plain = way.make(), copy.deepcopy(layer)
+        with torch.no_grad():
+            form(x)
+            close(form.bfloat16()(x.bfloat16()).float(), plain.bfloat16()(x.bfloat16()).float(), torch.bfloat16)
+            if [*layer.parameters()]:
+                with pytest.raises(RuntimeError, match="type"):
+                    form(x)
+            if way.words != "as one dense convolution":  # whose rounded weights are not those of its parts
+                close(form.float()(x), plain.float()(x))
+
+
+@pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
+def test_copies_of_a_form_have_weights_of_their_own(layer):
+    x = torch.randn(1, 32, 8, 8)
+    for way in ways(layer, x, training=False):
+        form = way.make()
+        with torch.no_grad():
+            wanted = form(x)
+            for other in (copy.deepcopy(form), pickle.loads(pickle.dumps(form))):
+                close(other(x), wanted)
+                for _ in range(3):  # one of them is as many changes as the form's own weights have seen
+                    for weight in other.parameters():
+                        weight.mul_(-1.5)
+                    close(other(x), other.plain(x))
+                    close(form(x), wanted)
+
+
+@pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
+def test_a_batch_without_a_picture_stays_one(layer):
+    x = torch.randn(1, 32, 8, 8)
+    wanted = layer(x[:0]).shape
+    for training in (False, True):
+        for way in ways(layer, x, training=training):
+            form, empty = way.make(), x[:0].clone().requires_grad_()
+            with torch.inference_mode():
+                assert form(empty).shape == wanted
+            if training:
+                form(empty).sum().backward()
+                assert empty.grad.shape == empty.shape
+                assert not any(weight.grad.any() for weight in form.parameters())
 
 
 def test_bfloat16_is_within_its_tolerance():

@@ -86,9 +86,8 @@ class FusedModel(nn.Module):
                 f"fused network: takes pictures of {'x'.join(map(str, self.card.shape))}, not "
                 f"{'x'.join(map(str, x_NCHW.shape[1:]))}; make it anew for that size"
             )
-        if (
-            type(x_NCHW) is not Tensor or x_NCHW.is_meta or is_in_torch_dispatch_mode()
-        ):  # somebody listens, or there are no numbers
+        if type(x_NCHW) is not Tensor or x_NCHW.is_meta or not len(x_NCHW) or is_in_torch_dispatch_mode():
+            # somebody listens, or there are no numbers
             with torch.no_grad():
                 return restored_outputs(self.program.run(x_NCHW.contiguous()), self.card.outputs)
         if isinstance(self._steps, OneCall) and self._is_one and len(self._ready) < MOST_SIZES:

@@ -1,8 +1,8 @@
 """Exact ways to run a layer: each is a module that holds the layer and gives what the layer gives, in another order.
 
-A form takes inputs in any layout, is quickest on channels last, and leaves to the layer what it is not made for (other
-dtypes or devices, pictures without a batch). `Prepacked`, `Separable` and `Flattened` have no gradients: where those
-are recorded, the layer runs.
+A form takes inputs in any layout, is quickest on channels last, and leaves to the layer what it is not made for: other
+dtypes or devices, pictures without a batch, batches without a picture. `Prepacked`, `Separable` and `Flattened` have no
+gradients: where those are recorded, the layer runs.
 """
 
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from convscope.layers.fast.compiled import Window
 from convscope.layers.fast.operators import LAST, conv2d, flattened2d, max_pool2d, separable2d
+from convscope.layers.fast.packing import Derived
 
 _ONEDNN = torch.ops.mkldnn
 
@@ -38,9 +39,23 @@ class Form(nn.Module):
         super().__init__()
         self.plain = plain.to(memory_format=LAST)
         self._held = (self.plain,)  # the same, come by without a module's search for it
+        self._serves = self._is_served()
+
+    def _is_served(self) -> bool:
+        return all(w.dtype == torch.float32 and w.is_cpu for w in self.plain.parameters())
+
+    def _apply(self, *args: Any, **kwargs: Any) -> "Form":
+        """What moves or casts the weights does not say so: it is told as a change, and what was made of them goes."""
+        super()._apply(*args, **kwargs)
+        self._serves = self._is_served()
+        with torch.no_grad():
+            for weight in self.plain.parameters():
+                if not weight.is_inference():
+                    weight.copy_(weight)
+        return self
 
     def forward(self, x: Tensor) -> Tensor:
-        ours = x.dtype == torch.float32 and x.is_cpu and x.dim() == 4
+        ours = self._serves and x.dtype == torch.float32 and x.is_cpu and x.dim() == 4 and x.numel() > 0
         if not ours or torch.is_autocast_enabled("cpu"):
             return self.plain(x)
         return self.run(x.contiguous(memory_format=LAST))
@@ -78,14 +93,11 @@ class Prepacked(Form):
 
     def __init__(self, plain: nn.Conv2d, example: Tensor) -> None:
         super().__init__(plain)
-        self._made_of: tuple[Any, ...] = ()
-        self._shape = tuple(example.shape)
-        self._packed = self._pack()
+        self._shape, self._packed = list(example.shape), Derived(self._pack)
+        self._packed.of(plain.weight)
 
-    def _pack(self) -> Tensor:
-        self._made_of = (self.plain.weight, _version(self.plain.weight))
-        weight = self.plain.weight.detach()
-        return _ONEDNN._reorder_convolution_weight(weight, *self._window(), self.plain.groups, list(self._shape))
+    def _pack(self, weight: Tensor) -> Tensor:
+        return _ONEDNN._reorder_convolution_weight(weight, *self._window(), self.plain.groups, self._shape)
 
     def _window(self) -> tuple[list[int], list[int], list[int]]:
         return pair(self.plain.padding), pair(self.plain.stride), pair(self.plain.dilation)
@@ -93,11 +105,10 @@ class Prepacked(Form):
     def run(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled():
             return self.plain(x)
-        if (self.plain.weight, _version(self.plain.weight)) != self._made_of:
-            self._packed = self._pack()
         padding, stride, dilation = self._window()
         window = (padding, stride, dilation, self.plain.groups)
-        return _ONEDNN._convolution_pointwise(x, self._packed, self.plain.bias, *window, "none", [], "")
+        packed = self._packed.of(self.plain.weight)
+        return _ONEDNN._convolution_pointwise(x, packed, self.plain.bias, *window, "none", [], "")
 
 
 @final
@@ -146,19 +157,12 @@ class _Merged(Form):
 
     def __init__(self, plain: nn.Sequential) -> None:
         super().__init__(plain)
-        self._made_of: tuple[int, ...] = ()
-        self._merged, self._window = torch.empty(0), self.window()
+        self._merged, self._window = Derived(torch.mul), self.window()
 
     def weight(self) -> Tensor:
         """The weight of the one depthwise convolution."""
         weights = [_tensors(part)[0] for part in list(self._held[0]._modules.values())[-2:]]
-        if torch.is_grad_enabled() or any(w.is_inference() for w in weights):
-            return weights[0] * weights[1]
-        made_of = tuple(w._version for w in weights)
-        if made_of != self._made_of:
-            with torch.inference_mode(False), torch.no_grad():
-                self._merged, self._made_of = weights[0] * weights[1], made_of
-        return self._merged
+        return weights[0] * weights[1] if torch.is_grad_enabled() else self._merged.of(*weights)
 
     def window(self) -> Window:
         """Its window: along each axis, that of the one which is not idle there."""
@@ -232,7 +236,3 @@ def _tensors(conv: Any) -> tuple[Tensor, Tensor | None]:
     """Weight and bias, come by without a module's search for them, unless they are made of something else."""
     found = conv._parameters
     return (found["weight"], found["bias"]) if "weight" in found else (conv.weight, conv.bias)
-
-
-def _version(tensor: Tensor) -> int:
-    return 0 if tensor.is_inference() else tensor._version

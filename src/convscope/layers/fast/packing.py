@@ -1,11 +1,45 @@
-"""Weights in the order in which the compiled kernels read them.
+"""Weights in the order in which the compiled kernels read them, and what else is made of weights once.
 
 Shape suffixes: O output channels, I input channels of a group, HW the kernel's axes.
 """
 
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+T = TypeVar("T")
+
+
+class Derived(Generic[T]):
+    """What is made of weights, kept until one of them changes; of those that do not tell of changes, made anew.
+
+    A copy makes its own.
+    """
+
+    def __init__(self, make: Callable[..., T]) -> None:
+        self._make = make
+        self._kept: tuple[tuple[Tensor, ...], list[int], T] | None = None
+
+    def of(self, *weights: Tensor) -> T:
+        """What the weights give now."""
+        kept = self._kept
+        if kept is not None and all(map(_is_same, kept[0], weights, kept[1])):
+            return kept[2]
+        with torch.inference_mode(False), torch.no_grad():
+            made = self._make(*(weight.detach() for weight in weights))
+        if not any(weight.is_inference() for weight in weights):
+            self._kept = (weights, [weight._version for weight in weights], made)
+        return made
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_make": self._make, "_kept": None}  # the versions of copies begin anew
+
+
+def _is_same(kept: Tensor, weight: Tensor, version: int) -> bool:
+    return kept is weight and weight._version == version
 
 
 def pack_grouped(w_OIHW: Tensor, *, lanes: int) -> Tensor:

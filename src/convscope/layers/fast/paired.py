@@ -1,7 +1,6 @@
 """Groups of 16 channels in pairs, so that they fill tiles: one group of 32, half of whose weights are zeros."""
 
-from collections.abc import Callable
-from typing import Generic, TypeVar, final
+from typing import final
 
 import torch
 from torch import Tensor, nn
@@ -9,27 +8,7 @@ from torch import Tensor, nn
 from convscope.layers.fast.compiled import kernels
 from convscope.layers.fast.forms import Form, window_of
 from convscope.layers.fast.operators import conv2d
-
-T = TypeVar("T")
-
-
-class Derived(Generic[T]):
-    """What is made of a weight, kept until the weight changes; of one that does not tell of changes, made anew."""
-
-    def __init__(self, make: Callable[[Tensor], T]) -> None:
-        self._make = make
-        self._kept: tuple[Tensor, int, T] | None = None
-
-    def of(self, weight: Tensor) -> T:
-        """What the weight gives now."""
-        kept = self._kept
-        if kept is not None and kept[0] is weight and kept[1] == weight._version:
-            return kept[2]
-        with torch.inference_mode(False), torch.no_grad():
-            made = self._make(weight.detach())
-        if not weight.is_inference():
-            self._kept = (weight, weight._version, made)
-        return made
+from convscope.layers.fast.packing import Derived
 
 
 def pairable(layer: nn.Conv2d) -> bool:

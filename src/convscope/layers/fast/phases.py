@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from convscope.layers.fast.compiled import Window
 from convscope.layers.fast.forms import Form, pair
 from convscope.layers.fast.operators import LAST, can, conv2d
-from convscope.layers.fast.paired import Derived
+from convscope.layers.fast.packing import Derived
 
 
 class Axis(NamedTuple):
