@@ -59,6 +59,14 @@ def test_a_batch_without_a_picture_gives_no_answer(made):
     assert made(X[:0]).shape == (0, 5)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace", "ignore::torch.jit.TracerWarning")
+def test_a_trace_of_it_computes(network, made):
+    made(X)  # from then on the size is held ready
+    traced = torch.jit.trace(made, torch.zeros_like(X), check_trace=False)
+    with torch.no_grad():
+        torch.testing.assert_close(traced(X), network(X))
+
+
 def test_it_holds_the_network_as_it_was_before_it_was_fused(made):
     nodes = json.loads(header(made.content())[GRAPH])["nodes"]
     called = {n["target"].split(".")[1] for n in nodes if n["op"] == "call_function" and "." in n["target"]}

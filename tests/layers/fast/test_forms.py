@@ -172,6 +172,16 @@ def test_copies_of_a_form_have_weights_of_their_own(layer):
 
 
 @pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace", "ignore::torch.jit.TracerWarning")
+def test_a_trace_of_a_form_computes(layer):
+    x = torch.randn(1, 32, 8, 8)
+    for way in ways(layer, x, training=False):
+        with torch.no_grad():
+            traced = torch.jit.trace(way.make(), torch.zeros_like(x), check_trace=False)
+            close(traced(x), layer(x))
+
+
+@pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
 def test_a_batch_without_a_picture_stays_one(layer):
     x = torch.randn(1, 32, 8, 8)
     wanted = layer(x[:0]).shape

@@ -1,5 +1,6 @@
 """Normalisation in own kernels: against PyTorch's in float64, there and back."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -146,3 +147,55 @@ def test_weights_of_bfloat16_are_left_to_pytorch():
     norm, other = (nn.BatchNorm2d(16).bfloat16().train() for _ in range(2))
     assert torch.equal(normed.batch_normed(norm, x), torch.relu(other(x)))
     assert torch.equal(norm.running_var, other.running_var)
+
+
+def _plain(norm: nn.BatchNorm2d, x: Tensor, other: Tensor | None = None) -> Tensor:
+    return torch.relu(copy.deepcopy(norm)(x) + (0 if other is None else other))
+
+
+def test_another_map_of_another_size_is_added_as_pytorch_adds_it() -> None:
+    norm, x = _norm(16), _map(4, 16, 6, 6)
+    for size in ((1, 16, 1, 1), (6, 6), (4, 16, 1, 6)):
+        other = torch.randn(size)
+        torch.testing.assert_close(batch_normed(copy.deepcopy(norm), x, other=other), _plain(norm, x, other))
+
+
+def test_weights_that_lie_otherwise_are_read_as_they_lie() -> None:
+    norm, x = _norm(16), _map(4, 16, 6, 6)
+    norm.weight = nn.Parameter(torch.rand(32)[::2])
+    norm.register_buffer("running_mean", torch.zeros(16, 3)[:, 1])
+    wanted = _plain(norm, x)
+    torch.testing.assert_close(batch_normed(norm, x), wanted)
+    assert norm.running_mean is not None
+    assert norm.running_mean.abs().min() > 0
+
+
+@pytest.mark.parametrize("wrong", [{"groups": 3}, {"fields": (Field(0, 0, 8, 20),)}, {"channels": 8}])
+def test_what_does_not_fit_is_refused_by_pytorch(wrong: dict[str, Any]) -> None:
+    x, one = _map(2, 16, 8, 13), torch.ones(wrong.get("channels", 16))
+    if "fields" in wrong:  # a slice beyond the map ends with it
+        y = field_normed(x, one, 0 * one, wrong["fields"], groups=4, eps=1e-5)
+        torch.testing.assert_close(y, F.group_norm(x, 4).relu())
+        return
+    with pytest.raises(RuntimeError):
+        field_normed(x, one, 0 * one, FIELDS, groups=wrong.get("groups", 4), eps=1e-5)
+    if "channels" in wrong:
+        with pytest.raises((RuntimeError, ValueError)):
+            batch_normed(nn.BatchNorm2d(8), x)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace", "ignore::torch.jit.TracerWarning")
+def test_a_trace_holds_pytorchs_operators() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = _norm(16)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return field_normed(
+                batch_normed(self.norm, x), self.norm.weight, self.norm.bias, FIELDS, groups=4, eps=1e-5
+            )
+
+    net, x = Net(), _map(2, 16, 8, 13)
+    traced = torch.jit.trace(net, torch.zeros_like(x), check_trace=False)
+    torch.testing.assert_close(traced(x), net(x), atol=1e-4, rtol=1e-4)

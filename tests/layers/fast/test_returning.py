@@ -106,3 +106,15 @@ def test_what_the_kernel_does_not_serve_is_left_to_pytorch(monkeypatch: pytest.M
     assert mean_entropy(logits.double(), targets, ignored=255) is None
     monkeypatch.setattr(entropy, "library", lambda: None)
     assert mean_entropy(logits, targets, ignored=255) is None
+
+
+def test_logits_of_no_class_are_left_to_pytorch() -> None:
+    assert mean_entropy(torch.zeros(2, 0, 8, 8), torch.full((2, 8, 8), 255), ignored=255) is None
+
+
+def test_maps_that_do_not_fit_the_convolution_are_refused_by_pytorch() -> None:
+    up, x, coarse = nn.ConvTranspose2d(16, 3, 4, 2, 1), _random(2, 16, 4, 6, seed=0), _random(2, 3, 2, 3, seed=1)
+    with pytest.raises(RuntimeError):
+        returned(up, _random(2, 32, 4, 6, seed=0), coarse, training=True)
+    with pytest.raises(RuntimeError):
+        returned(up, x, coarse[:, :2], training=True)

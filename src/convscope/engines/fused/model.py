@@ -21,6 +21,7 @@ from convscope.engines.outputs import ONE as ONE_OUTPUT
 from convscope.engines.outputs import restored_outputs
 from convscope.errors import ConvscopeError, ModelError
 from convscope.layers.fast.compiled import digest, kernels, why_absent
+from convscope.layers.fast.operators import is_traced
 
 ONE = "layers in one call"
 MOST_SIZES = 64  # of batches that are held ready
@@ -79,6 +80,7 @@ class FusedModel(nn.Module):
             and x_NCHW.is_cpu
             and x_NCHW.is_contiguous(memory_format=LAST)
             and not is_in_torch_dispatch_mode()
+            and not is_traced()
         ):
             return ready(x_NCHW)
         if x_NCHW.shape[1:] != self.card.shape:
@@ -86,8 +88,8 @@ class FusedModel(nn.Module):
                 f"fused network: takes pictures of {'x'.join(map(str, self.card.shape))}, not "
                 f"{'x'.join(map(str, x_NCHW.shape[1:]))}; make it anew for that size"
             )
-        if type(x_NCHW) is not Tensor or x_NCHW.is_meta or not len(x_NCHW) or is_in_torch_dispatch_mode():
-            # somebody listens, or there are no numbers
+        heard = type(x_NCHW) is not Tensor or is_in_torch_dispatch_mode() or is_traced()
+        if heard or x_NCHW.is_meta or not len(x_NCHW):  # somebody listens, or there are no numbers
             with torch.no_grad():
                 return restored_outputs(self.program.run(x_NCHW.contiguous()), self.card.outputs)
         if isinstance(self._steps, OneCall) and self._is_one and len(self._ready) < MOST_SIZES:

@@ -31,7 +31,7 @@ def mean_entropy(logits_NCHW: Tensor, targets_NHW: Tensor, *, ignored: int) -> T
     """
     x, pixels = logits_NCHW, targets_NHW.numel()
     known = x.dtype == torch.float32 and x.device.type == targets_NHW.device.type == "cpu" and unheard(x)
-    sizes = known and x.dim() == 4 and pixels > 0 and (len(x), *x.shape[2:]) == targets_NHW.shape
+    sizes = known and x.dim() == 4 and x.numel() > 0 and pixels > 0 and (len(x), *x.shape[2:]) == targets_NHW.shape
     if not sizes or pixels // len(x) % LANES or targets_NHW.dtype != torch.int64 or library() is None:
         return None
     loss, grad = x.new_empty(()), torch.empty(x.shape)

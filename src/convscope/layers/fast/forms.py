@@ -1,8 +1,8 @@
 """Exact ways to run a layer: each is a module that holds the layer and gives what the layer gives, in another order.
 
 A form takes inputs in any layout, is quickest on channels last, and leaves to the layer what it is not made for: other
-dtypes or devices, pictures without a batch, batches without a picture. `Prepacked`, `Separable` and `Flattened` have no
-gradients: where those are recorded, the layer runs.
+dtypes or devices, pictures without a batch, batches without a picture, traces. `Prepacked`, `Separable` and `Flattened`
+have no gradients: where those are recorded, the layer runs.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convscope.layers.fast.compiled import Window
-from convscope.layers.fast.operators import LAST, conv2d, flattened2d, max_pool2d, separable2d
+from convscope.layers.fast.operators import LAST, conv2d, flattened2d, is_traced, max_pool2d, separable2d
 from convscope.layers.fast.packing import Derived
 
 _ONEDNN = torch.ops.mkldnn
@@ -56,7 +56,7 @@ class Form(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         ours = self._serves and x.dtype == torch.float32 and x.is_cpu and x.dim() == 4 and x.numel() > 0
-        if not ours or torch.is_autocast_enabled("cpu"):
+        if not ours or torch.is_autocast_enabled("cpu") or is_traced():
             return self.plain(x)
         return self.run(x.contiguous(memory_format=LAST))
 

@@ -3,7 +3,7 @@
 `batch_normed` is batch normalisation, another map added, ReLU; `field_normed` is group normalisation of several maps
 that lie in one, each by itself, and ReLU. Both compute what PyTorch's modules do, in float32 inside whatever the
 precision, and leave the work to those where the kernels do not serve: without GCC, on other devices, for evaluation,
-with channels that are no multiple of 16, or where somebody records, compiles or transforms.
+with channels that are no multiple of 16, or where somebody records, traces, compiles or transforms.
 """
 
 import ctypes
@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from convscope.layers.fast.fields import Field
 from convscope.layers.fast.operators import unheard
-from convscope.layers.fast.training import AT, NUMBER, YES, at, function, library
+from convscope.layers.fast.training import AT, NUMBER, YES, at, function, library, plain
 
 LANES = 16
 LAST = torch.channels_last
@@ -52,10 +52,8 @@ def batch_normed(norm: nn.Module, x: Tensor, *, other: Tensor | None = None, rel
     >>> torch.allclose(batch_normed(norm, x), torch.relu(norm(x)), atol=1e-6)
     True
     """
-    several = x.dim() == 4 and x.numel() > x.shape[1]
-    found = library() if several and _serves(norm, nn.BatchNorm2d, x) else None
-    bare = cast("nn.BatchNorm2d", norm)
-    if found is None or bare.running_mean is None or bare.momentum is None:
+    bare, alike = cast("nn.BatchNorm2d", norm), other is None or (other.shape == x.shape and other.is_cpu)
+    if not (alike and _serves(norm, x) and served(x)):
         y = norm(x) if other is None else norm(x) + other
         return torch.relu(y) if relu else y
     if bare.num_batches_tracked is not None:
@@ -86,7 +84,8 @@ def field_normed(
     >>> torch.allclose(y[..., :4], F.group_norm(x[..., :4], 8).relu(), atol=1e-5), y[..., 4].any().item()
     (True, False)
     """
-    if served(x) and weight.dtype == torch.float32:
+    inside = all(f.top + f.rows <= x.shape[2] and f.left + f.columns <= x.shape[3] for f in fields)
+    if served(x) and inside and x.shape[1] % groups == 0 and plain(x.shape[1], weight, bias):
         return cast("Tensor", _FieldNormed.apply(x, weight, bias, fields, groups, eps))
     y = torch.zeros_like(x)
     for top, left, rows, columns in fields:
@@ -101,9 +100,11 @@ def served(x: Tensor) -> bool:
     return fits(x) and library() is not None
 
 
-def _serves(norm: nn.Module, kind: type[nn.Module], x: Tensor) -> bool:
-    known = type(norm) is kind and norm.training and not _hooked(norm) and fits(x)
-    return known and isinstance(norm.weight, Tensor) and norm.weight.dtype == torch.float32
+def _serves(norm: nn.Module, x: Tensor) -> bool:
+    if type(norm) is not nn.BatchNorm2d or not norm.training or norm.momentum is None or _hooked(norm):
+        return False
+    several = x.dim() == 4 and x.numel() > x.shape[1]
+    return several and plain(x.shape[1], norm.weight, norm.bias, norm.running_mean, norm.running_var)
 
 
 def _hooked(module: nn.Module) -> bool:

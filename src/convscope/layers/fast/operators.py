@@ -4,8 +4,8 @@
 it, `convscope::flattened2d` the two the other way round (both without gradients), `convscope::max_pool2d` a pooling.
 Gradients of inputs are convolutions again, and go the same way where the stride is 1; those of weights are summed in
 the same way, and for large depthwise kernels by Fourier transforms.
-The functions of these names call the operators, or, where nobody listens (no recording, compiling, transforming), what
-is behind them.
+The functions of these names call the operators, or, where nobody listens (no recording, tracing, compiling,
+transforming), what is behind them.
 """
 
 import itertools
@@ -340,9 +340,14 @@ def _called(
 
 
 def unheard(x: Tensor) -> bool:
-    """Whether nobody records, compiles or transforms what is called."""
+    """Whether nobody records, traces, compiles or transforms what is called."""
     listened = is_in_torch_dispatch_mode() or torch.compiler.is_compiling() or type(x) is not Tensor
-    return not listened and not torch._C._are_functorch_transforms_active()
+    return not listened and not torch._C._are_functorch_transforms_active() and not is_traced()
+
+
+def is_traced() -> bool:
+    """Whether `torch.jit.trace` writes down what is called."""
+    return torch._C._get_tracing_state() is not None
 
 
 conv2d = _called(_conv2d, torch.ops.convscope.conv2d, _direct(_conv2d, _keep_conv2d, _conv2d_backward))

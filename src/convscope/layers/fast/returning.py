@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from convscope.layers.fast.normed import fits
-from convscope.layers.fast.training import AT, NUMBER, YES, at, function, library
+from convscope.layers.fast.training import AT, NUMBER, YES, at, function, library, plain
 
 LAST = torch.channels_last
 
@@ -34,7 +34,7 @@ def returned(up: nn.ConvTranspose2d, x: Tensor, coarse: Tensor, *, training: boo
     >>> torch.allclose(found, plain, atol=1e-5)
     True
     """
-    if training and _serves(up, x):
+    if training and _serves(up, x) and coarse.is_cpu and coarse.shape[:2] == (len(x), up.out_channels):
         return cast("Tensor", _Return.apply(x, up.weight, up.bias, coarse.float()))
     with torch.autocast(x.device.type, enabled=False):  # bfloat16 takes longer for so few channels
         y = up(x.float())
@@ -64,7 +64,9 @@ def _serves(up: nn.Module, x: Tensor) -> bool:
     if type(up) is not nn.ConvTranspose2d or up._forward_hooks or up._forward_pre_hooks or not fits(x):
         return False
     window = (up.kernel_size, up.stride, up.padding, up.output_padding, up.dilation, up.groups)
-    known = window == ((4, 4), (2, 2), (1, 1), (0, 0), (1, 1), 1) and up.weight.dtype == torch.float32
+    known = window == ((4, 4), (2, 2), (1, 1), (0, 0), (1, 1), 1) and x.shape[1] == up.in_channels
+    known = known and up.weight.dtype == torch.float32 and up.weight.is_cpu
+    known = known and (up.bias is None or plain(up.out_channels, up.bias))
     size = (x.shape[3], x.shape[1], up.out_channels)
     return known and library() is not None and function("returned_fits", *[NUMBER] * 3, result=YES)(*size)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from convscope.layers.fast.building import built
@@ -35,6 +36,14 @@ def function(name: str, *types: Any, result: Any = None) -> Callable[..., Any]:
     kernel = getattr(found, name)
     kernel.argtypes, kernel.restype = types, result
     return kernel
+
+
+def plain(size: int, *tensors: Any) -> bool:
+    """Whether they are numbers as the kernels take them, so many each: float32, on the CPU, one behind another."""
+    return all(
+        isinstance(t, Tensor) and t.dtype == torch.float32 and t.is_cpu and t.numel() == size and t.is_contiguous()
+        for t in tensors
+    )
 
 
 def at(tensor: Tensor | None) -> int | None:
