@@ -142,6 +142,8 @@ class Between(nn.Module):
         (lambda y: F.layer_norm(y.permute(0, 2, 3, 1), (40,)), "normalised"),
         (lambda y: F.interpolate(y, (31, 44), mode="bilinear"), "enlarged"),
         (lambda y: F.interpolate(y, (31, 44), mode="bilinear", align_corners=True).relu(), "enlarged"),
+        (lambda y: F.interpolate(y, (31, 61), mode="nearest"), "repeated"),
+        (lambda y: F.interpolate(y, scale_factor=2), "repeated"),
     ],
 )
 @pytest.mark.parametrize("n", [1, 3])

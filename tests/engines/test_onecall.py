@@ -13,7 +13,7 @@ from convscope.engines.fused.onecall import How
 from convscope.errors import ModelError
 from convscope.layers.fast.compiled import After, Window, kernels
 from convscope.layers.fast.operators import pack, there
-from convscope.models import build
+from convscope.models import HeadedNetwork, backbone, build
 from convscope.optimize import fuse
 from one_calls import Unlike, made
 
@@ -226,7 +226,7 @@ POOLS = [nn.Identity(), nn.MaxPool2d(2), nn.MaxPool2d(2, stride=1), nn.MaxPool2d
     st.sampled_from(POOLS),
     st.sampled_from(READERS),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_convolutions_to_few_channels(kernel, padding, channels, size, act, pool, reader):
     net = Few(*channels, kernel, padding, nn.Sequential(act, pool), reader)
     x = torch.randn(2, channels[0], *size)
@@ -276,3 +276,56 @@ def test_what_is_held_ready_gives_the_same_from_any_thread(threads):
             torch.testing.assert_close(made(x), net(x.float()), rtol=1e-4, atol=1e-5)
     with pytest.raises(ModelError, match="takes pictures of 1x32x32"):
         made(torch.zeros(1, 1, 32, 33))
+
+
+class Outlined(nn.Module):
+    """What a segmenter ends with: a map repeated, a transposed convolution, coarse logits made larger and added."""
+
+    def __init__(self, kernel, stride, padding, more, *, added, last, outs=11):
+        super().__init__()
+        self.coarse, self.fine, self.score = (
+            nn.Conv2d(3, 24, 3, 2, 1),
+            nn.Conv2d(3, 24, 3, 1, 1),
+            nn.Conv2d(24, outs, 1),
+        )
+        self.up = nn.ConvTranspose2d(24, outs, kernel, stride, padding, more)
+        self.added, self.last = added, last
+
+    def forward(self, x):
+        coarse = self.coarse(x)
+        y = self.up(F.relu(self.fine(x) + F.interpolate(coarse, x.shape[2:])))
+        if self.added:
+            y = y + F.interpolate(
+                self.score(coarse), y.shape[2:], mode="bilinear", align_corners=self.added == "corners"
+            )
+        return self.last(y)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "more", "added"),
+    [(4, 2, 1, 0, "corners"), (8, 4, 2, 0, "middles"), (2, 2, 0, 0, ""), (3, 2, 1, 1, "middles")],
+)
+@pytest.mark.parametrize("last", [nn.Identity(), nn.Conv2d(11, 6, 3)])
+def test_transposed_convolutions_and_what_is_added(kernel, stride, padding, more, added, last):
+    torch.manual_seed(0)
+    one = check(Outlined(kernel, stride, padding, more, added=added, last=last), torch.randn(2, 3, 7, 10))
+    kinds = [layer.kind for layer in one.layers]
+    assert kinds.count("unfolded") == kinds.count("repeated") == 1
+    assert "sum" not in kinds
+    assert "enlarged" not in kinds
+
+
+@pytest.mark.parametrize(
+    "more", [{"kernel": (4, 6)}, {"stride": (2, 1)}, {"padding": 0}, {"groups": 2}, {"dilation": 2}]
+)
+def test_other_transposed_convolutions_are_left_to_pytorch(more):
+    given = {"kernel": 4, "stride": 2, "padding": 1} | more
+    net = nn.Sequential(nn.Conv2d(3, 16, 1), nn.ConvTranspose2d(16, 4, given.pop("kernel"), **given))
+    assert made(net, torch.randn(2, 3, 8, 8)) is None
+
+
+def test_a_segmenter_is_one_call():
+    torch.manual_seed(0)
+    net = HeadedNetwork(backbone("small"), {"segment": 11})
+    for size in ((64, 64), (32, 96)):
+        assert check(net, torch.randn(2, 3, *size)).layers[-1].kind == "unfolded"

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx
 
+from convscope.engines.fused.around import ENLARGE, FLAT, TRANSPOSED, any_width, around_transposed, halving, in_phases
 from convscope.engines.fused.fusing import OWN, POOLING, Around, Shapes, activation_of, around, chosen, only_user, pair
 from convscope.engines.fused.layers import NONE, Activation, Conv, Run, by_own, takes
 from convscope.engines.fused.onecall import MOST, Layer, OneCall, Place
@@ -21,7 +22,6 @@ from convscope.layers.fast.packing import pack_thin
 _SAME = ("aten.clone.default", "aten.contiguous.default", "aten.dropout.default")
 _PERMUTE, _BACK, _FORTH = "aten.permute.default", [0, 2, 3, 1], [0, 3, 1, 2]  # channels behind all, and where they were
 _HALF = {"tiles": "half"}  # ways that pack weights of their own
-_FLAT = ("aten.reshape.default", "aten.flatten.using_ints", "aten.squeeze.dims")
 
 
 class Unknown(Exception):  # noqa: N818 - it ends a search, and nobody sees it
@@ -61,11 +61,17 @@ class _Builder:
         return [self._given_out(p) for p in found]
 
     def visit(self, node: fx.Node) -> None:
-        if is_call(node, CONV, LINEAR, "aten.add.Tensor") and node not in self.taken and node not in self.ends:
+        if (
+            is_call(node, CONV, LINEAR, TRANSPOSED, "aten.add.Tensor")
+            and node not in self.taken
+            and node not in self.ends
+        ):
             self._take(node)
         if node in self.ends:
             first, found = self.ends[node]
-            make = {CONV: self._conv, LINEAR: self._linear}.get(str(first.target), self._sum)
+            make = {CONV: self._conv, LINEAR: self._linear, TRANSPOSED: self._transposed}.get(
+                str(first.target), self._sum
+            )
             make(first, found)
         elif node not in self.taken and node.op == "call_function":
             self._plain(node)
@@ -76,6 +82,9 @@ class _Builder:
             after = only_user(node)
             activation = NONE if after is None else activation_of(after)
             found = Around(node if after is None or activation == NONE else after, None, activation)
+        elif is_call(node, TRANSPOSED):
+            found = around_transposed(node, self.shapes, self.places)
+            self.taken |= {found.other} if found.other is not None else set()
         else:
             found = self._around(node)
         inner = node
@@ -100,10 +109,11 @@ class _Builder:
             "aten.mean.dim": self._mean,
             "aten.mul.Tensor": self._scaled,
             "aten.layer_norm.default": self._normalised,
-            "aten.upsample_bilinear2d.vec": self._enlarged,
+            ENLARGE: self._enlarged,
+            "aten.upsample_nearest2d.vec": self._repeated,
             "aten.sym_size.int": lambda node: None,
             _PERMUTE: self._permuted,
-            **dict.fromkeys(_FLAT, self._flat),
+            **dict.fromkeys(FLAT, self._flat),
             **dict.fromkeys(_SAME, self._same),
         }
         if str(node.target) in made:
@@ -145,7 +155,7 @@ class _Builder:
     def _given_out(self, place: Place) -> Place:
         """What the network gives is float32, and numbers of a picture fill no vectors."""
         flat = place.flat and place.size[1:] == (1, 1) and place.wide != place.size[0]
-        if (self.layers[-1].kind == "enlarged" and self.layers[-1].y == place) or not (self.half or flat):
+        if (self.layers[-1].kind in ("enlarged", "unfolded") and self.layers[-1].y == place) or not (self.half or flat):
             return place
         found = self._next(replace(place, wide=place.size[0]) if flat else place)
         self._put(Layer("cut" if flat else "widened", place, found))
@@ -181,15 +191,14 @@ class _Builder:
         """Put a convolution to few channels, with a pooling behind it, if the kernel for them does it."""
         _, _, bias, stride, padding, dilation, groups = arguments(node, None, 1, 0, 1, 1)
         (outs, ins, kh, kw), wide = own.shape, -(-len(own) // 4) * 4
-        pixels, pool = self.lanes // wide, only_user(found.end)
-        pool = pool if pool is not None and _halves(pool) else None
+        pixels, pool = self.lanes // wide, halving(only_user(found.end))
         if self.half or groups != 1 or found.other is not None or kh not in (3, 5) or pixels < 2:
             return False
         if {*pair(stride), *pair(dilation)} != {1} or (pixels - 1) * at.wide >= self.lanes:
             return False
         end = pool or found.end
         across = self.shapes.wanted[found.end][3] // (2 if pool else 1) * (2 if pool else 1)
-        if not _any_width(found.end) or across < pixels:
+        if not any_width(found.end) or across < pixels:
             return False
         y = self.places[end] = replace(self._new(end), wide=wide)
         added = tensor_of(self.program, bias)
@@ -280,7 +289,7 @@ class _Builder:
             raise Unknown(str(node.target))
         window = Window(*pair(size), *pair(stride or size), *pair(padding), *pair(dilation))
         if largest:
-            if not self.half and _any_width(node):
+            if not self.half and any_width(node):
                 y = self.places[node] = replace(y, wide=-(-y.size[0] // 4) * 4)
             self._put(Layer("largest", at, y, window=window, per=at.wide), POOLING)
             return
@@ -323,37 +332,48 @@ class _Builder:
         at, y = self._at(x), self._new(node)
         if factors is not None and [n * f for n, f in zip(at.size[1:], factors, strict=True)] != [*y.size[1:]]:
             raise Unknown(str(node.target))
-        if all(reader.op == "output" for reader in node.users):  # in which there are no more channels than needed
-            y = self.places[node] = replace(y, wide=-(-y.size[0] // 4) * 4)
+        y = self.places[node] = replace(y, wide=-(-y.size[0] // self._fill(node)) * self._fill(node))
         self._put(Layer("enlarged", at, y, per=int(corners)))
+
+    def _repeated(self, node: fx.Node) -> None:
+        x, _, factors = arguments(node, None)
+        at, y = self._at(x), self._new(node)
+        if factors is not None and [n * f for n, f in zip(at.size[1:], factors, strict=True)] != [*y.size[1:]]:
+            raise Unknown(str(node.target))
+        self._put(Layer("repeated", at, y))
+
+    def _transposed(self, node: fx.Node, found: Around) -> None:
+        """As a convolution to the outputs of all phases, which are then laid side by side."""
+        x, at = arguments(node)[0], self._at(arguments(node)[0])
+        shape = (self.shapes.wanted[x][0], at.wide, *at.size[1:])
+        conv = in_phases(self.program, node, shape, fill=self._fill(found.end), lanes=self.lanes)
+        if conv is None:
+            raise Unknown(str(node.target))
+        apart = self._next(Place(0, (len(conv.weight), *at.size[1:]), len(conv.weight)))
+        self._put_conv(conv, at, apart, Around(node, None, NONE))
+        self._unfold(apart, found, pair(arguments(node)[3])[0])
+
+    def _fill(self, node: fx.Node) -> int:
+        """The number of channels that is filled up: where the network ends there are no more than needed."""
+        return 4 if all(reader.op == "output" for reader in node.users) else self.lanes
+
+    def _unfold(self, apart: Place, found: Around, times: int) -> None:
+        """The outputs of all phases side by side, and a map that is made larger added."""
+        y, other, window = self._new(found.end), None, Window(0, 0, 0, 0, 0, 0, 1, 1)
+        y = self.places[found.end] = replace(y, wide=-(-y.size[0] // self._fill(found.end)) * self._fill(found.end))
+        if found.other is not None:
+            coarse, _, corners, factors = arguments(found.other, None, None)
+            other = self._at(coarse)
+            if factors is not None:
+                raise Unknown(str(found.other.target))
+            window = Window(*other.size[1:], other.wide, int(corners), 0, 0, 1, 1)
+        self._put(Layer("unfolded", apart, y, other, window=window, per=times))
 
     def _flat(self, node: fx.Node) -> None:
         x, shape = self._at(arguments(node)[0]), self.shapes.wanted[node]
         if len(shape) != 2 or shape[1] != math.prod(x.size):
             raise Unknown(str(node.target))
         self.places[node] = replace(x, flat=True)
-
-
-def _any_width(node: fx.Node) -> bool:
-    """Whether all that read the node read any number of channels, not whole vectors of them alone."""
-    return all(
-        is_call(n, *_FLAT)
-        or (is_call(n, CONV) and arguments(n, None, 1, 0, 1, 1)[6] == 1)
-        or (_is_largest(n) and _any_width(n))
-        for n in node.users
-    )
-
-
-def _is_largest(node: fx.Node) -> bool:
-    return is_call(node, "aten.max_pool2d.default")
-
-
-def _halves(node: fx.Node) -> bool:
-    """Whether it takes the largest of each 2x2."""
-    if not _is_largest(node) or node.kwargs:
-        return False
-    _, size, stride, padding, *rest = arguments(node, None, 0)
-    return pair(size) == pair(stride or size) == (2, 2) and pair(padding) == (0, 0) and rest in ([], [1], [[1, 1]])
 
 
 def _after(activation: Activation) -> After:

@@ -21,7 +21,7 @@ from convscope.layers.fast.operators import there
 # As the kernels number them.
 _KINDS = (
     "grouped", "pointwise", "winograd", "dense", "largest", "mean", "scaled", "sum", "tiles", "normalised", "enlarged",
-    "narrowed", "widened", "cut", "thin", "thin largest",
+    "narrowed", "widened", "cut", "thin", "thin largest", "repeated", "unfolded",
 )  # fmt: skip
 _NOWHERE, _INPUT = -(10**6), -1
 _PLAIN = After()

@@ -5,6 +5,8 @@
 #include "kernels.h"
 
 #include <cmath>
+#include <type_traits>
+#include <vector>
 
 namespace {
 
@@ -97,17 +99,67 @@ struct Between {
     }
 };
 
+// Each output is the nearest input.
+template <class T> void repeated(const T* x, T* y, const Shape& s) {
+    float down = (float)s.h / s.out_h, along = (float)s.w / s.out_w;
+#pragma omp parallel for schedule(static)
+    for (int item = 0; item < s.n * s.out_h; item++) {
+        const T* line = x + ((long)item / s.out_h * s.h + std::min((int)(item % s.out_h * down), s.h - 1)) * s.w * s.c;
+        T* to = y + (long)item * s.out_w * s.c;
+        for (int j = 0; j < s.out_w; j++, to += s.c)
+            std::copy_n(line + (long)std::min((int)(j * along), s.w - 1) * s.c, s.c, to);
+    }
+}
+
+// A row between two rows of a map that is made larger.
+template <class T> const float* between_rows(const T* x, int w, int c, const Between& down) {
+    const T *upper = x + (long)down.first * w * c, *lower = x + (long)down.next * w * c;
+    float* line = scratch((long)w * c + LANES);  // a vector may end behind the last pixel
+    for (long i = 0; i < (long)w * c; i += 4) {
+        Vec<4> a = load<4>(upper + i);
+        store<4>(line + i, a + (load<4>(lower + i) - a) * down.far);
+    }
+    return line;
+}
+
+// A map that is made larger and added; without values there is none.
+template <class T> struct Coarse { const T* x; int h, w, c; bool corners; };
+
+// Of each input's channels, `times` x `times` outputs of s.out_c channels or some more. What a vector writes behind a pixel
+// is overwritten by the next one, but for the last of a row.
+template <class T, class U> void unfolded(const T* x, U* y, const Coarse<T>& coarse, const Shape& s, int times) {
+    int apart = s.c / (times * times);
+    std::vector<Between> places;
+    for (int j = 0; coarse.x && j < s.out_w; j++) places.emplace_back(j, coarse.w, s.out_w, coarse.corners);
+#pragma omp parallel for schedule(static)
+    for (int item = 0; item < s.n * s.out_h; item++) {
+        int n = item / s.out_h, i = item % s.out_h;
+        const T* upper = coarse.x + (coarse.x ? (long)n * coarse.h * coarse.w * coarse.c : 0);
+        const float* line = nullptr;
+        if (coarse.x) line = between_rows(upper, coarse.w, coarse.c, Between(i, coarse.h, s.out_h, coarse.corners));
+        const T* row = x + ((long)n * s.h + i / times) * s.w * s.c + (long)(i % times) * times * apart;
+        auto pixel = [&](int j, int c, auto lanes) {
+            constexpr int L = decltype(lanes)::value;
+            Vec<L> value = load<L>(row + (long)(j / times) * s.c + j % times * apart + c);
+            if (line) {
+                const Between& at = places[j];
+                Vec<L> left = load<L>(line + at.first * coarse.c + c), right = load<L>(line + at.next * coarse.c + c);
+                value += left + (right - left) * at.far;
+            }
+            store<L>(y + ((long)item * s.out_w + j) * s.out_c + c, value);
+        };
+        for (int j = 0; j < s.out_w - 1; j++)
+            for (int c = 0; c < s.out_c; c += LANES) pixel(j, c, std::integral_constant<int, LANES>{});
+        for (int c = 0; c < s.out_c; c += 4) pixel(s.out_w - 1, c, std::integral_constant<int, 4>{});
+    }
+}
+
 // A map made larger, bilinearly. Of s.c channels those s.out_c are written that fill vectors of four.
 template <class T, class U> void enlarged(const T* x, U* y, const Shape& s, bool corners) {
 #pragma omp parallel for schedule(static)
     for (int item = 0; item < s.n * s.out_h; item++) {
         Between down(item % s.out_h, s.h, s.out_h, corners);
-        const T *upper = x + ((long)item / s.out_h * s.h + down.first) * s.w * s.c, *lower = upper + (long)(down.next - down.first) * s.w * s.c;
-        float* line = scratch((long)s.w * s.c);
-        for (long i = 0; i < (long)s.w * s.c; i += 4) {
-            Vec<4> a = load<4>(upper + i);
-            store<4>(line + i, a + (load<4>(lower + i) - a) * down.far);
-        }
+        const float* line = between_rows(x + (long)item / s.out_h * s.h * s.w * s.c, s.w, s.c, down);
         U* to = y + (long)item * s.out_w * s.out_c;
         for (int j = 0; j < s.out_w; j++, to += s.out_c) {
             Between along(j, s.w, s.out_w, corners);

@@ -50,7 +50,7 @@ const float* held(const float* x, float* room, const Shape& s, const Window& k) 
 
 enum Kind {
     GROUPED, POINTWISE, WINOGRAD, DENSE, LARGEST, MEAN, SCALED, SUM, TILED, NORMALISED, ENLARGED, NARROWED, WIDENED, CUT,
-    THIN, THIN_LARGEST
+    THIN, THIN_LARGEST, REPEATED, UNFOLDED
 };
 
 }  // namespace
@@ -126,6 +126,11 @@ template <class T> struct Network {
         case ENLARGED: return t.y < 0 ? enlarged(x, at<float>(t.y), s, t.per) : enlarged(x, y, s, t.per);
         case NARROWED: return converted(at<float>(t.x), y, all);
         case WIDENED: return converted(x, at<float>(t.y), all);
+        case REPEATED: return repeated(x, y, s);
+        case UNFOLDED: {
+            Coarse<T> coarse{after.other, t.k.kh, t.k.kw, t.k.sh, t.k.sw > 0};
+            return t.y < 0 ? unfolded(x, at<float>(t.y), coarse, s, t.per) : unfolded(x, y, coarse, s, t.per);
+        }
         case CUT: return cut(x, at<float>(t.y), s.n * pixels, s);
         }
         if constexpr (std::is_same_v<T, Half>) {

@@ -73,6 +73,23 @@ def pack_thin(w_OIHW: Tensor, *, lanes: int) -> Tensor:
     return w_OIHW.permute(3, 1, 2, 0).repeat(1, 1, 1, lanes // len(w_OIHW)).contiguous()
 
 
+def phases_of(w_IOHW: Tensor, stride: int, padding: tuple[int, int], *, outs: int) -> Tensor:
+    """A transposed convolution as one to the outputs of all phases: stride*stride*outs x I x H x W, odd sizes, outputs
+    filled up with zeros. Output stride*i + a sees input i - d by tap a + padding + stride*d.
+    """
+    ins, out, *size = w_IOHW.shape
+    taps = [
+        {(a, (a + p - k) // stride): k for a in range(stride) for k in range(n) if (a + p - k) % stride == 0}
+        for n, p in zip(size, padding, strict=True)
+    ]
+    half = [max(abs(at) for _, at in axis) for axis in taps]
+    made = w_IOHW.new_zeros(stride, stride, outs, ins, *(2 * n + 1 for n in half))
+    for (a, down), k in taps[0].items():
+        for (b, along), j in taps[1].items():
+            made[a, b, :out, :, half[0] + down, half[1] + along] = w_IOHW[:, :, k, j].T
+    return made.flatten(0, 2)
+
+
 def pack_half(w_OIHW: Tensor) -> Tensor:
     """The same of bfloat16 alone. Where I fills no tiles, the inputs of a row of taps are filled up with zeros."""
     w_OHWI = w_OIHW.permute(0, 2, 3, 1)
