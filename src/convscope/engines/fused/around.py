@@ -48,8 +48,8 @@ def around_transposed(node: fx.Node, shapes: Shapes, made: Collection[fx.Node]) 
 
 
 def in_phases(program: Program, node: fx.Node, shape: tuple[int, ...], *, fill: int, lanes: int) -> Conv | None:
-    """A transposed convolution of a map of this shape, as one to the outputs of all phases; None if it does not make the
-    map larger by its stride. Each phase is filled up with zeros to a multiple of `fill`, all together to whole vectors.
+    """A transposed convolution of a map of this shape, as one to the outputs of all phases; None if it does not make
+    the map larger by its stride. Outputs of a phase are filled up with zeros to a multiple of `fill`.
     """
     _, weight, bias, stride, padding, more, groups, dilation = arguments(node, None, 1, 0, 0, 1, 1)
     own, times = tensor_of(program, weight), pair(stride)[0]
