@@ -32,7 +32,7 @@ def _near(found: Tensor, wanted: Tensor, tolerance: float) -> None:
     ("pictures", "channels", "classes", "size", "coarse"),
     [
         (3, 16, 11, (5, 64), (2, 16)), (1, 32, 3, (6, 7), (2, 3)),
-        (2, 48, 13, (1, 33), (1, 1)), (2, 16, 2, (3, 130), (3, 9)),
+        (2, 48, 13, (1, 33), (1, 1)), (2, 32, 5, (3, 40), (3, 9)), (1, 16, 2, (3, 130), (18, 3)),
     ],
 )  # fmt: skip
 def test_what_returns_and_its_gradients_are_those_of_float64(
@@ -50,7 +50,7 @@ def test_what_returns_and_its_gradients_are_those_of_float64(
     _near(y, wanted, 1e-5)
     assert (type(y.grad_fn).__name__, found[0].dtype) == ("_ReturnBackward", dtype)
     for at, (own, other) in enumerate(zip(found, torch.autograd.grad(wanted, exact, grad.double()), strict=True)):
-        _near(own, other, 1e-5 if at or dtype == torch.float32 else 6e-3)
+        _near(own, other, 1e-5 if at not in (0, 2) or dtype == torch.float32 else 6e-3)
 
 
 def test_without_the_kernels_the_same_returns(monkeypatch: pytest.MonkeyPatch) -> None:

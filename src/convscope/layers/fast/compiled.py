@@ -21,6 +21,7 @@ from convscope.layers.fast.building import built, text_of
 SOURCES = tuple(
     Path(__file__).with_name(name)
     for name in (
+        "amx.h",
         "kernels.h",
         "mixing.h",
         "patches.h",

@@ -4,46 +4,17 @@
 
 #pragma once
 
+#include "amx.h"
 #include "kernels.h"
-
-#if defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AVX512BF16__) && defined(__linux__)
-#include <immintrin.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-#define TILES 1
-#endif
 
 namespace {
 
-constexpr int TILE = 16, DEPTH = 32, SIDE = 2 * TILE;  // rows of a tile, inputs in a row, pixels and outputs at a time
+constexpr int SIDE = 2 * TILE;  // pixels and outputs at a time
 
 // What a window takes: C channels at each of its taps, that lie so far apart; and the bytes from one pixel to the next.
 struct Taken { int kh, kw, C; long down, along, apart; };
 
 #ifdef TILES
-// Whether the system lets this process use tiles.
-inline bool has_tiles() {
-    static const bool granted = syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* tile data */) == 0;
-    return granted;
-}
-
-// Tiles as they are used here; at the end they are what they were, since other libraries remember how they left them.
-struct Tiles {
-    struct alignas(64) Config {
-        unsigned char palette = 1, rest[15] = {};
-        unsigned short bytes[16] = {};
-        unsigned char rows[16] = {};
-        Config() { std::fill_n(bytes, 8, 2 * DEPTH), std::fill_n(rows, 8, TILE); }
-    };
-    alignas(64) char before[64];
-    Tiles() {
-        static const Config ours;
-        _tile_storeconfig(before);
-        _tile_loadconfig(&ours);
-    }
-    ~Tiles() { _tile_loadconfig(before); }
-};
-
 // The larger and the smaller part of n floats, a multiple of DEPTH.
 inline void split(const float* x, long n, Half* larger, Half* smaller) {
     auto widened = [](__m256i halves) { return (__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16); };

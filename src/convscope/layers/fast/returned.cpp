@@ -1,81 +1,10 @@
 // Maps returned to twice their size by a transposed convolution (kernel 4, stride 2, padding 1), and coarser ones
 // added that are interpolated bilinearly; there and back. Sums are float32.
 
-#include "lanes.h"
+#include "returned.h"
+#include "returned_tiles.h"
 
 namespace {
-
-constexpr int SOME = 6, TAPS = 4, WIDE = 2 * LANES;  // classes at a time, taps along an axis, pixels at a time
-
-struct Returned {
-    const void* x;                        // pictures x height x width x channels, a multiple of LANES
-    const float *weight, *bias, *coarse;  // channels x classes x 4 x 4; classes, or none; pictures x classes x rows x columns
-    float* y;                             // pictures x classes x 2 height x 2 width, or its gradient
-    int pictures, height, width, channels, classes, rows, columns;
-};
-
-struct Back {
-    void* to_x;
-    float *to_weight, *to_bias, *to_coarse;
-};
-
-// Which of `old` places is taken for one of `made`, and how much of the next.
-struct Between {
-    std::vector<int> at;
-    std::vector<float> next;
-    Between(int old, int made) : at(made), next(made) {
-        for (int i = 0; i < made; i++) {
-            float place = std::min(std::max((i + 0.5f) * old / made - 0.5f, 0.f), old - 1.f);
-            at[i] = std::min((int)place, std::max(old - 2, 0)), next[i] = place - at[i];
-        }
-    }
-};
-
-template <int STEP> inline void exchange(V* rows) {  // of blocks of 2 x 2 STEP values the two off the diagonal
-    const I count = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}, right = (count & STEP) != 0;
-    const I above = right ? count + (LANES - STEP) : count, below = right ? count + LANES : count + STEP;
-    for (int i = 0; i < LANES; i++)
-        if (!(i & STEP)) {
-            V a = rows[i], b = rows[i + STEP];
-            rows[i] = __builtin_shuffle(a, b, above), rows[i + STEP] = __builtin_shuffle(a, b, below);
-        }
-}
-
-// A row of pixels with their channels side by side, as LD values of each channel; a 0 stands before the first pixel.
-template <int LD, class T> void spread(const T* x, int width, int channels, float* to) {
-    for (int c = 0; c < channels; c += LANES)
-        for (int j = 0; j < width; j += LANES) {
-            V rows[LANES];
-            for (int i = 0; i < LANES; i++) rows[i] = j + i < width ? load(x + (long)(j + i) * channels + c) : V{};
-            exchange<1>(rows), exchange<2>(rows), exchange<4>(rows), exchange<8>(rows);
-            for (int i = 0; i < LANES; i++) store(to + (c + i) * LD + 1 + j, rows[i]);
-        }
-}
-
-// The columns 0, 2, 4 ... and 1, 3, 5 ... of a row apart, a 0 before the first of each.
-template <int LD> void part_columns(const float* row, int width, float* to) {
-    constexpr I even = {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30}, odd = even + 1;
-    int j = 0;
-    for (; j + LANES <= width; j += LANES) {
-        V a = load(row + 2 * j), b = load(row + 2 * j + LANES);
-        store(to + 1 + j, __builtin_shuffle(a, b, even)), store(to + LD + 1 + j, __builtin_shuffle(a, b, odd));
-    }
-    for (; j < width; j++) to[1 + j] = row[2 * j], to[LD + 1 + j] = row[2 * j + 1];
-}
-
-// The last few rows of a map, each made when it is first asked for; zeros where there is none.
-template <int SLOTS> struct Rows {
-    std::vector<float> memory;
-    long size, held[SLOTS];
-    Rows(long size) : memory((SLOTS + 1) * size), size(size) { std::fill_n(held, SLOTS, -1); }
-
-    template <class Make> const float* at(long n, int i, int height, Make make) {
-        if (i < 0 || i >= height) return &memory[SLOTS * size];
-        int slot = i % SLOTS;
-        if (held[slot] != n * height + i) make(&memory[slot * size], held[slot] = n * height + i);
-        return &memory[slot * size];
-    }
-};
 
 template <class T, int LD> struct Run {
     const Returned& a;
@@ -169,21 +98,28 @@ template <class T, int LD> struct Run {
 
     // Of one plane of the gradient: what interpolation hands back, and the sum.
     double hand_back(const float* grad, float* to) const {
-        std::vector<float> rows((size_t)(a.rows + 1) * 2 * W);
+        const int blocks = (a.rows + LANES - 1) / LANES, far = (2 * W + LANES - 1) / LANES * LANES;
+        std::vector<float> rows((size_t)(blocks * LANES + 1) * far), columns((size_t)(a.columns + 1) * LANES);
         for (int i = 0; i < 2 * H; i++) {
-            float *above = &rows[(size_t)down.at[i] * 2 * W], *below = above + 2 * W, part = down.next[i];
+            float *above = &rows[(size_t)down.at[i] * far], *below = above + far, part = down.next[i];
             const float* g = grad + (long)i * 2 * W;
             for (int j = 0; j < 2 * W; j++) above[j] += g[j] * (1 - part), below[j] += g[j] * part;
         }
-        std::vector<float> row(a.columns + 1);
         double sum = 0;
-        for (int r = 0; r < a.rows; r++, to += a.columns) {
-            std::fill(row.begin(), row.end(), 0.f);
-            for (int j = 0; j < 2 * W; j++) {
-                float g = rows[(size_t)r * 2 * W + j], next = g * along.next[j];
-                row[along.at[j]] += g - next, row[along.at[j] + 1] += next;
+        for (int r = 0; r < a.rows; r += LANES) {
+            std::fill(columns.begin(), columns.end(), 0.f);
+            for (int j = 0; j < 2 * W; j += LANES) {
+                V v[LANES];
+                for (int i = 0; i < LANES; i++) v[i] = load(&rows[(size_t)(r + i) * far + j]);
+                exchange<1>(v), exchange<2>(v), exchange<4>(v), exchange<8>(v);
+                for (int i = 0; i < LANES && j + i < 2 * W; i++) {
+                    float* to = &columns[along.at[j + i] * LANES];
+                    V next = v[i] * along.next[j + i];
+                    store(to, load(to) + v[i] - next), store(to + LANES, load(to + LANES) + next);
+                }
             }
-            for (int q = 0; q < a.columns; q++) to[q] = row[q], sum += row[q];
+            for (int i = 0; i < LANES && r + i < a.rows; i++)
+                for (int q = 0; q < a.columns; q++, to++) *to = columns[q * LANES + i], sum += *to;
         }
         return sum;
     }
@@ -221,19 +157,28 @@ template <class T, int LD> struct Run {
         for (int m = 0; m < MANY; m++) store(to + m * LANES, s[m]);
     }
 
+    // What interpolation and the bias are handed back.
+    void hand_back(const Back& to) const {
+        std::vector<double> sums(a.pictures * C);
+#pragma omp parallel for schedule(static)
+        for (int p = 0; p < a.pictures * C; p++)
+            sums[p] = hand_back(a.y + (long)p * 4 * H * W, to.to_coarse + (long)p * a.rows * a.columns);
+        for (int c = 0; c < C; c++) {
+            double s = 0;
+            for (int n = 0; n < a.pictures; n++) s += sums[n * C + c];
+            to.to_bias[c] = s;
+        }
+    }
+
     void backward(const Back& to) const {
         const int groups = K / LANES, block = SOME * TAPS * LANES, own = groups * TAPS * blocks * block;
         std::vector<float> w((size_t)groups * TAPS * C * TAPS * LANES), found((size_t)omp_get_max_threads() * own);
-        std::vector<double> sums(a.pictures * C);
         for (int g = 0, at = 0; g < groups; g++)
             for (int ky = 0; ky < TAPS; ky++)
                 for (int c = 0; c < C * TAPS; c++)
                     for (int l = 0; l < LANES; l++) w[at++] = weight(g * LANES + l, c / TAPS, ky, c % TAPS);
 #pragma omp parallel
         {
-#pragma omp for schedule(static) nowait
-            for (int p = 0; p < a.pictures * C; p++)
-                sums[p] = hand_back(a.y + (long)p * 4 * H * W, to.to_coarse + (long)p * a.rows * a.columns);
             Rows<4> rows((long)blocks * SOME * 2 * LD);
             float* sum = &found[(size_t)omp_get_thread_num() * own];
             Part part((long)a.pictures * H);
@@ -262,11 +207,6 @@ template <class T, int LD> struct Run {
                     for (size_t p = at * LANES + k % LANES; p < found.size(); p += own) s += found[p];
                     to.to_weight[(k * C + c) * TAPS * TAPS + t] = s;
                 }
-        for (int c = 0; c < C; c++) {
-            double s = 0;
-            for (int n = 0; n < a.pictures; n++) s += sums[n * C + c];
-            to.to_bias[c] = s;
-        }
     }
 };
 
@@ -293,7 +233,12 @@ void returned(Returned a, bool half) {
 
 void returned_backward(Returned a, Back to, bool half) {
     for_width(a.width, [&](auto far) {
-        half ? Run<Bf16, far()>{a}.backward(to) : Run<float, far()>{a}.backward(to);
+        Run<Bf16, far()> halves{a};
+        halves.hand_back(to);
+#ifdef TILES
+        if (half && InTiles::serves(a)) return InTiles{a, to}.run();
+#endif
+        half ? halves.backward(to) : Run<float, far()>{a}.backward(to);
     });
 }
 

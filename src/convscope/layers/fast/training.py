@@ -13,7 +13,17 @@ from convscope.layers.fast.building import built
 
 SOURCES = tuple(
     Path(__file__).with_name(name)
-    for name in ("lanes.h", "cropped.cpp", "entropy.cpp", "norms.cpp", "returned.cpp", "stepping.cpp")
+    for name in (
+        "amx.h",
+        "lanes.h",
+        "returned.h",
+        "returned_tiles.h",
+        "cropped.cpp",
+        "entropy.cpp",
+        "norms.cpp",
+        "returned.cpp",
+        "stepping.cpp",
+    )
 )
 AT, NUMBER, YES = ctypes.c_void_p, ctypes.c_int, ctypes.c_bool
 
