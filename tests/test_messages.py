@@ -50,7 +50,7 @@ PYTHONS = {  # where exceptions of Python's are raised, for a caller that catche
     "graph/recorder.py": {"TypeError"},
     "layers/family.py": {"TypeError"},
     "layers/fast/forms.py": {"NotImplementedError"},
-    "layers/fast/normed.py": {"RuntimeError"},
+    "layers/fast/training.py": {"RuntimeError"},
     "layers/fast/operators.py": {"RuntimeError"},
     "predict/cluster.py": {"KeyboardInterrupt"},
     "runs/folder.py": {"ValueError"},

@@ -71,6 +71,16 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(w in str(error) for w in words))
 
 
+def first_line(error: BaseException, *, most: int = 200) -> str:
+    """The first line of what an error says; its kind, where it says nothing.
+
+    >>> first_line(ValueError("two lines\\nof text")), first_line(ValueError())
+    ('two lines', 'ValueError')
+    """
+    lines = str(error).strip().splitlines()
+    return lines[0][:most] if lines else type(error).__name__
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """The sentence part that helps with a misspelt name.
 

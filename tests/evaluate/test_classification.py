@@ -111,6 +111,13 @@ def test_a_model_that_does_not_serve_is_refused() -> None:
     with pytest.raises(ModelError, match="does not take a batch of 2x1x1x3"):
         evaluate(nn.Linear(4, 2), images)
 
+    class Mute(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise ValueError
+
+    with pytest.raises(ModelError, match=r"does not take a batch of 2x1x1x3 \(ValueError\); check its input"):
+        evaluate(Mute(), images)
+
 
 def test_the_table_says_what_is_undefined_by_leaving_it_empty() -> None:
     images = ImageSet(torch.tensor([[1.0, 0, 0], [0, 1, 0]]).view(2, 1, 1, 3), torch.tensor([0, 0]), ("a", "b", "c"))

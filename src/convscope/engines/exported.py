@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from convscope.engines.card import KEY, Card
 from convscope.engines.outputs import Flat, restored_outputs
-from convscope.errors import ModelError
+from convscope.errors import ModelError, first_line
 
 
 def exported_bytes(model: nn.Module, example_NCHW: Tensor, card: Card) -> bytes:
@@ -22,10 +22,9 @@ def exported_bytes(model: nn.Module, example_NCHW: Tensor, card: Card) -> bytes:
             Flat(model).eval(), (example_NCHW,), dynamic_shapes=({0: torch.export.Dim("batch")},)
         )
     except Exception as error:
-        lines = str(error).strip().splitlines()
         raise ModelError(
             f"export: the network cannot be exported by torch.export "
-            f"({lines[0][:200] if lines else type(error).__name__}); keep its path free of values"
+            f"({first_line(error)}); keep its path free of values"
         ) from error
     buffer = io.BytesIO()
     torch.export.save(program, buffer, extra_files={KEY: card.text()})

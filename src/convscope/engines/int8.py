@@ -14,7 +14,7 @@ from convscope.engines.card import Card
 from convscope.engines.onnx import INPUT, onnx_with
 from convscope.engines.openvino import CompiledModel, core, saved
 from convscope.engines.quiet import quiet
-from convscope.errors import ModelError, need
+from convscope.errors import ModelError, first_line, need
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,11 +44,7 @@ def int8_bytes(
         with quiet():
             quantised = aside(lambda: _quantised(graph, card, pictures_1CHW, judge))  # it loads plugins
     except Exception as error:
-        lines = str(error).strip().splitlines()
-        raise ModelError(
-            f"int8: NNCF cannot quantise the network ({type(error).__name__}: "
-            f"{lines[0][:200] if lines else 'no message'}); leave it in float32"
-        ) from error
+        raise _refused("NNCF", error) from error
     return saved(quantised, card)
 
 
@@ -90,11 +86,12 @@ def onnx_int8_bytes(onnx: bytes, card: Card, pictures_1CHW: Sequence[Tensor]) ->
             _quantised_onnx(onnx, given, to, pictures_1CHW)
             return onnx_with(to.read_bytes(), card)
     except Exception as error:
-        lines = str(error).strip().splitlines()
-        raise ModelError(
-            f"int8: ONNX Runtime cannot quantise the network ({type(error).__name__}: "
-            f"{lines[0][:200] if lines else 'no message'}); leave it in float32"
-        ) from error
+        raise _refused("ONNX Runtime", error) from error
+
+
+def _refused(who: str, error: Exception) -> ModelError:
+    said = f"{type(error).__name__}: {first_line(error)}"
+    return ModelError(f"int8: {who} cannot quantise the network ({said}); leave it in float32")
 
 
 def _quantised_onnx(content: bytes, given: Path, to: Path, pictures_1CHW: Sequence[Tensor]) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from convscope.data.samples import SampleSet
 from convscope.data.sets import ImageSet
-from convscope.errors import InputError, ModelError
+from convscope.errors import InputError, ModelError, first_line
 from convscope.evaluate.common import evaluating, percent
 from convscope.table import Column, Table
 
@@ -174,9 +174,7 @@ def checked_logits(model: nn.Module, x_NCHW: Tensor, *, num_classes: int) -> Ten
     try:
         logits = model(x_NCHW)
     except (RuntimeError, TypeError, ValueError) as error:
-        raise ModelError(
-            f"model: does not take a batch of {shape} ({str(error).splitlines()[0]}); check its input"
-        ) from error
+        raise ModelError(f"model: does not take a batch of {shape} ({first_line(error)}); check its input") from error
     return _checked(logits, len(x_NCHW), num_classes, of=f"a batch of {shape}")
 
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from convscope.errors import InputError, ModelError, need
+from convscope.errors import InputError, ModelError, first_line, need
 from convscope.explain.capture import as_model, called, capturing, find_layer, op_of, spatial, undisturbed
 from convscope.explain.pictures import png_bytes
 from convscope.explain.targets import Target, logit
@@ -123,7 +123,7 @@ def attribute(
         try:
             made = METHODS[method](asked)
         except RuntimeError as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             raise ModelError(f"attribute: the model gives no gradient for {method} ({reason}); use another") from error
     return replace(made, method=method, target=name, score=score)
 

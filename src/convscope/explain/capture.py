@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from convscope.errors import InputError, ModelError, nearest
+from convscope.errors import InputError, ModelError, first_line, nearest
 from convscope.graph import Op, Recording, Value
 from convscope.machine import same_randomness
 
@@ -59,8 +59,8 @@ def called(model: nn.Module, x: Tensor) -> Any:
     try:
         return model(x)
     except (RuntimeError, TypeError, ValueError) as error:
-        shape, reason = "x".join(map(str, x.shape)), (str(error).splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"model: does not take a batch of {shape} ({reason}); check its input") from error
+        shape = "x".join(map(str, x.shape))
+        raise ModelError(f"model: does not take a batch of {shape} ({first_line(error)}); check its input") from error
 
 
 @contextmanager

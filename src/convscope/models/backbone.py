@@ -10,7 +10,7 @@ from typing import Protocol, cast, final, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from convscope.errors import ModelError
+from convscope.errors import ModelError, first_line
 from convscope.layers import ConvNormAct, DepthwiseSeparableConv, ShuffledGroupConv
 from convscope.layers.fast.normed import batch_normed, normed
 from convscope.models.specs import build_any
@@ -197,9 +197,7 @@ def _last_of_each_size(model: nn.Module, *, size: int = 64) -> list[tuple[str, i
         with torch.no_grad():
             model.eval()(torch.zeros(1, 3, size, size))
     except RuntimeError as error:
-        raise ModelError(
-            f"model: does not take 1x3x{size}x{size} ({str(error).splitlines()[0]}); use another"
-        ) from error
+        raise ModelError(f"model: does not take 1x3x{size}x{size} ({first_line(error)}); use another") from error
     finally:
         for hook in hooks:
             hook.remove()

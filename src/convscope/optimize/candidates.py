@@ -27,7 +27,7 @@ from convscope.engines import (
     program_of,
     quiet,
 )
-from convscope.errors import ConvscopeError, DataError, InputError, ModelError
+from convscope.errors import ConvscopeError, DataError, InputError, ModelError, first_line
 from convscope.layers.fast.forms import ChannelsLast
 from convscope.optimize.fusing import fused_of
 
@@ -174,8 +174,7 @@ def _through_compiler(model: nn.Module, batch: Tensor) -> Made:
             module: Any = torch.compile(model.eval(), dynamic=False, options={"freezing": True})
             module(batch)
     except Exception as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise ModelError(f"torch.compile cannot compile it ({lines[0][:200]})") from error
+        raise ModelError(f"torch.compile cannot compile it ({first_line(error)})") from error
     return Made(InBatches(module, len(batch)))
 
 

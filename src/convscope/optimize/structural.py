@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from convscope.clock import Timing
 from convscope.engines import named_outputs, need
-from convscope.errors import InputError, ModelError
+from convscope.errors import InputError, ModelError, first_line
 from convscope.layers.factorise import factorise
 from convscope.layers.fast.forms import ChannelsLast
 from convscope.optimize.result import GAIN
@@ -77,8 +77,9 @@ def narrowed(model: nn.Module, batch: Tensor, clock: Compare, *, keep: float) ->
             ).step()
         after = _shapes(made, x)
     except Exception as error:
-        first = str(error).strip().splitlines() or [type(error).__name__]
-        raise ModelError(f"torch-pruning cannot follow the network's channels ({first[0][:120]})") from error
+        raise ModelError(
+            f"torch-pruning cannot follow the network's channels ({first_line(error, most=120)})"
+        ) from error
     if before != after:
         raise ModelError("torch-pruning takes channels from what the network gives")
     return made

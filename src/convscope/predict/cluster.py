@@ -22,7 +22,7 @@ from convscope.data.decoding import Decoder
 from convscope.data.frames import try_frames
 from convscope.data.images import Picture
 from convscope.data.named import expand
-from convscope.errors import ConvscopeError, ImageError, InputError, RunError, need
+from convscope.errors import ConvscopeError, ImageError, InputError, RunError, first_line, need
 from convscope.files import writable_folder
 from convscope.predict.looking import BATCH, Wish, look
 from convscope.predict.saving import save_parquet
@@ -177,7 +177,7 @@ def _ray() -> Iterator[Any]:
             with _hushed():
                 ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
         except Exception as error:  # Ray has no class for it
-            raise RunError(f"predict: Ray could not be started or reached ({str(error).splitlines()[0][:200]}); see "
+            raise RunError(f"predict: Ray could not be started or reached ({first_line(error)}); see "
                            "RAY_ADDRESS, or whether the machine is too busy") from error  # fmt: skip
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False

@@ -14,7 +14,7 @@ from convscope.data.findings import Findings
 from convscope.data.formats.names import check_names, listed, whole_number
 from convscope.data.outlines import polygon_mask
 from convscope.data.tree import Tree, joined
-from convscope.errors import DataError
+from convscope.errors import DataError, first_line
 
 SETTINGS = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 MAX_YAML = 2**20
@@ -162,7 +162,7 @@ def _settings(tree: Tree, file: str, found: Findings) -> dict[Any, Any]:
     except (yaml.YAMLError, ValueError, RecursionError, TypeError, AttributeError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{file}:{mark.line + 1}" if mark else file
-        reason = getattr(error, "problem", None) or str(error).splitlines()[0]
+        reason = getattr(error, "problem", None) or first_line(error)
         found.add("yaml", where, f"is no plain YAML ({reason})", "write names: [cat, dog]")
         return {}
     return document if isinstance(document, dict) else {}

@@ -19,7 +19,7 @@ from convscope.engines.fused.program import Program, arguments, program_from
 from convscope.engines.fused.simplify import fold
 from convscope.engines.outputs import ONE as ONE_OUTPUT
 from convscope.engines.outputs import restored_outputs
-from convscope.errors import ConvscopeError, ModelError
+from convscope.errors import ConvscopeError, ModelError, first_line
 from convscope.layers.fast.compiled import digest, kernels, why_absent
 from convscope.layers.fast.operators import is_traced
 
@@ -63,9 +63,8 @@ class FusedModel(nn.Module):
         except ConvscopeError:
             raise
         except Exception as error:
-            lines = str(error).strip().splitlines() or [type(error).__name__]
             raise ModelError(
-                f"fusing: the network does not run so in {self.card.precision} ({lines[0][:200]}); use another form"
+                f"fusing: the network does not run so in {self.card.precision} ({first_line(error)}); use another form"
             ) from error
         if one is None or not _quicker(one, steps, example):
             return counts, steps

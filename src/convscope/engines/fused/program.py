@@ -15,7 +15,7 @@ from torch.fx.node import map_arg
 
 from convscope.engines.card import KEY, Card
 from convscope.engines.outputs import Flat
-from convscope.errors import ModelError
+from convscope.errors import ModelError, first_line
 
 GRAPH = "graph"
 FORMAT = 1
@@ -108,10 +108,8 @@ def program_of(model: nn.Module, example_NCHW: Tensor) -> Program:
     try:
         exported = torch.export.export(Flat(model).eval(), (example,), dynamic_shapes=batch).run_decompositions({})
     except Exception as error:
-        lines = str(error).strip().splitlines()
         raise ModelError(
-            f"fusing: torch.export cannot follow the network ({lines[0][:200] if lines else type(error).__name__}); "
-            "keep its path free of values"
+            f"fusing: torch.export cannot follow the network ({first_line(error)}); keep its path free of values"
         ) from error
     return _of_export(exported)
 
