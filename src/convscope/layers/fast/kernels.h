@@ -27,15 +27,18 @@ constexpr int PANEL = 2 * LANES;
 constexpr long AHEAD = 32 * PANEL;  // floats of weights that are fetched before their turn
 constexpr int PART = 4096 / LANES;  // rows of a panel of weights that stay in a first-level cache: 32 KiB
 
+// Two types: what lies in arrays may begin anywhere, but a template forgets that of its arguments, so that values have
+// their own type, and locals lie as the processor likes it.
 template <int L> struct Vector {
-    typedef float Type __attribute__((vector_size(L * sizeof(float)), aligned(sizeof(float)), may_alias));
+    typedef float Type __attribute__((vector_size(L * sizeof(float))));
+    typedef float Anywhere __attribute__((vector_size(L * sizeof(float)), aligned(sizeof(float)), may_alias));
     typedef int Mask __attribute__((vector_size(L * sizeof(int))));
     typedef unsigned Bits __attribute__((vector_size(L * sizeof(int))));
     typedef Half Narrow __attribute__((vector_size(L * sizeof(Half)), aligned(sizeof(Half)), may_alias));
 };
 template <int L> using Vec = typename Vector<L>::Type;
-template <int L> Vec<L> load(const float* p) { return *reinterpret_cast<const Vec<L>*>(p); }
-template <int L> void store(float* p, Vec<L> v) { *reinterpret_cast<Vec<L>*>(p) = v; }
+template <int L> Vec<L> load(const float* p) { return *reinterpret_cast<const typename Vector<L>::Anywhere*>(p); }
+template <int L> void store(float* p, Vec<L> v) { *reinterpret_cast<typename Vector<L>::Anywhere*>(p) = v; }
 
 // A bfloat16 is the first half of a float32.
 template <int L> Vec<L> load(const Half* p) {

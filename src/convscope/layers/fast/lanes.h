@@ -16,14 +16,15 @@ namespace {
 constexpr int LANES = 16;            // values side by side
 constexpr long SMALL = 1 << 13;      // values that one thread goes through sooner than two
 
-typedef float V __attribute__((vector_size(64), aligned(4), may_alias));
+typedef float V __attribute__((vector_size(64)));
+typedef float Anywhere __attribute__((vector_size(64), aligned(4), may_alias));  // in arrays
 typedef uint32_t U __attribute__((vector_size(64)));
 typedef uint16_t H __attribute__((vector_size(32), aligned(2), may_alias));
 typedef int I __attribute__((vector_size(64)));
 
 struct Bf16 { uint16_t bits; };
 
-inline V load(const float* p) { return *reinterpret_cast<const V*>(p); }
+inline V load(const float* p) { return *reinterpret_cast<const Anywhere*>(p); }
 #if defined(__AVX512F__)  // which GCC would do in halves
 inline V load(const Bf16* p) {
     return (V)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16);
@@ -31,7 +32,7 @@ inline V load(const Bf16* p) {
 #else
 inline V load(const Bf16* p) { return (V)(__builtin_convertvector(*reinterpret_cast<const H*>(p), U) << 16); }
 #endif
-inline void store(float* p, V v) { *reinterpret_cast<V*>(p) = v; }
+inline void store(float* p, V v) { *reinterpret_cast<Anywhere*>(p) = v; }
 #if defined(__AVX512BF16__)
 inline void store(Bf16* p, V v) { _mm256_storeu_si256((__m256i*)p, (__m256i)_mm512_cvtneps_pbh((__m512)v)); }
 #else

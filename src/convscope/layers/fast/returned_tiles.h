@@ -47,7 +47,7 @@ struct InTiles {
         for (int kx = 0; kx < TAPS; kx++)
             for (int j = 0; j < wide; j += 2, pair += DEPTH) {
                 const Bf16* left = made + (2 * j + kx) * TILE;
-                *reinterpret_cast<V*>(pair) = (V)(((U)load(left) >> 16) | (U)load(left + 2 * TILE));
+                store((float*)pair, (V)(((U)load(left) >> 16) | (U)load(left + 2 * TILE)));
             }
     }
 
