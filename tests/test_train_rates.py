@@ -88,6 +88,9 @@ def test_the_steepest_slope_is_chosen_and_none_is_said() -> None:
     rates = [10.0**at for at in range(-6, 1)]
     found = judged(rates, [1.0, 1.0, 0.9, -9.0, -9.5, -9.5, -9.5])
     assert found.lr in (1e-4, 1e-3)
+    falling = [3.0] * 40 + [3.0 - 0.1 * at for at in range(20)]
+    peak = [*falling, 9.0, 9.0, *[1.1] * 18]
+    assert judged([10 ** (at / 13.3 - 6) for at in range(80)], peak).lr < 10 ** (60 / 13.3 - 6)  # not behind the peak
     with pytest.raises(RunError, match="the loss falls at no learning rate from 1e-6 to 1; look at the data"):
         judged(rates, [1.0 + at for at in range(7)])
 

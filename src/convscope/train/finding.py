@@ -4,6 +4,7 @@ import math
 import tempfile
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,6 +90,8 @@ def find_lr(config: TrainConfig) -> RateSearch:
 def judged(rates: list[float], losses: list[float]) -> RateSearch:
     """What the losses say of the rates: the steepest slope of the smoothed loss over the logarithm of the rate.
 
+    To fall back from a peak is no progress: what counts is the lowest value so far.
+
     >>> falling = [3.0] * 40 + [3.0 - 0.2 * i for i in range(10)] + [1.0] * 10 + [9.0]
     >>> found = judged([10 ** (i / 10 - 6) for i in range(61)], falling)
     >>> 1e-2 < found.lr < 1e-1
@@ -101,8 +104,9 @@ def judged(rates: list[float], losses: list[float]) -> RateSearch:
         steps.append(Tried(lr, loss, mean / weight))
         if mean / weight > BEYOND * min(t.smoothed for t in steps):
             break
+    lowest, rising = list(accumulate((t.smoothed for t in steps), min)), [math.log(t.lr) for t in steps]
     slopes = [
-        (b.smoothed - a.smoothed) / math.log(b.lr / a.lr) for a, b in zip(steps, steps[2:], strict=False)
+        (lowest[at + 2] - lowest[at]) / (rising[at + 2] - rising[at]) for at in range(len(steps) - 2)
     ]  # between the neighbours of a step
     if not slopes or min(slopes) >= 0:
         raise RunError("train: the loss falls at no learning rate from 1e-6 to 1; look at the data with "
