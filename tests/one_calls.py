@@ -5,8 +5,8 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from convscope.engines.fused import program_of
-from convscope.engines.fused.building import one_call
-from convscope.engines.fused.fusing import shapes_of
+from convscope.engines.fused.building import calls, one_call
+from convscope.engines.fused.fusing import OWN, shapes_of
 from convscope.engines.fused.onecall import OneCall
 from convscope.engines.fused.simplify import fold
 
@@ -16,6 +16,13 @@ def made(net: nn.Module, x: Tensor, *, half: bool = False) -> OneCall | None:
     program = program_of(net.eval(), x)
     fold(program)
     return one_call(program, shapes_of(program, x), half=half)
+
+
+def all_made(net: nn.Module, x: Tensor) -> list[OneCall]:
+    """All ways to have it in one call in float32; the first of them has no more channels than vectors need."""
+    program = program_of(net.eval(), x)
+    fold(program)
+    return calls(program, shapes_of(program, x), ways=OWN, half=False)
 
 
 class Unlike(nn.Module):

@@ -17,7 +17,7 @@ from one_calls import Unlike, made
 pytestmark = pytest.mark.skipif(not (kernels() and kernels().half), reason="no products of bfloat16 here")
 
 STEP = 2.0**-8  # half of what lies between 1 and the next bfloat16
-HOWS = [How(False), How(False, 2**12), How(False, float("inf")), How(True), How(False, 0, 1)]
+HOWS = [How(False), How(False, 2**12), How(False, float("inf")), How(True), How(False, 0, 1), How(False, 0, 2, 2)]
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +61,7 @@ windows = st.tuples(st.integers(1, 5), st.integers(1, 5), st.integers(1, 3), st.
 sizes = st.tuples(st.integers(1, 3), st.integers(9, 19), st.integers(9, 19))
 
 
-@given(windows, sizes, st.sampled_from([1, 3, 8, 32, 33, 64, 96]), st.sampled_from([1, 10, 32, 40, 64]), st.booleans())
+@given(windows, sizes, st.sampled_from([1, 3, 8, 32, 33, 64, 96]), st.sampled_from([1, 16, 17, 40, 64]), st.booleans())
 @settings(max_examples=40, deadline=None)
 def test_dense_convolutions(window, size, ins, outs, bias):
     kh, kw, stride, padding, dilation = window

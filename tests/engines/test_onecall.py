@@ -1,6 +1,7 @@
 """A network in one call gives what the network gives, whatever layers it has, and in every way to run a batch."""
 
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 
 import pytest
 import torch
@@ -15,11 +16,12 @@ from convscope.layers.fast.compiled import After, Window, kernels
 from convscope.layers.fast.operators import pack, there
 from convscope.models import HeadedNetwork, backbone, build
 from convscope.optimize import fuse
-from one_calls import Unlike, made
+from one_calls import Unlike, all_made, made
 
 pytestmark = pytest.mark.skipif(kernels() is None, reason="it is made of our own kernels, which need a compiler")
 
 HOWS = [How(False), How(False, 2**12), How(False, float("inf")), How(True), How(False, 0, 1), How(False, 0, 2)]
+HOWS += [How(False, 0, 1, layers) for layers in (1, 3)]
 
 
 @pytest.fixture(autouse=True)
@@ -27,14 +29,15 @@ def untimed(monkeypatch):
     """Nothing is timed: the first way that can be had is taken."""
     monkeypatch.setattr("convscope.engines.fused.fusing._fastest", lambda runs, conv, *, added: next(iter(runs)))
     monkeypatch.setattr("convscope.engines.fused.onecall.OneCall._quickest", lambda self, batch: How(False))
+    monkeypatch.setattr("convscope.engines.fused.building.quickest", lambda found: found[0])
 
 
 @torch.no_grad()
 def check(net, x):
     """One call is there, and equal in all ways for several numbers of pictures."""
-    one = made(net, x)
-    assert one is not None
-    for how in HOWS:
+    ones = all_made(net, x)
+    assert ones
+    for one, how in product(ones, HOWS):
         one.how = how
         for n in (1, len(x), len(x) + 3):
             given = x.repeat(3, 1, 1, 1)[:n].contiguous(memory_format=torch.channels_last)
@@ -42,7 +45,7 @@ def check(net, x):
             own = net(given)
             assert found.shape == own.shape
             assert float((found - own).abs().max() / own.abs().max()) < 2e-5
-    return one
+    return ones[0]
 
 
 class Gated(nn.Module):

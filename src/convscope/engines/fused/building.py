@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, fx
 from convscope.engines.fused.around import ENLARGE, FLAT, TRANSPOSED, any_width, around_transposed, halving, in_phases
 from convscope.engines.fused.fusing import OWN, POOLING, Around, Shapes, activation_of, around, chosen, only_user, pair
 from convscope.engines.fused.layers import NONE, Activation, Conv, Run, by_own, takes
-from convscope.engines.fused.onecall import MOST, Layer, OneCall, Place
+from convscope.engines.fused.onecall import MOST, Layer, OneCall, Place, quickest
 from convscope.engines.fused.program import Program, arguments
 from convscope.engines.fused.simplify import CONV, LINEAR, is_call, tensor_of
 from convscope.layers.fast.compiled import After, Window
@@ -21,6 +22,8 @@ from convscope.layers.fast.packing import pack_thin
 
 _SAME = ("aten.clone.default", "aten.contiguous.default", "aten.dropout.default")
 _PERMUTE, _BACK, _FORTH = "aten.permute.default", [0, 2, 3, 1], [0, 3, 1, 2]  # channels behind all, and where they were
+_FULL = 32  # channels of a tile
+_WORTH = 0.05  # of all MACs: less is not worth another way
 _HALF = {"tiles": "half"}  # ways that pack weights of their own
 
 
@@ -34,7 +37,8 @@ class _Builder:
     shapes: Shapes
     ways: Mapping[str, str]
     half: bool
-    lanes: int
+    lanes: int  # channels are a multiple of it,
+    few: int  # or just so many
     places: dict[fx.Node, Place] = field(default_factory=dict)
     layers: list[Layer] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
@@ -144,7 +148,7 @@ class _Builder:
         if len(shape) not in (2, 4) or self.shapes.another[node][1:] != shape[1:]:
             raise Unknown(str(node.target))
         c, h, w = (shape[3], *shape[1:3]) if last else (shape[1], *(shape[2:] or (1, 1)))
-        wide = -(-c // self.lanes) * self.lanes
+        wide = self.few if c <= self.few else -(-c // self.lanes) * self.lanes
         self.places[node] = self._next(Place(0, (c, h, w), wide, len(shape) == 2, last))
         return self.places[node]
 
@@ -178,7 +182,7 @@ class _Builder:
         if groups != 1 and not depthwise and (at.size[0], len(own)) != (at.wide, y.wide):
             raise Unknown("groups that fill no vectors")
         more = (0 if depthwise or groups != 1 else at.wide - at.size[0], y.wide - len(own))
-        if at.wide % self.lanes and (depthwise or groups != 1):
+        if at.wide % self.few and (depthwise or groups != 1):
             raise Unknown("channels that fill no vectors")
         own = F.pad(own, (0, 0, 0, 0, 0, more[0], 0, more[1]))
         added = self._bias(tensor_of(self.program, bias), y)
@@ -191,10 +195,11 @@ class _Builder:
         """Put a convolution to few channels, with a pooling behind it, if the kernel for them does it."""
         _, _, bias, stride, padding, dilation, groups = arguments(node, None, 1, 0, 1, 1)
         (outs, ins, kh, kw), wide = own.shape, -(-len(own) // 4) * 4
-        pixels, pool = self.lanes // wide, halving(only_user(found.end))
+        vector, pool = there().panel // 2, halving(only_user(found.end))
+        pixels = vector // wide
         if self.half or groups != 1 or found.other is not None or kh not in (3, 5) or pixels < 2:
             return False
-        if {*pair(stride), *pair(dilation)} != {1} or (pixels - 1) * at.wide >= self.lanes:
+        if {*pair(stride), *pair(dilation)} != {1} or (pixels - 1) * at.wide >= vector:
             return False
         end = pool or found.end
         across = self.shapes.wanted[found.end][3] // (2 if pool else 1) * (2 if pool else 1)
@@ -203,7 +208,7 @@ class _Builder:
         y = self.places[end] = replace(self._new(end), wide=wide)
         added = tensor_of(self.program, bias)
         added = None if added is None else F.pad(added, (0, wide - outs)).repeat(pixels)
-        packed = pack_thin(F.pad(own, (0, 0, 0, 0, 0, 0, 0, wide - outs)), lanes=self.lanes)
+        packed = pack_thin(F.pad(own, (0, 0, 0, 0, 0, 0, 0, wide - outs)), lanes=vector)
         window, macs = (
             Window(kh, kw, 1, 1, *pair(padding), 1, 1),
             own.numel() * math.prod(self.shapes.wanted[found.end][2:]),
@@ -240,7 +245,8 @@ class _Builder:
         outs, ins = len(conv.weight) // conv.groups, conv.weight.shape[1]
         if conv.groups > 1 and outs == ins in (1, 2, 4, 8):
             return "grouped", "own depthwise"
-        if outs % self.lanes or (ins % self.lanes and (conv.groups > 1 or conv.dilation[1] > 1)):
+        full = (conv.groups == 1 and outs == self.few) or outs % self.lanes == 0
+        if not full or (ins % self.lanes and (conv.groups > 1 or conv.dilation[1] > 1)):
             raise Unknown("a convolution of another kind")
         return "tiles", "in tiles"
 
@@ -285,7 +291,7 @@ class _Builder:
         dilation = rest[0] if largest and rest else 1
         ceil = (rest[1:2] if largest else rest[:1]) or [False]
         uneven = not largest and (rest[1:2] == [False] or rest[2:3] not in ([], [None]))
-        if ceil[0] or (uneven and pair(padding) != (0, 0)) or at.wide % 4 or node.kwargs:
+        if ceil[0] or (uneven and pair(padding) != (0, 0)) or at.wide % (self.few if self.half else 4) or node.kwargs:
             raise Unknown(str(node.target))
         window = Window(*pair(size), *pair(stride or size), *pair(padding), *pair(dilation))
         if largest:
@@ -387,11 +393,22 @@ def one_call(
     program: Program, shapes: Shapes, *, ways: Mapping[str, str] = OWN, half: bool = False
 ) -> "OneCall | None":
     """The program (without normalisations) in one call, if our own kernels do all of it; in bfloat16 if `half`."""
+    found = calls(program, shapes, ways=ways, half=half)
+    return quickest(found) if found else None
+
+
+def calls(program: Program, shapes: Shapes, *, ways: Mapping[str, str], half: bool) -> list[OneCall]:
+    """The same with channels filled up to vectors, and to tiles, which serve more layers, where that differs; in
+    bfloat16 the first of the two that can be had."""
     nodes = [*program.graph.nodes]
-    builder = _Builder(program, shapes, ways, half, 32 if half else there().panel // 2)
-    try:
-        given = builder.build(nodes)
-    except Unknown:
-        return None
-    source = next(n for n in nodes if n.op == "placeholder")
-    return OneCall(builder.layers, given, batch=shapes.wanted[source][0], counts=builder.counts, half=half)
+    source, vector = next(n for n in nodes if n.op == "placeholder"), there().panel // 2
+    found: list[OneCall] = []
+    for lanes, few in ((_FULL, _FULL // 2), (_FULL, _FULL)) if half else ((vector, vector), (_FULL, _FULL)):
+        builder = _Builder(program, shapes, ways, half, lanes, few)
+        with suppress(Unknown):
+            given, batch = builder.build(nodes), shapes.wanted[source][0]
+            found.append(OneCall(builder.layers, given, batch=batch, counts=builder.counts, half=half))
+            rest = sum(t.macs for t in builder.layers if t.y.wide % _FULL)
+            if half or not there().tiles or rest < _WORTH * sum(t.macs for t in builder.layers):
+                break
+    return found

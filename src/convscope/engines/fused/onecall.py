@@ -5,8 +5,10 @@ filled up with zeros to whole vectors. Where a network has an operator that no k
 """
 
 import ctypes
+import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -23,13 +25,17 @@ _KINDS = (
     "grouped", "pointwise", "winograd", "dense", "largest", "mean", "scaled", "sum", "tiles", "normalised", "enlarged",
     "narrowed", "widened", "cut", "thin", "thin largest", "repeated", "unfolded",
 )  # fmt: skip
-_NOWHERE, _INPUT = -(10**6), -1
+_FAR = 2**40  # from what is nowhere to the input, from there to the first output, and so on, as the kernels have it
+_NOWHERE, _INPUT, _OUTPUT = -_FAR, -2 * _FAR, -3 * _FAR
 _PLAIN = After()
 _ONE = Window(1, 1, 1, 1, 0, 0, 1, 1)
 MOST = 64  # outputs
 _LINE = 64  # bytes of a line of the cache
 _BEYOND = 16  # values that a thin convolution reads behind its input
-_TILES = 32  # pixels: kernels in tiles see what is behind the last one
+_BEHIND = 32  # pixels: kernels in tiles see what is behind the last one
+_TILES = (1, 2)  # pictures
+_WORTH = 0.05  # of all MACs: with fewer, a part of a network is not worth another way
+_SECONDS = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +71,15 @@ class Layer:
     macs: int = 0
 
     @property
+    def added(self) -> int:
+        """The array that is added, if what is written may lie where it does; 0 if not, which is the input."""
+        other = self.other
+        apart = (
+            other is not None and other.wide == self.y.wide and (self.kind == "sum" or other.number != self.x.number)
+        )
+        return other.number if other is not None and apart and self.kind in ("tiles", "sum") else 0
+
+    @property
     def room(self) -> int:
         """Values of the input with its border, where the kernel wants one."""
         _, h, w = self.x.size
@@ -76,11 +91,12 @@ class Layer:
 
 class How(NamedTuple):
     """How a batch is run: each thread its own pictures, or all threads on layers of at least so many MACs; so many
-    pictures at a time (0: all)."""
+    pictures at a time (0: all) through so many layers, the others with all pictures."""
 
     apart: bool
     least: float = 0
     tile: int = 0
+    layers: int = 0
 
 
 class OneCall:
@@ -102,7 +118,7 @@ class OneCall:
         self.dtype = torch.bfloat16 if half else torch.float32
         self._plans: dict[tuple[int, How], _Plan] = {}
         self._shapes = [(p.wide,) if p.flat and p.size[1:] == (1, 1) else (*p.size[1:], p.wide) for p in outputs]
-        self.how = self._quickest(batch)
+        self.batch, self.how = batch, self._quickest(batch)
 
     def __call__(self, x: Tensor) -> list[Tensor]:
         return self._run(x, self.how)
@@ -110,16 +126,7 @@ class OneCall:
     def _run(self, x: Tensor, how: How) -> list[Tensor]:
         count = x.shape[0]  # three times as quick as len(x)
         given = [torch.empty(count, *shape) for shape in self._shapes]
-        step = how.tile or count
-        if how.apart or step >= count:
-            self._part(x, given, how)
-        else:
-            for first in range(0, count, step):
-                self._part(x[first : first + step], [g[first : first + step] for g in given], how)
-        return [self._shaped(g, p) for g, p in zip(given, self.outputs, strict=True)]
-
-    def _part(self, x: Tensor, given: Sequence[Tensor], how: How) -> None:
-        plan = self._planned(x.shape[0], how)
+        plan = self._planned(count, how)
         outputs = plan.pointers(*[g.data_ptr() for g in given])
         if how.apart:
             memory = torch.empty(torch.get_num_threads(), plan.values, dtype=self.dtype)
@@ -129,11 +136,12 @@ class OneCall:
             memory = plan.spare.pop() if plan.spare else torch.empty(plan.values, dtype=self.dtype)  # another thread
             there().network(plan.steps, memory, x, outputs)
             plan.spare.append(memory)
+        return [self._shaped(g, p) for g, p in zip(given, self.outputs, strict=True)]
 
     def ready(self, count: int) -> Callable[[Tensor], Tensor] | None:
         """What runs so many float32 pictures in channels last with the least Python around the call: of one output."""
         how = self.how
-        if len(self.outputs) > 1 or how.apart or 0 < how.tile < count:
+        if len(self.outputs) > 1 or how.apart:
             return None
         plan, shape, spare = self._planned(count, how), (count, *self._shapes[0]), []
         place, run = self.outputs[0], there().one_output
@@ -150,7 +158,10 @@ class OneCall:
 
     def key(self) -> list[Any]:
         """What a measurement of it holds for."""
-        layers = [[t.kind, t.x.size, t.y.size, t.window, t.after.activation, t.other is not None] for t in self.layers]
+        layers = [
+            [t.kind, t.x.size, t.x.wide, t.y.size, t.y.wide, t.window, t.after.activation, t.other is not None]
+            for t in self.layers
+        ]
         return [str(self.dtype), *layers]
 
     @staticmethod
@@ -164,20 +175,35 @@ class OneCall:
 
     def _quickest(self, batch: int) -> How:
         """The quickest way to run a batch of this size, by measurement."""
-        ways = [How(False), How(False, 2**18), How(False, math.inf)]
+        ways = [How(False)]
         if batch > 1:
-            ways += [How(True), *(How(False, 0, tile) for tile in (1, 4) if tile < batch)]
-        key = {**cache.here(), "kernels": digest(), "batch": batch, "layers": self.key()}
-        kept = cache.load("onecall", key)
-        names = list(map(repr, ways))
-        if kept not in names:
-            _, h, w = self.layers[0].x.size
-            x = torch.randn(batch, self.layers[0].x.wide, h, w).contiguous(memory_format=LAST)
-            runs = {repr(how): lambda how=how: self._run(x, how) for how in ways}
-            times = compare(runs, rounds=15, at_least=1e-3, at_most=2.0)
-            kept = min(times, key=lambda name: times[name].median)
-            cache.save("onecall", key, kept)
-        return ways[names.index(kept)]
+            ways += [How(True), *(How(False, 0, t, n) for n in self._waists() for t in _TILES if t < batch)]
+        ways += [How(False, 2**18), How(False, math.inf)]
+        x = functools.cache(lambda: self.example(batch))
+        runs = {repr(how): lambda how=how: self._run(x(), how) for how in ways}
+        name = _chosen("onecall", {"batch": batch, "layers": self.key()}, runs)
+        return next(how for how in ways if repr(how) == name)
+
+    def example(self, batch: int) -> Tensor:
+        """Pictures of noise."""
+        _, h, w = self.layers[0].x.size
+        return torch.randn(batch, self.layers[0].x.wide, h, w).contiguous(memory_format=LAST)
+
+    def _waists(self) -> list[int]:
+        """Before how many layers one array alone is there, of each size of maps the last: what comes before them can be
+        done with few pictures, whose maps stay in the cache, and what comes behind with all, which share weights."""
+        found, end = {}, len(self.layers)
+        all_macs = sum(t.macs for t in self.layers)
+        for i in range(1, end):
+            read, macs = {p.number for p in (*self._read(i), *self.outputs)}, sum(t.macs for t in self.layers[:i])
+            kept = {t.y.number: t.y for t in self.layers[:i] if t.y.number in read}
+            if len(kept) == 1 and _WORTH * all_macs < macs < (1 - _WORTH) * all_macs:
+                found[next(iter(kept.values())).size[1:]] = i
+        return [*found.values(), end]
+
+    def _read(self, first: int) -> list[Place]:
+        """What layers from that one on read."""
+        return [p for t in self.layers[first:] for p in (t.x, t.other) if p is not None]
 
     def _planned(self, count: int, how: How) -> "_Plan":
         plan = self._plans.get((count, how))
@@ -186,24 +212,94 @@ class OneCall:
         return plan
 
     def _plan(self, n: int, how: How) -> "_Plan":
-        """Where every array lies, for n pictures: an array's place is free again behind its last reader."""
-        layers, outputs, line = self.layers, self.outputs, _LINE // self.dtype.itemsize
-        last = {p.number: i for i, t in enumerate(layers) for p in (t.x, t.other) if p is not None}
-        at: dict[int, int] = {0: _INPUT} | {p.number: -2 - i for i, p in enumerate(outputs)}
+        """All steps for n pictures, and what memory they need."""
+        layers, tile = self.layers, how.tile or n
+        few = (
+            min(how.layers or len(layers), len(layers)) if how.tile else 0
+        )  # layers that take a tile of pictures at a time
+        whole = {0, *(p.number for p in (*self._read(few), *self.outputs))}  # arrays of all pictures
+        at, rooms, values = self._laid(n, tile, few, whole)
+        parts = [(i, first, min(tile, n - first)) for first in range(0, n, tile) for i in range(few)]
+        parts += [(i, 0, n) for i in range(few, len(layers))]
+        steps, threads = (Step * len(parts))(), torch.get_num_threads()
+        for j, (i, first, count) in enumerate(parts):
+            here = {p.number: at[p.number] + (first * p.values if p.number in whole else 0) for p in _arrays(layers[i])}
+            work = count * max(layers[i].macs, layers[i].y.values)
+            steps[j] = _step(layers[i], here, rooms[i], count, threads if work >= how.least else 1)
+        return _Plan(steps, values, ctypes.c_void_p * len(self.outputs), [])
+
+    def _laid(self, n: int, tile: int, few: int, whole: Collection[int]) -> tuple[dict[int, int], list[int], int]:
+        """Where each array lies, where each layer's room is, and how many values there are in all: an array's place is
+        free again behind its last reader."""
+        layers, line = self.layers, _LINE // self.dtype.itemsize
+        at = {0: _INPUT} | {p.number: _OUTPUT - i * _FAR for i, p in enumerate(self.outputs)}
+        last = {p.number: i for i, t in enumerate(layers) for p in _arrays(t)}
         used: dict[int, tuple[int, int]] = {}  # of places in the memory: first value and behind the last one
-        steps, most, threads = (Step * len(layers))(), 0, torch.get_num_threads()
+        rooms, most = [], 1
+
+        def put(place: Place, count: int) -> None:
+            if place.number not in at:
+                used[place.number] = _free(used, count * place.values, line)
+                at[place.number] = used[place.number][0]
+
+        for t in layers[:few]:
+            if t.y.number in whole:
+                put(t.y, n)
         for i, t in enumerate(layers):
-            if t.y.number not in at:
-                used[t.y.number] = _free(used, n * t.y.values, line)
-                at[t.y.number] = used[t.y.number][0]
-            room = _free(used, n * t.room, line)
-            most = max(most, room[1], *(end for _, end in used.values()), 1)
-            work = n * max(t.macs, t.y.values)
-            steps[i] = _step(t, at, room[0], n, threads if work >= how.least else 1)
-            for number in [k for k in used if last.get(k, i) <= i]:
+            count, added = tile if i < few else n, t.added
+            if added in used and last[added] == i and t.y.number not in at and (i >= few or added not in whole):
+                at[t.y.number], used[t.y.number] = at[added], used.pop(added)
+            put(t.y, count)
+            room = _free(used, count * t.room, line)
+            rooms.append(room[0])
+            most = max(most, room[1], *(end for _, end in used.values()))
+            for number in [k for k in used if last[k] <= i]:
                 del used[number]
-        behind = _TILES * max(t.x.wide for t in layers)
-        return _Plan(steps, most + behind, ctypes.c_void_p * len(outputs), [])
+        return at, rooms, most + _BEHIND * max(t.x.wide for t in layers)
+
+
+def quickest(calls: Sequence[OneCall]) -> OneCall:
+    """The quickest of several for one network, by measurement."""
+    if len(calls) == 1:
+        return calls[0]
+    batch = calls[0].batch
+    x = functools.cache(lambda: calls[0].example(batch))
+    runs = {str(i): lambda call=call: call(x()) for i, call in enumerate(calls)}
+    return calls[int(_chosen("calls", {"batch": batch, "calls": [call.key() for call in calls]}, runs))]
+
+
+def _chosen(kind: str, facts: Mapping[str, Any], runs: Mapping[str, Callable[[], object]]) -> str:
+    """The name of the quickest, as it was measured on this machine."""
+    key = {**cache.here(), "kernels": digest(), **facts}
+    kept = cache.load(kind, key)
+    if not isinstance(kept, str) or kept not in runs:
+        times = compare(_promising(runs), rounds=15, at_least=1e-3, at_most=2.0)
+        kept = min(times, key=lambda name: times[name].median)
+        cache.save(kind, key, kept)
+    return kept
+
+
+def _promising(runs: Mapping[str, Callable[[], object]]) -> dict[str, Callable[[], object]]:
+    """Those that take at most half as much again as the quickest; of slow ones, the first alone are tried."""
+    took: dict[str, float] = {}
+    began = time.perf_counter()
+    for name, run in runs.items():
+        run()
+        took[name] = min(_seconds(run) for _ in range(3))
+        if time.perf_counter() - began > _SECONDS:
+            break
+    return {name: runs[name] for name in took if took[name] <= 1.5 * min(took.values())}
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def _arrays(t: Layer) -> list[Place]:
+    """All that the layer reads and writes."""
+    return [p for p in (t.x, t.y, t.other) if p is not None]
 
 
 class _Plan(NamedTuple):

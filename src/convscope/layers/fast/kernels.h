@@ -42,6 +42,10 @@ template <int L> void store(float* p, Vec<L> v) { *reinterpret_cast<typename Vec
 
 // A bfloat16 is the first half of a float32.
 template <int L> Vec<L> load(const Half* p) {
+#if defined(__AVX512F__)
+    if constexpr (L == 16)
+        return (Vec<L>)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16);
+#endif
     using B = typename Vector<L>::Bits;
     return (Vec<L>)(__builtin_convertvector(*reinterpret_cast<const typename Vector<L>::Narrow*>(p), B) << 16);
 }

@@ -11,8 +11,8 @@ namespace {
 
 constexpr int SIDE = 2 * TILE;  // pixels and outputs at a time
 
-// What a window takes: C channels at each of its taps, that lie so far apart; and the bytes from one pixel to the next.
-struct Taken { int kh, kw, C; long down, along, apart; };
+// What a window takes: C values at each of its taps, and where these lie; and the bytes from one pixel to the next.
+struct Taken { const long* taps; int count, C; long apart; };
 
 #ifdef TILES
 // The larger and the smaller part of n floats, a multiple of DEPTH.
@@ -27,9 +27,10 @@ inline void split(const float* x, long n, Half* larger, Half* smaller) {
     }
 }
 
-// Two rows of TILE pixels times SIDE outputs. w: for each tap and DEPTH inputs two tiles of weights. With T = float they
-// are two of the larger parts of weights and two of the smaller ones, and the smaller parts of inputs lie `smaller` behind.
-template <class T>
+// Two rows of TILE pixels times SIDE outputs, or the first N x TILE of them. w: for each tap and DEPTH inputs two tiles of
+// weights. With T = float they are two of the larger parts of weights and two of the smaller ones, and the smaller parts of
+// inputs lie `smaller` behind.
+template <class T, int N = 2>
 inline void square(const Half* first, const Half* second, long smaller, const Half* w, const Taken& k, float* sums) {
     constexpr long AREA = TILE * DEPTH;
     auto inputs = [&](long at) {
@@ -38,21 +39,21 @@ inline void square(const Half* first, const Half* second, long smaller, const Ha
     };
     auto weights = [](const Half* from) {
         _tile_loadd(6, from, 64);
-        _tile_loadd(7, from + AREA, 64);
+        if (N > 1) _tile_loadd(7, from + AREA, 64);
     };
     auto add = [] {
         _tile_dpbf16ps(0, 4, 6);
-        _tile_dpbf16ps(1, 4, 7);
+        if (N > 1) _tile_dpbf16ps(1, 4, 7);
         _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
+        if (N > 1) _tile_dpbf16ps(3, 5, 7);
     };
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
     constexpr bool PARTS = sizeof(T) > sizeof(Half);
-    for (int tap = 0; tap < k.kh * k.kw; tap++)
-        for (long at = tap / k.kw * k.down + tap % k.kw * k.along, end = at + k.C; at < end; at += DEPTH) {
+    for (int tap = 0; tap < k.count; tap++)
+        for (long at = k.taps[tap], end = at + k.C; at < end; at += DEPTH) {
             inputs(at);
             if (PARTS) weights(w + 2 * AREA), add();
             weights(w), add();
@@ -61,26 +62,53 @@ inline void square(const Half* first, const Half* second, long smaller, const Ha
         }
     constexpr long row = SIDE * sizeof(float);
     _tile_stored(0, sums, row);
-    _tile_stored(1, sums + TILE, row);
+    if (N > 1) _tile_stored(1, sums + TILE, row);
     _tile_stored(2, sums + TILE * SIDE, row);
-    _tile_stored(3, sums + TILE * SIDE + TILE, row);
+    if (N > 1) _tile_stored(3, sums + TILE * SIDE + TILE, row);
 }
 #else
 inline bool has_tiles() { return false; }
 struct Tiles {};
 inline void split(const float*, long, Half*, Half*) {}
-template <class T> inline void square(const Half*, const Half*, long, const Half*, const Taken&, float*) {}
+template <class T, int N = 2> inline void square(const Half*, const Half*, long, const Half*, const Taken&, float*) {}
 #endif
 
-// Sums of a row of TILE pixels, of which `count` lie inside, become SIDE outputs of each.
-template <class T>
-inline void finish(const float* sums, T* y, const float* bias, long apart, int count, const AfterOf<T>& given) {
+// N vectors.
+template <int N, class T> void store_all(T* y, const Vec<LANES>* v) {
+#if defined(__AVX512BF16__)
+    if constexpr (ROUGH<T> && N * LANES == SIDE)
+        return _mm512_storeu_si512(y, (__m512i)_mm512_cvtne2ps_pbh((__m512)v[1], (__m512)v[0]));
+#endif
+#pragma GCC unroll 8
+    for (int i = 0; i < N; i++) store<LANES>(y + i * LANES, v[i]);
+}
+
+template <int N, bool OTHER, bool ACTED, class T>
+void finished(const float* sums, T* y, const float* bias, long apart, int count, const AfterOf<T>& given) {
     const AfterOf<T> after = given;  // which nothing that is written can change
-    for (int r = 0; r < count; r++, sums += SIDE)
-        for (int i = 0; i < SIDE; i += LANES) {
-            Vec<LANES> sum = load<LANES>(sums + i);
-            store<LANES>(y + r * apart + i, after.template apply<LANES>(bias ? sum + load<LANES>(bias + i) : sum, r * apart + i));
+    const Vec<LANES> low = Vec<LANES>{} + after.low, high = Vec<LANES>{} + after.high;
+    Vec<LANES> more[N]{};
+    for (int i = 0; bias && i < N; i++) more[i] = load<LANES>(bias + i * LANES);
+    for (long at = 0; at < count * apart; at += apart, sums += SIDE) {
+        Vec<LANES> v[N];
+#pragma GCC unroll 8
+        for (int i = 0; i < N; i++) {
+            v[i] = load<LANES>(sums + i * LANES) + more[i];
+            if (OTHER) v[i] += load<LANES>(after.other + at + i * LANES);
+            if (ACTED) v[i] = activated<T, LANES>(v[i], after.activation);
+            v[i] = smaller<LANES>(larger<LANES>(v[i], low), high);
         }
+        store_all<N>(y + at, v);
+    }
+}
+
+// Sums of a row of TILE pixels, of which `count` lie inside, become SIDE outputs of each, or the first N x TILE.
+template <class T, int N = 2>
+void finish(const float* sums, T* y, const float* bias, long apart, int count, const AfterOf<T>& after) {
+    constexpr int VECTORS = N * TILE / LANES;
+    auto kind = after.other ? after.activation ? finished<VECTORS, true, true, T> : finished<VECTORS, true, false, T>
+                : after.activation ? finished<VECTORS, false, true, T> : finished<VECTORS, false, false, T>;
+    kind(sums, y, bias, apart, count, after);
 }
 
 // Pixels of C channels to out_c outputs. w: panels x C x PANEL floats, the last panel may be half full; in tiles, for each
@@ -108,7 +136,8 @@ struct Mixer {
         long smaller = (long)(pixels + SIDE) * C;  // behind the last pixel, what is there gives sums that nobody reads
         alignas(64) float sums[SIDE * SIDE];
         split(x, (long)pixels * C, larger, larger + smaller);
-        Taken taken{1, 1, C, 0, 0, (long)(C * sizeof(Half))};
+        const long none = 0;
+        Taken taken{&none, 1, C, (long)(C * sizeof(Half))};
         Tiles here;
         for (int o = 0; o < out_c; o += SIDE)
             for (int p = 0; p < pixels; p += SIDE) {

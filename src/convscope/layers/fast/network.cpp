@@ -104,10 +104,11 @@ template <class T> struct Network {
     const float* input;
     float* const* outputs;
 
-    // From 0: in the memory. -1: the input. From -2 downwards: the outputs. Far below: nothing.
+    // From 0: in the memory. Below, in parts of 2^40: nothing, the input, the outputs, and where in them.
     template <class U = T> U* at(long place) const {
         if (place >= 0) return (U*)(memory + place);
-        return (U*)(place == -1 ? input : place < -1000 ? nullptr : outputs[-2 - place]);
+        long which = -(place >> 40), offset = place & ((1L << 40) - 1);
+        return which == 1 ? nullptr : (U*)(which == 2 ? input : outputs[which - 3]) + offset;
     }
 
     void run(const Step& t) const {

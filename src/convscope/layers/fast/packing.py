@@ -91,8 +91,8 @@ def phases_of(w_IOHW: Tensor, stride: int, padding: tuple[int, int], *, outs: in
 
 
 def pack_half(w_OIHW: Tensor) -> Tensor:
-    """The same of bfloat16 alone. Where I fills no tiles, the inputs of a row of taps are filled up with zeros."""
-    w_OHWI = w_OIHW.permute(0, 2, 3, 1)
+    """The same of bfloat16 alone. O that fills no tiles gets more of zeros; if I fills none, each row of taps does."""
+    w_OHWI = F.pad(w_OIHW, (0, 0, 0, 0, 0, 0, 0, -len(w_OIHW) % 32)).permute(0, 2, 3, 1)
     if w_OIHW.shape[1] % 32:
         rows = w_OHWI.flatten(2)
         w_OHWI = F.pad(rows, (0, -rows.shape[2] % 32))
