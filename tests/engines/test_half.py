@@ -71,6 +71,21 @@ def test_dense_convolutions(window, size, ins, outs, bias):
     check(conv, torch.randn(n, ins, h, w), kinds=["tiles"])
 
 
+@pytest.mark.parametrize("ins", [3, 64])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "size"),
+    [
+        ((1, 4), 2, 2, (15, 16)),
+        ((6, 1), 1, 0, (15, 9)),
+        (1, 2, 0, (14, 14)),
+        (1, 3, 0, (1, 40)),
+        ((1, 3), 1, (0, 1), (7, 7)),
+    ],
+)
+def test_bands_of_pictures_whose_rows_might_go_on(kernel, stride, padding, size, ins):
+    check(nn.Conv2d(ins, 40, kernel, stride, padding), torch.randn(5, ins, *size), kinds=["tiles"])
+
+
 @given(windows, sizes, st.sampled_from([16, 32, 40, 64, 160]), st.sampled_from([1, 2, 4, 8]))
 @settings(max_examples=40, deadline=None)
 def test_groups_of_few_channels(window, size, channels, per):

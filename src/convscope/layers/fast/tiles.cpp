@@ -84,7 +84,9 @@ template <class T> struct Band {
     }
 
     void run(const Half* larger, T* y) const {
-        bool joined = laid.down.step == 1 && laid.picture == (long)a.s.out_h * laid.pitch * a.s.c;  // without a border, so that rows go on and on
+        // Pictures without a border above and below: their rows go on and on.
+        bool joined = last - first == a.s.out_h && laid.down.size == a.s.out_h && laid.down.step * laid.down.planes == 1 &&
+                      laid.along.planes == 1 && laid.along.size == laid.pitch;
         int in = a.s.c / groups, out = a.s.out_c / groups, rows = joined ? pictures * a.s.out_h : last - first;
         int blocks = ceil_div((rows - 1) * laid.pitch + a.s.out_w, TILE);
         int all = joined ? blocks : pictures * blocks, squares = ceil_div(all, 2);
