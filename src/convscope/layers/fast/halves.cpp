@@ -17,15 +17,16 @@ void row_of(const LayerOf<Half>& a, int n, int i, Half* y) {
 
 // L bfloat16 as whole numbers in the order of their values; what is no number is above all.
 template <int L> struct Ordered {
-    typedef unsigned short Type __attribute__((vector_size(L * sizeof(Half)), aligned(sizeof(Half)), may_alias));
+    typedef unsigned short Type __attribute__((vector_size(L * sizeof(Half))));
+    typedef unsigned short Anywhere __attribute__((vector_size(L * sizeof(Half)), aligned(sizeof(Half)), may_alias));
     typedef short Signs __attribute__((vector_size(L * sizeof(Half))));
     static Type load(const Half* p) {
-        Type bits = *(const Type*)p;
+        Type bits = *(const Anywhere*)p;
         return (bits ^ ((Type)((Signs)bits >> 15) | 0x8000)) - 0x7f;
     }
     static void store(Half* p, Type order) {
         order += 0x7f;
-        *(Type*)p = order ^ (~(Type)((Signs)order >> 15) | 0x8000);
+        *(Anywhere*)p = order ^ (~(Type)((Signs)order >> 15) | 0x8000);
     }
 };
 
