@@ -5,7 +5,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from convscope.engines.fused import program_of
-from convscope.engines.fused.building import calls, one_call
+from convscope.engines.fused.calls import calls, one_call
 from convscope.engines.fused.fusing import OWN, shapes_of
 from convscope.engines.fused.onecall import OneCall
 from convscope.engines.fused.simplify import fold

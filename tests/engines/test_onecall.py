@@ -29,7 +29,7 @@ def untimed(monkeypatch):
     """Nothing is timed: the first way that can be had is taken."""
     monkeypatch.setattr("convscope.engines.fused.fusing._fastest", lambda runs, conv, *, added: next(iter(runs)))
     monkeypatch.setattr("convscope.engines.fused.onecall.OneCall._quickest", lambda self, batch: How(False))
-    monkeypatch.setattr("convscope.engines.fused.building.quickest", lambda found: found[0])
+    monkeypatch.setattr("convscope.engines.fused.calls.quickest", lambda found: found[0])
 
 
 @torch.no_grad()

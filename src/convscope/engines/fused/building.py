@@ -1,8 +1,7 @@
-"""The layers of a network that our own kernels do alone, from its program: `one_call`."""
+"""The layers of a network that our own kernels do alone, from its program: `Builder`."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, fx
 
 from convscope.engines.fused.around import ENLARGE, FLAT, TRANSPOSED, any_width, around_transposed, halving, in_phases
-from convscope.engines.fused.fusing import OWN, POOLING, Around, Shapes, activation_of, around, chosen, only_user, pair
+from convscope.engines.fused.fusing import POOLING, Around, Shapes, activation_of, around, chosen, only_user, pair
 from convscope.engines.fused.layers import NONE, Activation, Conv, Run, by_own, takes
-from convscope.engines.fused.onecall import MOST, Layer, OneCall, Place, quickest
+from convscope.engines.fused.onecall import MOST, Layer, Place
 from convscope.engines.fused.program import Program, arguments
 from convscope.engines.fused.simplify import CONV, LINEAR, is_call, tensor_of
 from convscope.layers.fast.compiled import After, Window
@@ -22,8 +21,6 @@ from convscope.layers.fast.packing import pack_thin
 
 _SAME = ("aten.clone.default", "aten.contiguous.default", "aten.dropout.default")
 _PERMUTE, _BACK, _FORTH = "aten.permute.default", [0, 2, 3, 1], [0, 3, 1, 2]  # channels behind all, and where they were
-_FULL = 32  # channels of a tile
-_WORTH = 0.05  # of all MACs: less is not worth another way
 _HALF = {"tiles": "half"}  # ways that pack weights of their own
 
 
@@ -32,7 +29,7 @@ class Unknown(Exception):  # noqa: N818 - it ends a search, and nobody sees it
 
 
 @dataclass(slots=True)
-class _Builder:
+class Builder:
     program: Program
     shapes: Shapes
     ways: Mapping[str, str]
@@ -387,28 +384,3 @@ def _after(activation: Activation) -> After:
     if own is None:
         raise Unknown(activation.name)
     return After(None, None, *own)
-
-
-def one_call(
-    program: Program, shapes: Shapes, *, ways: Mapping[str, str] = OWN, half: bool = False
-) -> "OneCall | None":
-    """The program (without normalisations) in one call, if our own kernels do all of it; in bfloat16 if `half`."""
-    found = calls(program, shapes, ways=ways, half=half)
-    return quickest(found) if found else None
-
-
-def calls(program: Program, shapes: Shapes, *, ways: Mapping[str, str], half: bool) -> list[OneCall]:
-    """The same with channels filled up to vectors, and to tiles, which serve more layers, where that differs; in
-    bfloat16 the first of the two that can be had."""
-    nodes = [*program.graph.nodes]
-    source, vector = next(n for n in nodes if n.op == "placeholder"), there().panel // 2
-    found: list[OneCall] = []
-    for lanes, few in ((_FULL, _FULL // 2), (_FULL, _FULL)) if half else ((vector, vector), (_FULL, _FULL)):
-        builder = _Builder(program, shapes, ways, half, lanes, few)
-        with suppress(Unknown):
-            given, batch = builder.build(nodes), shapes.wanted[source][0]
-            found.append(OneCall(builder.layers, given, batch=batch, counts=builder.counts, half=half))
-            rest = sum(t.macs for t in builder.layers if t.y.wide % _FULL)
-            if half or not there().tiles or rest < _WORTH * sum(t.macs for t in builder.layers):
-                break
-    return found

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from convscope.clock import cache, compare
 from convscope.engines.card import Card
-from convscope.engines.fused.building import one_call
+from convscope.engines.fused.calls import one_call
 from convscope.engines.fused.fusing import COUNTED, OWN, rewrite, shapes_of
 from convscope.engines.fused.layers import LAST
 from convscope.engines.fused.onecall import OneCall
