@@ -86,14 +86,16 @@ def test_it_can_be_ended_and_the_last_view_stays(lab, opened, by):
 
 def test_a_lab_that_ends_is_said_and_the_last_view_stays(lab, opened):
     with opened(lab, AT) as page:
-        before = page.inner_text(".arithmetic"), page.url
-        page.route("**/api/**", lambda route: route.abort())
+        before, asked = (page.inner_text(".arithmetic"), page.url), []
+        page.route("**/api/**", lambda route: (asked.append(route.request.url), route.abort()))
         page.click('.rows button[title="features.C1"]')
         page.until(lambda: "does not answer" in page.inner_text("#problem"))
         assert page.get_attribute(".rows [aria-current=true]", "title") == "features.C3"
         page.focus(".sheet")
+        page.until(lambda: page.is_hidden(".spinner"))
+        asked.clear()
         page.keyboard.press("ArrowRight")
-        page.until(lambda: (page.inner_text(".arithmetic"), page.url) == before)
+        page.until(lambda: asked and (page.inner_text(".arithmetic"), page.url) == before)
         page.unroute("**/api/**")
         page.keyboard.press("ArrowRight")
         page.until(lambda: "[0, 5, 3, 5]" in page.inner_text(".arithmetic"))
