@@ -8,7 +8,7 @@ from convscope.engines.fused import OWN, FusedModel, Program, fused_from, open_f
 from convscope.engines.int8 import Judge, int8_bytes, int8_layers, onnx_int8_bytes
 from convscope.engines.onnx import OnnxModel, onnx_bytes, onnx_with, open_onnx
 from convscope.engines.openvino import OpenVinoModel, open_openvino, openvino_bytes, openvino_from
-from convscope.engines.outputs import named_outputs, output_names, restored_outputs
+from convscope.engines.outputs import named_outputs, on_cpu, output_names, restored_outputs
 from convscope.engines.quiet import quiet
 from convscope.errors import ModelError, need
 
@@ -28,6 +28,7 @@ __all__ = [
     "int8_layers",
     "named_outputs",
     "need",
+    "on_cpu",
     "onnx_bytes",
     "onnx_int8_bytes",
     "onnx_with",

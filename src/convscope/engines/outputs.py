@@ -1,5 +1,6 @@
 """What a network gives, as named tensors and back: engines know lists of tensors alone."""
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -26,6 +27,12 @@ def named_outputs(outputs: Any) -> dict[str, Tensor]:
 def restored_outputs(tensors: Sequence[Tensor], names: Sequence[str]) -> Any:
     """The output again, from tensors in the order of `names`."""
     return _restored(dict(zip(names, tensors, strict=True)))
+
+
+def on_cpu(model: nn.Module) -> nn.Module:
+    """The network, or a copy of it on the CPU if it lies elsewhere: there its files are made and measured."""
+    here = all(t.is_cpu for t in (*model.parameters(), *model.buffers()))
+    return model if here else copy.deepcopy(model).cpu()
 
 
 @torch.no_grad()

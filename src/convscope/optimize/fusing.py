@@ -1,12 +1,11 @@
 """fuse(): a network in its fused form, held to what the network gives."""
 
-import copy
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from convscope.engines import OWN, Card, FusedModel, Program, named_outputs, program_of
+from convscope.engines import OWN, Card, FusedModel, Program, named_outputs, on_cpu, program_of
 from convscope.errors import ModelError
 
 CLOSE = 1e-4  # largest difference from the network, as a share of the largest value of an output
@@ -26,9 +25,7 @@ def fuse(model: nn.Module, example: Tensor, *, precision: str = "f32") -> FusedM
     >>> counts["folded"], counts["oneDNN"] + counts["own"]  # which of the two is faster differs between machines
     (1, 1)
     """
-    if not all(t.is_cpu for t in (*model.parameters(), *model.buffers())):
-        model = copy.deepcopy(model).cpu()
-    example = example.cpu()
+    model, example = on_cpu(model), example.cpu()
     with torch.no_grad():
         outputs = tuple(named_outputs(model.eval()(example[:1])))
     shape = tuple(example.shape[1:])

@@ -1,6 +1,5 @@
 """A model ready to be looked at, whether it is a name or a trained run, and pictures as it takes them."""
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from convscope.data.digits import NORMALISATION
 from convscope.data.folder import resize
 from convscope.data.images import Picture, photograph, to_channels
 from convscope.data.sets import Normalisation
-from convscope.engines import ENDINGS, Card, open_engine
+from convscope.engines import ENDINGS, Card, on_cpu, open_engine
 from convscope.errors import ModelError
 from convscope.explain.capture import as_model
 from convscope.graph import record
@@ -48,10 +47,8 @@ class LoadedModel:
     categories: Mapping[str, int] = field(default_factory=dict)
 
     def on_cpu(self) -> "LoadedModel":
-        """Itself, or with a copy of the network there: files of networks are written and measured on the CPU."""
-        if all(t.is_cpu for t in (*self.model.parameters(), *self.model.buffers())):
-            return self
-        return replace(self, model=copy.deepcopy(self.model).cpu())
+        """The same with its network there."""
+        return replace(self, model=on_cpu(self.model))
 
     def class_names(self) -> tuple[str, ...]:
         """The names of its outputs; their numbers where it has no names."""

@@ -214,9 +214,7 @@ class OneCall:
     def _plan(self, n: int, how: How) -> "_Plan":
         """All steps for n pictures, and what memory they need."""
         layers, tile = self.layers, how.tile or n
-        few = (
-            min(how.layers or len(layers), len(layers)) if how.tile else 0
-        )  # layers that take a tile of pictures at a time
+        few = min(how.layers or len(layers), len(layers)) if how.tile else 0  # layers of a tile of pictures at a time
         whole = {0, *(p.number for p in (*self._read(few), *self.outputs))}  # arrays of all pictures
         at, rooms, values = self._laid(n, tile, few, whole)
         parts = [(i, first, min(tile, n - first)) for first in range(0, n, tile) for i in range(few)]
