@@ -225,7 +225,7 @@ def test_what_was_in_memory_before_changes_nothing():
     [
         nn.Conv2d(64, 64, 3, groups=4),  # of 16 channels
         nn.Conv2d(64, 128, 3, groups=64),
-        nn.Softmax(1),
+        nn.Sequential(nn.Softmax(1), nn.Conv2d(64, 64, 1)),
     ],
 )
 def test_what_no_kernel_does_leaves_it_to_pytorch(what):

@@ -16,7 +16,7 @@ from convscope.layers.fast.compiled import After, Window, kernels
 from convscope.layers.fast.operators import pack, there
 from convscope.models import HeadedNetwork, backbone, build
 from convscope.optimize import fuse
-from one_calls import Unlike, all_made, made
+from one_calls import all_made, made
 
 pytestmark = pytest.mark.skipif(kernels() is None, reason="it is made of our own kernels, which need a compiler")
 
@@ -98,29 +98,6 @@ def test_dense_convolutions_of_any_window(window, ins, outs, h, w, acted):
     torch.testing.assert_close(
         there().dense(x, packed, after, len(weight), window), acted(own + other), rtol=1e-4, atol=1e-4
     )
-
-
-@pytest.mark.parametrize(
-    "what",
-    [
-        lambda y: F.gelu(y, approximate="tanh"),
-        lambda y: y.permute(0, 3, 2, 1),
-        lambda y: F.layer_norm(y, y.shape[1:]),
-        lambda y: F.interpolate(y, scale_factor=1.9, mode="bilinear"),
-        lambda y: torch.cat([y, y], 1),
-        lambda y: y + y.mean((2, 3), keepdim=True),
-        lambda y: y * y,
-        lambda y: F.avg_pool2d(y, 3, 1, 1, count_include_pad=False),
-        lambda y: F.max_pool2d(y, 3, 2, ceil_mode=True),
-        lambda y: y.softmax(1),
-        lambda y: F.adaptive_avg_pool2d(y, 2),
-        lambda y: y.transpose(2, 3),
-        lambda y: torch.add(y, y, alpha=2),
-        lambda y: y.flatten(2),
-    ],
-)
-def test_what_no_kernel_does_leaves_it_to_pytorch(what):
-    assert made(Unlike(what), torch.randn(2, 3, 8, 8)) is None
 
 
 def test_arrays_share_memory_when_one_is_read_before_the_other_is_written():

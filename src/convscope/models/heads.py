@@ -109,13 +109,19 @@ class Detector(nn.Module):
 
     def forward(self, maps: Sequence[Tensor], size: Size) -> Candidates:
         levels = self.neck([maps[i] for i in self.used], None if self.finer is None else maps[self.finer])
+        sizes = tuple((x.shape[2], x.shape[3]) for x in levels)
         if self.training and served(levels[0]) and self._alike(levels[0].shape[1]):
-            return self._together(levels)
-        found = [
-            self._level(x, stride, scale) for x, stride, scale in zip(levels, self.strides, self.scales, strict=True)
-        ]
-        logits, boxes, points, strides = zip(*found, strict=True)
-        return Candidates(torch.cat(logits, 1), torch.cat(boxes, 1), torch.cat(points), torch.cat(strides))
+            logits, distances = self._together(levels, sizes)
+            points, strides = _known_points(sizes, tuple(self.strides), levels[0].device)
+        else:
+            logits = torch.cat([_listed(self.logits(self.classify(x))) for x in levels], 1)
+            distances = torch.cat([_listed(self.distances(self.place(x))) for x in levels], 1)
+            points, strides = _all_points(sizes, self.strides, levels[0].device)
+        scale = torch.cat([scale.expand(h * w) for scale, (h, w) in zip(self.scales, sizes, strict=True)])
+        there, cell = torch.cat([points, points], 1), strides[:, None]
+        reach = (scale[:, None] * distances).clamp(max=8).exp()
+        boxes = there + torch.cat([-cell, -cell, cell, cell], 1) * reach
+        return Candidates(logits, boxes, points, strides)
 
     def _alike(self, width: int) -> bool:
         """Whether both towers are as they were made: pruned or factorised ones, and bfloat16, go level by level."""
@@ -126,9 +132,8 @@ class Detector(nn.Module):
         )  # fmt: skip
         return plain and type(self.logits) is type(self.distances) is nn.Conv2d
 
-    def _together(self, levels: Sequence[Tensor]) -> Candidates:
+    def _together(self, levels: Sequence[Tensor], sizes: tuple[Size, ...]) -> tuple[Tensor, Tensor]:
         """The same in one pass over one map in which all levels lie, both towers side by side: for training."""
-        sizes = tuple((x.shape[2], x.shape[3]) for x in levels)
         laid = laid_out(sizes)
         x, width = together(levels, laid), levels[0].shape[1]
         for at, stages in enumerate(zip(self.classify.children(), self.place.children(), strict=True)):
@@ -142,19 +147,7 @@ class Detector(nn.Module):
         y = F.conv2d(x, weight, torch.cat([first.bias, second.bias]), padding=1)  # pyright: ignore
         found = y.permute(0, 2, 3, 1).flatten(1, 2).index_select(1, laid.places.to(x.device)).float()
         logits, distances = found.split([first.out_channels, 4], -1)
-        points, strides = _all_points(sizes, tuple(self.strides), x.device)
-        scale = self.scales.repeat_interleave(torch.tensor([h * w for h, w in sizes], device=x.device))
-        reach = strides[:, None] * (scale[:, None] * distances).clamp(max=8).exp()
-        boxes = torch.cat([points - reach[..., :2], points + reach[..., 2:]], -1)
-        return Candidates(logits, boxes, points, strides)
-
-    def _level(self, x: Tensor, stride: int, scale: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        logits = self.logits(self.classify(x)).flatten(2).transpose(1, 2).float()
-        distances = self.distances(self.place(x)).flatten(2).transpose(1, 2).float()
-        reach = stride * (scale * distances).clamp(max=8).exp()
-        points = _points(x.shape[2], x.shape[3], stride, device=x.device)
-        boxes = torch.cat([points - reach[..., :2], points + reach[..., 2:]], -1)
-        return logits, boxes, points, torch.full((len(points),), float(stride), device=x.device)
+        return logits, distances
 
 
 @final
@@ -260,12 +253,19 @@ class _Normed(nn.Sequential):
         return act(norm(x.float()).to(x.dtype))  # on a CPU twice as fast as in bfloat16
 
 
-@functools.lru_cache(maxsize=16)
-def _all_points(sizes: tuple[Size, ...], strides: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+def _listed(x_NCHW: Tensor) -> Tensor:
+    """Place by place: [N, H * W, C]."""
+    return x_NCHW.permute(0, 2, 3, 1).flatten(1, 2).float()
+
+
+def _all_points(sizes: Sequence[Size], strides: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
     """The points [L, 2] and strides [L] of all levels."""
     points = [_points(*size, stride, device=device) for size, stride in zip(sizes, strides, strict=True)]
     each = [torch.full((len(p),), float(stride), device=device) for p, stride in zip(points, strides, strict=True)]
     return torch.cat(points), torch.cat(each)
+
+
+_known_points = functools.lru_cache(maxsize=16)(_all_points)
 
 
 def _points(rows: int, columns: int, stride: int, *, device: torch.device) -> Tensor:

@@ -5,46 +5,35 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, fx
 
 from convscope.engines.fused.around import ENLARGE, FLAT, TRANSPOSED, any_width, around_transposed, halving, in_phases
-from convscope.engines.fused.fusing import POOLING, Around, Shapes, activation_of, around, chosen, only_user, pair
-from convscope.engines.fused.layers import NONE, Activation, Conv, Run, by_own, takes
+from convscope.engines.fused.between import FORTH, PERMUTE, Between
+from convscope.engines.fused.fusing import POOLING, Around, activation_of, around, chosen, only_user, pair
+from convscope.engines.fused.layers import NONE, Conv, Run, by_own, takes
 from convscope.engines.fused.onecall import MOST, Layer, Place
-from convscope.engines.fused.program import Program, arguments
+from convscope.engines.fused.placing import Unknown, after_of
+from convscope.engines.fused.program import arguments
 from convscope.engines.fused.simplify import CONV, LINEAR, is_call, tensor_of
-from convscope.layers.fast.compiled import After, Window
+from convscope.layers.fast.compiled import Window
 from convscope.layers.fast.operators import pack, there
 from convscope.layers.fast.packing import pack_thin
 
 _SAME = ("aten.clone.default", "aten.contiguous.default", "aten.dropout.default")
-_PERMUTE, _BACK, _FORTH = "aten.permute.default", [0, 2, 3, 1], [0, 3, 1, 2]  # channels behind all, and where they were
+GROUPS = "aten.group_norm.default"
 _HALF = {"tiles": "half"}  # ways that pack weights of their own
 
 
-class Unknown(Exception):  # noqa: N818 - it ends a search, and nobody sees it
-    """No kernel of ours does this."""
-
-
 @dataclass(slots=True)
-class Builder:
-    program: Program
-    shapes: Shapes
-    ways: Mapping[str, str]
-    half: bool
-    lanes: int  # channels are a multiple of it,
-    few: int  # or just so many
-    places: dict[fx.Node, Place] = field(default_factory=dict)
-    layers: list[Layer] = field(default_factory=list)
-    counts: dict[str, int] = field(default_factory=dict)
+class Builder(Between):
+    packed: dict[Any, Tensor] = field(default_factory=dict)  # weights that several layers have are there once
     taken: set[fx.Node] = field(default_factory=set)
     ends: dict[fx.Node, tuple[fx.Node, Around]] = field(default_factory=dict)
-    number: int = 0
+    given: list[fx.Node] = field(default_factory=list)  # what is left to PyTorch is made of these
 
     def build(self, nodes: Sequence[fx.Node]) -> list[Place]:
-        """All layers; the places of what the network gives."""
+        """All layers; the places of what the network gives, or of `given`."""
         source = next(n for n in nodes if n.op == "placeholder")
         _, c, h, w = self.shapes.wanted[source]
         self.places[source] = given = Place(0, (c, h, w), c)
@@ -52,34 +41,65 @@ class Builder:
             self.places[source] = self._next(given)
             self._put(Layer("narrowed", given, self.places[source]))
         for node in nodes:
-            self.visit(node)
-        found = [self._any(n) for n in arguments(nodes[-1])[0]]
+            self._visit_or_leave(node)
+        outputs = arguments(nodes[-1])[0]
+        if not all(n in self.places for n in outputs):
+            self.given = self._borders(outputs, source)
+        found = [self._any(n) for n in self.given or outputs]
         first = self.places[source].number
         readers = {t.kind for t in self.layers if first in (t.x.number, t.other.number if t.other else -1)}
         narrow = c % self.lanes and readers - ({"tiles"} if self.half else {"dense", "thin", "thin largest"})
-        if narrow or any(p.number == first for p in found) or not 0 < len({*found}) == len(found) <= MOST:
+        numbers = {p.number for p in found}
+        if narrow or first in numbers or not 0 < len(numbers) == len(found) <= MOST:
             raise Unknown("the input, as it is")
         return [self._given_out(p) for p in found]
 
+    def _visit_or_leave(self, node: fx.Node) -> None:
+        """Put the layers that the node ends, if there are kernels for them; else it has no place.
+
+        Raises: Unknown if the layer has weights: such a one is not left to PyTorch.
+        """
+        layers, counts = len(self.layers), dict(self.counts)
+        try:
+            self.visit(node)
+        except Unknown:
+            if is_call(self.ends.get(node, (node,))[0], CONV, LINEAR, TRANSPOSED):
+                raise
+            del self.layers[layers:]
+            self.counts = counts
+            self.places.pop(node, None)
+
+    def _borders(self, outputs: Sequence[fx.Node], source: fx.Node) -> list[fx.Node]:
+        """What layers give to nodes that have no place."""
+        todo, found, seen = [*outputs], [], {source}
+        while todo:
+            node = todo.pop()
+            if node in seen or node.op == "get_attr":
+                continue
+            seen.add(node)
+            if node in self.places and not is_call(node, PERMUTE, *FLAT, *_SAME):  # these have the place of another
+                found.append(node)
+            else:
+                todo += node.all_input_nodes
+        return found
+
     def visit(self, node: fx.Node) -> None:
         if (
-            is_call(node, CONV, LINEAR, TRANSPOSED, "aten.add.Tensor")
+            is_call(node, CONV, LINEAR, TRANSPOSED, GROUPS, "aten.add.Tensor")
             and node not in self.taken
             and node not in self.ends
         ):
             self._take(node)
         if node in self.ends:
             first, found = self.ends[node]
-            make = {CONV: self._conv, LINEAR: self._linear, TRANSPOSED: self._transposed}.get(
-                str(first.target), self._sum
-            )
-            make(first, found)
+            make = {CONV: self._conv, LINEAR: self._linear, TRANSPOSED: self._transposed, GROUPS: self._groups}
+            make.get(str(first.target), self._sum)(first, found)
         elif node not in self.taken and node.op == "call_function":
             self._plain(node)
 
     def _take(self, node: fx.Node) -> None:
         """Note the layer, and what it takes in, for when all that it reads is there."""
-        if is_call(node, "aten.add.Tensor"):
+        if is_call(node, "aten.add.Tensor", GROUPS):
             after = only_user(node)
             activation = NONE if after is None else activation_of(after)
             found = Around(node if after is None or activation == NONE else after, None, activation)
@@ -88,6 +108,8 @@ class Builder:
             self.taken |= {found.other} if found.other is not None else set()
         else:
             found = self._around(node)
+        if found.activation.own() is None:  # no kernel has it
+            found = Around(found.end.all_input_nodes[0], found.other, NONE)
         inner = node
         while inner is not found.end:
             self.taken.add(inner)
@@ -98,7 +120,7 @@ class Builder:
         """What the layer takes in; a sum also where the channels go back behind the batch before it."""
         found, taken = around(node, self.shapes, after_sum=lambda a: True, taken=self.taken | {*self.ends}), None
         after = only_user(node)
-        if found.end is node and after is not None and is_call(after, _PERMUTE) and [*arguments(after)[1]] == _FORTH:
+        if found.end is node and after is not None and is_call(after, PERMUTE) and [*arguments(after)[1]] == FORTH:
             taken = around(after, self.shapes, after_sum=lambda a: True, taken=self.taken | {*self.ends})
         return taken if taken and taken.other is not None else found
 
@@ -113,7 +135,8 @@ class Builder:
             ENLARGE: self._enlarged,
             "aten.upsample_nearest2d.vec": self._repeated,
             "aten.sym_size.int": lambda node: None,
-            _PERMUTE: self._permuted,
+            PERMUTE: self._permuted,
+            "aten.cat.default": self._joined,
             **dict.fromkeys(FLAT, self._flat),
             **dict.fromkeys(_SAME, self._same),
         }
@@ -124,48 +147,16 @@ class Builder:
         else:
             raise Unknown(str(node.target))
 
-    def _same(self, node: fx.Node) -> None:
-        self.places[node] = self._any(arguments(node)[0])
-
-    def _any(self, node: Any) -> Place:
-        if node not in self.places:
-            raise Unknown(str(node))
-        return self.places[node]
-
-    def _at(self, node: Any, *, last: bool = False) -> Place:
-        """Where the node's values are, whose channels are the last axis or not."""
-        found = self._any(node)
-        if found.last is not last:
-            raise Unknown("channels that are another axis")
-        return found
-
-    def _new(self, node: fx.Node, *, last: bool = False) -> Place:
-        """A place for what the node gives."""
-        shape = self.shapes.wanted[node]
-        if len(shape) not in (2, 4) or self.shapes.another[node][1:] != shape[1:]:
-            raise Unknown(str(node.target))
-        c, h, w = (shape[3], *shape[1:3]) if last else (shape[1], *(shape[2:] or (1, 1)))
-        wide = self.few if c <= self.few else -(-c // self.lanes) * self.lanes
-        self.places[node] = self._next(Place(0, (c, h, w), wide, len(shape) == 2, last))
-        return self.places[node]
-
-    def _next(self, like: Place) -> Place:
-        self.number += 1
-        return replace(like, number=self.number)
-
     def _given_out(self, place: Place) -> Place:
         """What the network gives is float32, and numbers of a picture fill no vectors."""
         flat = place.flat and place.size[1:] == (1, 1) and place.wide != place.size[0]
-        if (self.layers[-1].kind in ("enlarged", "unfolded") and self.layers[-1].y == place) or not (self.half or flat):
+        end = self.layers[-1]
+        there = any(t.kind == "cut" and t.y == place for t in self.layers)
+        if there or (end.kind in ("enlarged", "unfolded") and end.y == place) or not (self.half or flat):
             return place
         found = self._next(replace(place, wide=place.size[0]) if flat else place)
-        self._put(Layer("cut" if flat else "widened", place, found))
+        self._put(Layer("cut" if flat else "widened", place, found, per=0))
         return found
-
-    def _put(self, layer: Layer, name: str = "") -> None:
-        self.layers.append(layer)
-        if name:
-            self.counts[name] = self.counts.get(name, 0) + 1
 
     def _conv(self, node: fx.Node, found: Around) -> None:
         x, weight, bias, stride, padding, dilation, groups = arguments(node, None, 1, 0, 1, 1)
@@ -186,7 +177,7 @@ class Builder:
         windows = (pair(stride), pair(padding), pair(dilation))
         shape = (self.shapes.wanted[x][0], at.wide, *at.size[1:])
         conv = Conv(own, added, *windows, at.wide if depthwise else int(groups), shape, found.activation)
-        self._put_conv(conv, at, y, found)
+        self._put_conv(conv, at, y, found, of=str(weight.target))
 
     def _thin(self, node: fx.Node, own: Tensor, at: Place, found: Around) -> bool:
         """Put a convolution to few channels, with a pooling behind it, if the kernel for them does it."""
@@ -211,22 +202,23 @@ class Builder:
             own.numel() * math.prod(self.shapes.wanted[found.end][2:]),
         )
         kind = "thin largest" if pool else "thin"
-        self._put(Layer(kind, at, y, None, packed, added, window, ins, _after(found.activation), macs), "own")
+        self._put(Layer(kind, at, y, None, packed, added, window, ins, after_of(found.activation), macs), "own")
         if pool:
             self.taken.add(pool)
             self.counts[POOLING] = self.counts.get(POOLING, 0) + 1
         return True
 
-    def _put_conv(self, conv: Conv, x: Place, y: Place, found: Around) -> None:
+    def _put_conv(self, conv: Conv, x: Place, y: Place, found: Around, *, of: str = "") -> None:
+        """`of`: the name of its weights, if they are a filled up copy of those."""
         other = None if found.other is None else self._at(found.other)
         way, name = self._half_way(conv) if self.half else self._way(conv, added=other is not None)
         per = conv.weight.shape[1] if way == "grouped" else conv.groups
-        places, packed = (
-            y.size[1] * y.size[2],
-            pack(_HALF.get(way, way) if self.half else way, conv.weight, groups=conv.groups),
-        )
-        after, macs = _after(found.activation), conv.weight.numel() * places
-        self._put(Layer(way, x, y, other, packed, conv.bias, conv.window(), per, after, macs), name)
+        places, form = y.size[1] * y.size[2], _HALF.get(way, way) if self.half else way
+        key = (of, form, conv.weight.shape, conv.groups)
+        if not of or key not in self.packed:
+            self.packed[key] = pack(form, conv.weight, groups=conv.groups)
+        after, macs = after_of(found.activation), conv.weight.numel() * places
+        self._put(Layer(way, x, y, other, self.packed[key], conv.bias, conv.window(), per, after, macs), name)
 
     def _way(self, conv: Conv, *, added: bool) -> tuple[str, str]:
         """The quickest of our kernels, and its name."""
@@ -265,86 +257,6 @@ class Builder:
     def _bias(self, bias: Tensor | None, y: Place) -> Tensor | None:
         return None if bias is None else F.pad(bias, (0, y.wide - len(bias)))
 
-    def _sum(self, node: fx.Node, found: Around) -> None:
-        """Two arrays added, or one, and an activation."""
-        reads = [n for n in node.all_input_nodes if n.op != "get_attr"]
-        if node.kwargs or len(reads) not in (1, 2) or (len(reads) == 1 and is_call(node, "aten.add.Tensor")):
-            raise Unknown(str(node.target))
-        x = self._any(reads[0])
-        y, other = self._new(found.end, last=x.last), self._at(reads[1], last=x.last) if len(reads) == 2 else None
-        if (x.size, x.wide) != (y.size, y.wide) or (other and (other.size, other.wide) != (y.size, y.wide)):
-            raise Unknown("an addition of other shapes")
-        self._put(Layer("sum", x, y, other, after=_after(found.activation)))
-
-    def _largest(self, node: fx.Node) -> None:
-        self._pool(node, largest=True)
-
-    def _average(self, node: fx.Node) -> None:
-        self._pool(node, largest=False)
-
-    def _pool(self, node: fx.Node, *, largest: bool) -> None:
-        x, size, stride, padding, *rest = arguments(node, None, 0)
-        at, y = self._at(x), self._new(node)
-        dilation = rest[0] if largest and rest else 1
-        ceil = (rest[1:2] if largest else rest[:1]) or [False]
-        uneven = not largest and (rest[1:2] == [False] or rest[2:3] not in ([], [None]))
-        if ceil[0] or (uneven and pair(padding) != (0, 0)) or at.wide % (self.few if self.half else 4) or node.kwargs:
-            raise Unknown(str(node.target))
-        window = Window(*pair(size), *pair(stride or size), *pair(padding), *pair(dilation))
-        if largest:
-            if not self.half and any_width(node):
-                y = self.places[node] = replace(y, wide=-(-y.size[0] // 4) * 4)
-            self._put(Layer("largest", at, y, window=window, per=at.wide), POOLING)
-            return
-        weight = torch.full((at.wide, 1, window.kh, window.kw), 1 / (window.kh * window.kw))
-        self._put(Layer("grouped", at, y, None, pack("grouped", weight, groups=at.wide), window=window), POOLING)
-
-    def _mean(self, node: fx.Node) -> None:
-        x, y = self._at(arguments(node)[0]), self._new(node)
-        dims = arguments(node)[1] if is_call(node, "aten.mean.dim") else [-1, -2]
-        if y.size[1:] != (1, 1) or y.size[0] != x.size[0] or sorted(d % 4 for d in dims) != [2, 3]:
-            raise Unknown(str(node.target))
-        self._put(Layer("mean", x, y), POOLING)
-
-    def _scaled(self, node: fx.Node) -> None:
-        one, two = (self._at(n) for n in arguments(node))
-        x, factor = (one, two) if two.size[1:] == (1, 1) else (two, one)
-        if factor.size != (x.size[0], 1, 1):
-            raise Unknown(str(node.target))
-        self._put(Layer("scaled", x, self._new(node), factor))
-
-    def _permuted(self, node: fx.Node) -> None:
-        x, order = self._any(arguments(node)[0]), [*arguments(node)[1]]
-        if x.flat or order != (_FORTH if x.last else _BACK):
-            raise Unknown(str(node.target))
-        self.places[node] = replace(x, last=not x.last)
-
-    def _normalised(self, node: fx.Node) -> None:
-        x, size, weight, bias, eps, *_ = arguments(node, None, None, 1e-5)
-        at, y = self._at(x, last=True), self._new(node, last=True)
-        c = at.size[0]
-        if [*size] != [c]:
-            raise Unknown(str(node.target))
-        scale, shift = tensor_of(self.program, weight), tensor_of(self.program, bias)
-        scale = F.pad(torch.ones(c) if scale is None else scale, (0, at.wide - c))
-        shift = F.pad(torch.zeros(c) if shift is None else shift, (0, at.wide - c))
-        self._put(Layer("normalised", at, y, None, torch.cat([scale, torch.tensor([eps])]), shift, per=c))
-
-    def _enlarged(self, node: fx.Node) -> None:
-        x, _, corners, factors = arguments(node, None, None)
-        at, y = self._at(x), self._new(node)
-        if factors is not None and [n * f for n, f in zip(at.size[1:], factors, strict=True)] != [*y.size[1:]]:
-            raise Unknown(str(node.target))
-        y = self.places[node] = replace(y, wide=-(-y.size[0] // self._fill(node)) * self._fill(node))
-        self._put(Layer("enlarged", at, y, per=int(corners)))
-
-    def _repeated(self, node: fx.Node) -> None:
-        x, _, factors = arguments(node, None)
-        at, y = self._at(x), self._new(node)
-        if factors is not None and [n * f for n, f in zip(at.size[1:], factors, strict=True)] != [*y.size[1:]]:
-            raise Unknown(str(node.target))
-        self._put(Layer("repeated", at, y))
-
     def _transposed(self, node: fx.Node, found: Around) -> None:
         """As a convolution to the outputs of all phases, which are then laid side by side."""
         x, at = arguments(node)[0], self._at(arguments(node)[0])
@@ -355,10 +267,6 @@ class Builder:
         apart = self._next(Place(0, (len(conv.weight), *at.size[1:]), len(conv.weight)))
         self._put_conv(conv, at, apart, Around(node, None, NONE))
         self._unfold(apart, found, pair(arguments(node)[3])[0])
-
-    def _fill(self, node: fx.Node) -> int:
-        """The number of channels that is filled up: where the network ends there are no more than needed."""
-        return 4 if all(reader.op == "output" for reader in node.users) else self.lanes
 
     def _unfold(self, apart: Place, found: Around, times: int) -> None:
         """The outputs of all phases side by side, and a map that is made larger added."""
@@ -371,16 +279,3 @@ class Builder:
                 raise Unknown(str(found.other.target))
             window = Window(*other.size[1:], other.wide, int(corners), 0, 0, 1, 1)
         self._put(Layer("unfolded", apart, y, other, window=window, per=times))
-
-    def _flat(self, node: fx.Node) -> None:
-        x, shape = self._at(arguments(node)[0]), self.shapes.wanted[node]
-        if len(shape) != 2 or shape[1] != math.prod(x.size):
-            raise Unknown(str(node.target))
-        self.places[node] = replace(x, flat=True)
-
-
-def _after(activation: Activation) -> After:
-    own = activation.own()
-    if own is None:
-        raise Unknown(activation.name)
-    return After(None, None, *own)

@@ -7,6 +7,7 @@ from convscope.engines.fused.building import Builder, Unknown
 from convscope.engines.fused.fusing import OWN, Shapes
 from convscope.engines.fused.onecall import OneCall, quickest
 from convscope.engines.fused.program import Program
+from convscope.engines.fused.steps import Steps
 from convscope.layers.fast.operators import there
 
 _FULL = 32  # channels of a tile
@@ -16,7 +17,8 @@ _WORTH = 0.05  # of all MACs: less is not worth another way
 def one_call(
     program: Program, shapes: Shapes, *, ways: Mapping[str, str] = OWN, half: bool = False
 ) -> "OneCall | None":
-    """The program (without normalisations) in one call, if our own kernels do all of it; in bfloat16 if `half`."""
+    """The program (without normalisations) in one call, if our own kernels do all its layers with weights; what stands
+    behind them PyTorch does. In bfloat16 if `half`."""
     found = calls(program, shapes, ways=ways, half=half)
     return quickest(found) if found else None
 
@@ -31,8 +33,9 @@ def calls(program: Program, shapes: Shapes, *, ways: Mapping[str, str], half: bo
         builder = Builder(program, shapes, ways, half, lanes, few)
         with suppress(Unknown):
             given, batch = builder.build(nodes), shapes.wanted[source][0]
-            found.append(OneCall(builder.layers, given, batch=batch, counts=builder.counts, half=half))
-            rest = sum(t.macs for t in builder.layers if t.y.wide % _FULL)
-            if half or not there().tiles or rest < _WORTH * sum(t.macs for t in builder.layers):
+            rest = Steps(program.behind(builder.given)) if builder.given else None
+            found.append(OneCall(builder.layers, given, batch=batch, counts=builder.counts, half=half, rest=rest))
+            other = sum(t.macs for t in builder.layers if t.y.wide % _FULL)
+            if half or not there().tiles or other < _WORTH * sum(t.macs for t in builder.layers):
                 break
     return found

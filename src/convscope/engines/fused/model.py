@@ -1,12 +1,11 @@
 """FusedModel: a program in its fused form, as a module, and as a file that every machine fuses in its own way."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
-from torch.fx.node import map_arg
+from torch import Tensor, nn
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from convscope.clock import cache, compare
@@ -15,8 +14,9 @@ from convscope.engines.fused.calls import one_call
 from convscope.engines.fused.fusing import COUNTED, OWN, rewrite, shapes_of
 from convscope.engines.fused.layers import LAST
 from convscope.engines.fused.onecall import OneCall
-from convscope.engines.fused.program import Program, arguments, program_from
-from convscope.engines.fused.simplify import fold
+from convscope.engines.fused.program import Program, program_from
+from convscope.engines.fused.simplify import MADE, fold
+from convscope.engines.fused.steps import Steps
 from convscope.engines.outputs import ONE as ONE_OUTPUT
 from convscope.engines.outputs import restored_outputs
 from convscope.errors import ConvscopeError, ModelError, first_line
@@ -46,7 +46,7 @@ class FusedModel(nn.Module):
         absent = why_absent() if ways and card.precision == "f32" else ""
         self.notes = (f"without our own kernels ({absent}), somewhat slower than with them",) if absent else ()
 
-    def _fused(self, ways: Mapping[str, str]) -> tuple[dict[str, int], "OneCall | Steps"]:
+    def _fused(self, ways: Mapping[str, str]) -> tuple[dict[str, int], OneCall | Steps]:
         example = torch.zeros(self.batch, *self.card.shape).contiguous(memory_format=LAST)
         half = self.dtype is torch.bfloat16
         try:
@@ -55,7 +55,7 @@ class FusedModel(nn.Module):
             found = kernels() if ways else None
             possible = found is not None and (found.half or not half)
             one = one_call(own, shapes_of(own, example), ways=ways, half=half) if possible else None
-            own.tensors = {name: t.to(self.dtype) if t.is_floating_point() else t for name, t in own.tensors.items()}
+            own.tensors = {name: self._typed(name, t) for name, t in own.tensors.items()}
             example = example.to(self.dtype)
             counts |= rewrite(own, example, ways={} if half else ways)
             steps = Steps(own)
@@ -69,6 +69,10 @@ class FusedModel(nn.Module):
         if one is None or not _quicker(one, steps, example):
             return counts, steps
         return {"folded": counts["folded"], **dict.fromkeys(COUNTED, 0), **one.counts, ONE: len(one.layers)}, one
+
+    def _typed(self, name: str, tensor: Tensor) -> Tensor:
+        """Weights are of the type that the network runs in; numbers, such as places in a picture, stay exact."""
+        return tensor.to(self.dtype) if tensor.is_floating_point() and not name.startswith(MADE) else tensor
 
     def forward(self, x_NCHW: Tensor) -> Any:
         ready = self._ready.get(x_NCHW.shape)
@@ -128,7 +132,7 @@ def fused_from(content: bytes, *, source: str) -> FusedModel:
     return FusedModel(program, card, batch=batch)
 
 
-def _quicker(one: OneCall, steps: "Steps", example: Tensor) -> bool:
+def _quicker(one: OneCall, steps: Steps, example: Tensor) -> bool:
     """Whether one call is quicker on this machine than a call an operator."""
     key = {**cache.here(), "kernels": digest(), "one": one.key(), "batch": len(example)}
     kept = cache.load("one-or-steps", key)
@@ -139,61 +143,3 @@ def _quicker(one: OneCall, steps: "Steps", example: Tensor) -> bool:
         kept = times["one"].over(times["steps"]) < 1
         cache.save("one-or-steps", key, kept)
     return kept
-
-
-class Steps:
-    """A program as a list of calls on numbered places: nothing between one operator and the next but the call."""
-
-    def __init__(self, program: Program) -> None:
-        nodes = [*program.graph.nodes]
-        self._place = {node: i for i, node in enumerate(nodes)}
-        self._first: list[Any] = [program.tensors[str(n.target)] if n.op == "get_attr" else None for n in nodes]
-        self._input = next(self._place[n] for n in nodes if n.op == "placeholder")
-        self._outputs = [self._place[n] for n in arguments(nodes[-1])[0]]
-        last = {read: node for node in nodes for read in node.all_input_nodes}
-        kept = {n for n in nodes if n.op == "get_attr"}
-        self._steps = [
-            (
-                self._call(n),
-                self._place[n],
-                tuple(self._place[r] for r, end in last.items() if end is n and r not in kept),
-            )
-            for n in nodes
-            if n.op == "call_function"
-        ]
-
-    @torch.no_grad()
-    def __call__(self, x: Tensor) -> Sequence[Tensor]:
-        values = self._first.copy()
-        values[self._input] = x
-        for call, to, done in self._steps:
-            values[to] = call(values)
-            for i in done:
-                values[i] = None
-        return [values[i] for i in self._outputs]
-
-    def _call(self, node: fx.Node) -> Any:
-        """The node's call, given all values."""
-        run: Any = node.target
-        at, args = self._place, node.args
-        if not node.kwargs and all(isinstance(a, fx.Node) for a in args):
-            places = [at[a] for a in args]
-            if len(places) == 1:
-                return lambda v, i=places[0]: run(v[i])
-            return lambda v: run(*[v[i] for i in places])
-        if not node.kwargs and not any(isinstance(a, list | tuple) for a in args):
-            fixed, reads = list(args), [(i, at[a]) for i, a in enumerate(args) if isinstance(a, fx.Node)]
-            return lambda v: run(*_filled(fixed, reads, v))
-        return lambda v: _anyhow(run, node, at, v)
-
-
-def _filled(fixed: list[Any], reads: Sequence[tuple[int, int]], values: Sequence[Any]) -> list[Any]:
-    given = fixed.copy()
-    for i, place in reads:
-        given[i] = values[place]
-    return given
-
-
-def _anyhow(run: Any, node: fx.Node, at: Mapping[fx.Node, int], values: Sequence[Any]) -> Any:
-    args, kwargs = map_arg((arguments(node), node.kwargs), lambda n: values[at[n]])
-    return run(*args, **kwargs)

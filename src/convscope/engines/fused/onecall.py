@@ -17,13 +17,14 @@ from torch import Tensor
 
 from convscope.clock import cache, compare
 from convscope.engines.fused.layers import LAST
+from convscope.engines.fused.steps import Steps
 from convscope.layers.fast.compiled import After, Ready, Step, Window, digest
 from convscope.layers.fast.operators import there
 
 # As the kernels number them.
 _KINDS = (
     "grouped", "pointwise", "winograd", "dense", "largest", "mean", "scaled", "sum", "tiles", "normalised", "enlarged",
-    "narrowed", "widened", "cut", "thin", "thin largest", "repeated", "unfolded",
+    "narrowed", "widened", "cut", "thin", "thin largest", "repeated", "unfolded", "group normalised",
 )  # fmt: skip
 _FAR = 2**40  # from what is nowhere to the input, from there to the first output, and so on, as the kernels have it
 _NOWHERE, _INPUT, _OUTPUT = -_FAR, -2 * _FAR, -3 * _FAR
@@ -40,14 +41,15 @@ _SECONDS = 4.0
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """An array: C, H, W of a picture, the channels that it has memory for, and whether PyTorch has it flat, or with its
-    channels as the last axis."""
+    """An array: C, H, W of a picture, the channels that it has memory for, and whether PyTorch has it flat, with its
+    channels as the last axis, or as a list: H pixels (W is 1) with their channels."""
 
     number: int
     size: tuple[int, int, int]
     wide: int
     flat: bool = False
     last: bool = False
+    listed: bool = False
 
     @property
     def values(self) -> int:
@@ -102,7 +104,8 @@ class How(NamedTuple):
 class OneCall:
     """Layers as one call; float32 pictures in channels last, as many as wanted.
 
-    What lies between the layers is bfloat16 if `half`.
+    What lies between the layers is bfloat16 if `half`. `rest` makes what the network gives of the pictures and of what
+    the layers give; without it, they give that.
     """
 
     def __init__(
@@ -113,15 +116,17 @@ class OneCall:
         batch: int,
         counts: Mapping[str, int],
         half: bool = False,
+        rest: Steps | None = None,
     ) -> None:
-        self.layers, self.outputs, self.counts = layers, outputs, counts
+        self.layers, self.outputs, self.counts, self.rest = layers, outputs, counts, rest
         self.dtype = torch.bfloat16 if half else torch.float32
         self._plans: dict[tuple[int, How], _Plan] = {}
         self._shapes = [(p.wide,) if p.flat and p.size[1:] == (1, 1) else (*p.size[1:], p.wide) for p in outputs]
         self.batch, self.how = batch, self._quickest(batch)
 
-    def __call__(self, x: Tensor) -> list[Tensor]:
-        return self._run(x, self.how)
+    def __call__(self, x: Tensor) -> Sequence[Tensor]:
+        found = self._run(x, self.how)
+        return self.rest(x, *found) if self.rest else found
 
     def _run(self, x: Tensor, how: How) -> list[Tensor]:
         count = x.shape[0]  # three times as quick as len(x)
@@ -141,7 +146,7 @@ class OneCall:
     def ready(self, count: int) -> Callable[[Tensor], Tensor] | None:
         """What runs so many float32 pictures in channels last with the least Python around the call: of one output."""
         how = self.how
-        if len(self.outputs) > 1 or how.apart:
+        if len(self.outputs) > 1 or how.apart or self.rest:
             return None
         plan, shape, spare = self._planned(count, how), (count, *self._shapes[0]), []
         place, run = self.outputs[0], there().one_output
@@ -162,12 +167,14 @@ class OneCall:
             [t.kind, t.x.size, t.x.wide, t.y.size, t.y.wide, t.window, t.after.activation, t.other is not None]
             for t in self.layers
         ]
-        return [str(self.dtype), *layers]
+        return [str(self.dtype), *layers, *(self.rest.names if self.rest else ())]
 
     @staticmethod
     def _shaped(given: Tensor, place: Place) -> Tensor:
         if place.flat and place.size[1:] == (1, 1):
             return given if place.wide == place.size[0] else given[:, : place.size[0]]
+        if place.listed:
+            return given[:, :, 0, : place.size[0]]
         if place.last:
             return given[..., : place.size[0]]
         found = given.permute(0, 3, 1, 2)[:, : place.size[0]]

@@ -6,7 +6,7 @@ holds names of operators from `OPERATORS` alone: all compute tensors from tensor
 
 import json
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -63,6 +63,17 @@ class Program:
                 self.graph.erase_node(node)
         used = {str(n.target) for n in self.graph.nodes if n.op == "get_attr"}
         self.tensors = {name: t for name, t in self.tensors.items() if name in used}
+
+    def behind(self, given: Sequence[fx.Node]) -> "Program":
+        """What is left to do where the values of these nodes are given: of the input, and of them in this order."""
+        graph, source = fx.Graph(), next(n for n in self.graph.nodes if n.op == "placeholder")
+        made = {node: graph.placeholder(node.name) for node in (source, *given)}
+        for node in self.graph.nodes:
+            if node not in made:
+                made[node] = graph.node_copy(node, made.__getitem__)
+        found = Program(graph, self.tensors)
+        found.tidy()
+        return found
 
     def run(self, x: Tensor, *, watch: Callable[[fx.Node, Any], None] | None = None) -> tuple[Tensor, ...]:
         """What the network gives, operator by operator as PyTorch has them; `watch` sees every value."""
@@ -161,6 +172,12 @@ def program_from(content: bytes, *, source: str) -> tuple[Program, Card, Mapping
         return _of_nodes(facts.pop("nodes"), tensors), card, facts
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, RecursionError) as error:
         raise ModelError(f"{source}: its list of operators is damaged ({error}); optimize again") from None
+
+
+def is_pure(node: fx.Node) -> bool:
+    """Whether the node calls one of the operators that a file may hold: they compute tensors from tensors alone."""
+    name = str(node.target) if isinstance(node.target, torch._ops.OpOverload) else getattr(node.target, "__name__", "")
+    return node.op == "call_function" and (name in _ARITHMETIC or name.split(".")[1:2] in ([w] for w in OPERATORS))
 
 
 def _plain(node: fx.Node) -> dict[str, Any]:

@@ -1,15 +1,19 @@
-"""What a program does without: normalisations and factors of channels become part of the layer before them."""
+"""What a program does without: what no picture changes is computed once, and normalisations and factors of channels
+become part of the layer before them."""
 
 from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch.fx.node import map_arg
 
-from convscope.engines.fused.program import Program, arguments
+from convscope.engines.fused.program import Program, arguments, is_pure
 
 CONV, LINEAR = "aten.conv2d.default", "aten.linear.default"
 _NORM = "aten._native_batch_norm_legit_no_training.default"
 _VIEWS = ("aten.view.default", "aten._unsafe_view.default")
+_PADS = ("aten.pad.default", "aten.constant_pad_nd.default")
+MADE = "made of numbers: "  # before the names of tensors that are made of no weight
 _NOTHING = ("aten.alias.default", "aten.detach.default", "aten.lift_fresh_copy.default", "aten.dropout.default")
 
 
@@ -21,10 +25,11 @@ def is_call(node: Any, *names: str) -> bool:
 def fold(program: Program) -> int:
     """Fold each normalisation, and each factor of a channel, into the layer before it; how many normalisations."""
     count = 0
+    _hold_constants(program)
     for node in [*program.graph.nodes]:
         if is_call(node, *_VIEWS):
             node.target = torch.ops.aten.reshape.default  # in channels last, not every view is one
-        elif is_call(node, *_NOTHING):
+        elif is_call(node, *_NOTHING) or (is_call(node, *_PADS) and not any(arguments(node)[1])):
             node.replace_all_uses_with(arguments(node)[0])
         elif is_call(node, _NORM):
             count += _fold_norm(program, node)
@@ -37,6 +42,28 @@ def fold(program: Program) -> int:
 def tensor_of(program: Program, node: Any) -> Tensor | None:
     """The tensor that the node names; None if it names none."""
     return program.tensors[str(node.target)] if isinstance(node, fx.Node) and node.op == "get_attr" else None
+
+
+def _hold_constants(program: Program) -> None:
+    """Compute once what does not depend on the input; what the network gives of it is a copy."""
+    values: dict[fx.Node, Any] = {}
+    weighted: set[fx.Node] = set()
+    for node in program.graph.nodes:
+        if node.op == "get_attr":
+            values[node] = program.tensors[str(node.target)]
+            weighted.add(node)
+        elif is_pure(node) and all(n in values for n in node.all_input_nodes):
+            given, named = map_arg((node.args, node.kwargs), values.__getitem__)
+            values[node] = node.target(*given, **named)
+            weighted |= {node for n in node.all_input_nodes if n in weighted}
+    for node, value in values.items():
+        if node.op != "get_attr" and isinstance(value, Tensor) and any(u not in values for u in node.users):
+            with program.graph.inserting_before(node):
+                held = _held(program, node.name if node in weighted else MADE + node.name, value)
+                copy = program.graph.call_function(torch.ops.aten.clone.default, (held,))
+            for user in [*node.users]:
+                user.replace_input_with(node, copy if user.op == "output" else held)
+    program.tidy()
 
 
 def _fold_norm(program: Program, node: fx.Node) -> bool:

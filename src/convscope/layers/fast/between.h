@@ -5,6 +5,7 @@
 #include "kernels.h"
 
 #include <cmath>
+#include <numeric>
 #include <type_traits>
 #include <vector>
 
@@ -20,10 +21,13 @@ template <class T, class U> void converted(const T* x, U* y, long count) {
     for (long i = count / LANES * LANES; i < count; i++) store<1>(y + i, load<1>(x + i));
 }
 
-// The first channels of each pixel.
-template <class T, class U> void cut(const T* x, U* y, long pixels, const Shape& s) {
-    for (long p = 0; p < pixels; p++, x += s.c, y += s.out_c)
-        for (int c = 0; c < s.out_c; c++) store<1>(y + c, load<1>(x + c));
+// The first channels of each pixel, to the pixels from `first` on.
+template <class T, class U> void cut(const T* x, U* y, const Shape& s, int first) {
+    for (int n = 0; n < s.n; n++) {
+        U* to = y + ((long)n * s.out_h * s.out_w + first) * s.out_c;
+        for (long p = 0; p < (long)s.h * s.w; p++, x += s.c, to += s.out_c)
+            for (int c = 0; c < s.out_c; c++) store<1>(to + c, load<1>(x + c));
+    }
 }
 
 template <class T> void added(const T* x, T* y, long count, const AfterOf<T>& after) {
@@ -87,6 +91,45 @@ void normalised(const T* x, const float* w, const float* bias, T* y, long pixels
             store<LANES>(y + p * channels + c,
                          (load<LANES>(from + c) - mean) * scale * load<LANES>(w + c) + load<LANES>(bias + c));
     }
+}
+
+// Each group of `per` channels of a picture less its mean, over its standard deviation; w and bias as above. A part is of
+// whole vectors and of whole groups.
+template <class T>
+void group_normalised(const T* x, const float* w, const float* bias, T* y, long pixels, const Shape& s, int per,
+                      const AfterOf<T>& after) {
+    int both = std::lcm(per, LANES), part = s.c % both ? s.c : both;
+#pragma omp parallel for schedule(static) collapse(2)
+    for (int n = 0; n < s.n; n++)
+        for (int first = 0; first < s.c; first += part) {
+            const T* from = x + n * pixels * s.c + first;
+            T* to = y + n * pixels * s.c + first;
+            float *scales = scratch(2 * part), *means = scales + part;
+            auto totals = [&](float* into, auto&& value) {  // of each channel, then the mean of its group
+                for (int c = 0; c < part; c += LANES) {
+                    Vec<LANES> even{}, odd{};
+                    for (long p = 0; p + 1 < pixels; p += 2)
+                        even += value(p * s.c + c, c), odd += value((p + 1) * s.c + c, c);
+                    if (pixels % 2) even += value((pixels - 1) * s.c + c, c);
+                    store<LANES>(into + c, even + odd);
+                }
+                for (int c = 0; c < part; c += per) {
+                    float *begin = into + c, *end = into + std::min(c + per, part);
+                    std::fill(begin, end, std::accumulate(begin, end, 0.f) / ((end - begin) * pixels));
+                }
+            };
+            totals(means, [&](long at, int) { return load<LANES>(from + at); });
+            totals(scales, [&](long at, int c) {
+                Vec<LANES> off = load<LANES>(from + at) - load<LANES>(means + c);
+                return off * off;
+            });
+            for (int c = 0; c < part; c++) scales[c] = w[first + c] / std::sqrt(scales[c] + w[s.c]);
+            for (int c = 0; c < part; c += LANES) {
+                Vec<LANES> scale = load<LANES>(scales + c), mean = load<LANES>(means + c), shift = load<LANES>(bias + first + c);
+                for (long at = c; at < pixels * s.c; at += s.c)
+                    store<LANES>(to + at, after.template apply<LANES>((load<LANES>(from + at) - mean) * scale + shift, at));
+            }
+        }
 }
 
 // Where an output lies between two inputs of an axis, as PyTorch has it: `first`, the next one, and how far from the first.

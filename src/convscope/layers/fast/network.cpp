@@ -50,7 +50,7 @@ const float* held(const float* x, float* room, const Shape& s, const Window& k) 
 
 enum Kind {
     GROUPED, POINTWISE, WINOGRAD, DENSE, LARGEST, MEAN, SCALED, SUM, TILED, NORMALISED, ENLARGED, NARROWED, WIDENED, CUT,
-    THIN, THIN_LARGEST, REPEATED, UNFOLDED
+    THIN, THIN_LARGEST, REPEATED, UNFOLDED, GROUP_NORMALISED
 };
 
 }  // namespace
@@ -124,6 +124,7 @@ template <class T> struct Network {
         case SCALED: return scaled(x, after.other, y, pixels, s);
         case SUM: return added(x, y, all, after);
         case NORMALISED: return normalised(x, t.w, t.bias, y, s.n * pixels, s.c, t.per);
+        case GROUP_NORMALISED: return group_normalised(x, t.w, t.bias, y, pixels, s, t.per, after);
         case ENLARGED: return t.y < 0 ? enlarged(x, at<float>(t.y), s, t.per) : enlarged(x, y, s, t.per);
         case NARROWED: return converted(at<float>(t.x), y, all);
         case WIDENED: return converted(x, at<float>(t.y), all);
@@ -132,7 +133,7 @@ template <class T> struct Network {
             Coarse<T> coarse{after.other, t.k.kh, t.k.kw, t.k.sh, t.k.sw > 0};
             return t.y < 0 ? unfolded(x, at<float>(t.y), coarse, s, t.per) : unfolded(x, y, coarse, s, t.per);
         }
-        case CUT: return cut(x, at<float>(t.y), s.n * pixels, s);
+        case CUT: return cut(x, at<float>(t.y), s, t.per);
         }
         if constexpr (std::is_same_v<T, Half>) {
             switch (t.kind) {
