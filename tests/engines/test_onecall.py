@@ -258,6 +258,21 @@ def test_what_is_held_ready_gives_the_same_from_any_thread(threads):
         made(torch.zeros(1, 1, 32, 33))
 
 
+def test_planes_are_read_right_by_what_is_held_ready():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 32, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    made, x = fuse(net, torch.zeros(2, 3, 40, 40)), torch.randn(2, 3, 40, 40)
+    with torch.no_grad():
+        own = net(x)
+        for given in (
+            x,
+            x.contiguous(memory_format=torch.channels_last),
+            x.transpose(2, 3).contiguous().transpose(2, 3),
+        ):
+            for _ in range(3):
+                torch.testing.assert_close(made(given), own, rtol=1e-4, atol=1e-5)
+
+
 class Outlined(nn.Module):
     """What a segmenter ends with: a map repeated, a transposed convolution, coarse logits made larger and added."""
 

@@ -81,7 +81,6 @@ class FusedModel(nn.Module):
             and type(x_NCHW) is Tensor
             and x_NCHW.dtype is torch.float32
             and x_NCHW.is_cpu
-            and x_NCHW.is_contiguous(memory_format=LAST)
             and not is_in_torch_dispatch_mode()
             and not is_traced()
         ):

@@ -144,7 +144,7 @@ class OneCall:
         return [self._shaped(g, p) for g, p in zip(given, self.outputs, strict=True)]
 
     def ready(self, count: int) -> Callable[[Tensor], Tensor] | None:
-        """What runs so many float32 pictures in channels last with the least Python around the call: of one output."""
+        """What runs so many float32 pictures with the least Python around the call: of one output."""
         how = self.how
         if len(self.outputs) > 1 or how.apart or self.rest:
             return None
@@ -153,7 +153,7 @@ class OneCall:
         plain = place.flat and place.size[1:] == (1, 1)
 
         def call(x: Tensor) -> Tensor:
-            y = x.new_empty(shape)
+            x, y = x.contiguous(memory_format=LAST), x.new_empty(shape)
             held = spare.pop() if spare else plan.ready(self.dtype)  # another thread has its own
             run(held[0], x.data_ptr(), y.data_ptr())
             spare.append(held)
