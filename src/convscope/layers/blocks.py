@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from convscope.errors import InputError
 from convscope.layers.family import ShuffledGroupConv, Size, divisors, maker, per_axis
+from convscope.layers.fast.convolved import convolved
 from convscope.layers.fast.normed import normed
 
 _NORMS: Mapping[int, Callable[[int], nn.Module]] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
@@ -68,7 +69,7 @@ class ConvNormAct(nn.Sequential):
         if not 2 <= len(self) <= 3:  # somebody took a part away, or put one behind
             return super().forward(input)
         conv, norm, *act = self
-        return normed(norm, conv(input), act[0] if act else None)
+        return normed(norm, convolved(conv, input), act[0] if act else None)
 
 
 @final

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from convscope.errors import ModelError, first_line
 from convscope.layers import ConvNormAct, DepthwiseSeparableConv, ShuffledGroupConv
+from convscope.layers.fast.convolved import convolved
 from convscope.layers.fast.normed import batch_normed, normed
 from convscope.models.specs import build_any
 
@@ -93,7 +94,7 @@ class _Down(nn.Sequential):
 
     def forward(self, input: Tensor) -> Tensor:
         conv, norm, act = self
-        return normed(norm, conv(input), act)
+        return normed(norm, convolved(conv, input), act)
 
 
 class _Residual(nn.Module):
@@ -106,7 +107,8 @@ class _Residual(nn.Module):
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         first, norm, act, second, last = self.inner
-        return batch_normed(last, second(normed(norm, first(x_NCHW), act)), other=x_NCHW)
+        inner = normed(norm, convolved(first, x_NCHW), act)
+        return batch_normed(last, convolved(second, inner), other=x_NCHW)
 
 
 @final

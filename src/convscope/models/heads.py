@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from convscope.errors import ModelError
 from convscope.layers import ConvNormAct
+from convscope.layers.fast.convolved import convolved
 from convscope.layers.fast.fields import laid_out, together
 from convscope.layers.fast.normed import batch_normed, field_normed, served
 from convscope.layers.fast.returning import returned
@@ -75,7 +76,7 @@ class TopDown(nn.Module):
                 edged = F.pad(finer, (0, columns - finer.shape[3], 0, rows - finer.shape[2]))
                 other = batch_normed(self.detail[1], self.detail[0](edged), other=other, relu=False)
             conv, norm = self.lateral[at].children()
-            above = x = self.smooth[at](batch_normed(norm, conv(maps[at]), other=other))
+            above = x = self.smooth[at](batch_normed(norm, convolved(conv, maps[at]), other=other))
             given.insert(0, x)
         return given
 
@@ -185,7 +186,7 @@ class Segmenter(nn.Module):
         for i, enter, join, refine in zip(self.fine, self.enter, self.join, self.refine, strict=True):
             conv, norm = enter.children()
             coarse = F.interpolate(join(x), maps[i].shape[2:], mode="nearest")
-            x = refine(batch_normed(norm, conv(maps[i]), other=coarse))
+            x = refine(batch_normed(norm, convolved(conv, maps[i]), other=coarse))
         logits = returned(self.up, x, self.score(context), training=self.training)
         return logits[..., : size[0], : size[1]]
 

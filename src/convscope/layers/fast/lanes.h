@@ -44,6 +44,18 @@ inline void store(Bf16* p, V v) {  // to the nearest, ties to even; NaN stays Na
 inline V positive(V v) { return v < V{} ? V{} : v; }  // NaN passes
 inline V where_positive(V out, V grad) { return out <= V{} ? V{} : grad; }
 
+template <int STEP> inline void exchange(V* rows) {  // of blocks of 2 x 2 STEP values the two off the diagonal
+    const I count = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}, right = (count & STEP) != 0;
+    const I above = right ? count + (LANES - STEP) : count, below = right ? count + LANES : count + STEP;
+    for (int i = 0; i < LANES; i++)
+        if (!(i & STEP)) {
+            V a = rows[i], b = rows[i + STEP];
+            rows[i] = __builtin_shuffle(a, b, above), rows[i + STEP] = __builtin_shuffle(a, b, below);
+        }
+}
+
+inline void transpose(V* rows) { exchange<1>(rows), exchange<2>(rows), exchange<4>(rows), exchange<8>(rows); }  // LANES of them
+
 // A part of `count` for each thread.
 struct Part {
     long first, size;

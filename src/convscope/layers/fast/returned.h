@@ -32,23 +32,13 @@ struct Between {
     }
 };
 
-template <int STEP> inline void exchange(V* rows) {  // of blocks of 2 x 2 STEP values the two off the diagonal
-    const I count = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}, right = (count & STEP) != 0;
-    const I above = right ? count + (LANES - STEP) : count, below = right ? count + LANES : count + STEP;
-    for (int i = 0; i < LANES; i++)
-        if (!(i & STEP)) {
-            V a = rows[i], b = rows[i + STEP];
-            rows[i] = __builtin_shuffle(a, b, above), rows[i + STEP] = __builtin_shuffle(a, b, below);
-        }
-}
-
 // A row of pixels with their channels side by side, as LD values of each channel; a 0 stands before the first pixel.
 template <int LD, class T> void spread(const T* x, int width, int channels, float* to) {
     for (int c = 0; c < channels; c += LANES)
         for (int j = 0; j < width; j += LANES) {
             V rows[LANES];
             for (int i = 0; i < LANES; i++) rows[i] = j + i < width ? load(x + (long)(j + i) * channels + c) : V{};
-            exchange<1>(rows), exchange<2>(rows), exchange<4>(rows), exchange<8>(rows);
+            transpose(rows);
             for (int i = 0; i < LANES; i++) store(to + (c + i) * LD + 1 + j, rows[i]);
         }
 }

@@ -40,7 +40,7 @@ struct InTiles {
         for (int j = 0; j < 2 * W; j += LANES) {
             V rows[LANES];
             for (int c = 0; c < LANES; c++) rows[c] = c < C ? load(row + (long)c * 4 * H * W + j) : V{};
-            exchange<1>(rows), exchange<2>(rows), exchange<4>(rows), exchange<8>(rows);
+            transpose(rows);
             for (int i = 0; i < LANES; i++) store(made + (j + i + 1) * TILE, rows[i]);
         }
         Bf16* pair = made + columns;
@@ -92,7 +92,7 @@ struct InTiles {
         for (int j = 0; j < wide; j += LANES) {
             V rows[LANES];
             for (int i = 0; i < LANES; i++) rows[i] = j + i < W ? load(x + (long)(j + i) * K) : V{};
-            exchange<1>(rows), exchange<2>(rows), exchange<4>(rows), exchange<8>(rows);
+            transpose(rows);
             for (int i = 0; i < LANES; i++) store(made + i * wide + j, rows[i]);
         }
     }

@@ -18,6 +18,7 @@ SOURCES = tuple(
         "lanes.h",
         "returned.h",
         "returned_tiles.h",
+        "convolved.cpp",
         "cropped.cpp",
         "entropy.cpp",
         "norms.cpp",
