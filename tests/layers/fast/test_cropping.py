@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, reject
 from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as V
 
@@ -35,7 +35,11 @@ def test_a_window_is_torchvisions_to_the_last_bit(
     cut = V.crop_image(x, *place)
     found = bilinear(x, place, size)
     assert found is not None or columns > 1.5 * size[1]
-    assert found is None or torch.equal(found, V.resize_image(cut, list(size)))
+    try:
+        wanted = V.resize_image(cut, list(size))
+    except RuntimeError:  # PyTorch's kernel has an assertion that some windows a pixel wide do not meet
+        reject()
+    assert found is None or torch.equal(found, wanted)
     by_pixel = nearest(x, place, size)
     assert by_pixel is not None
     assert torch.equal(by_pixel, F.interpolate(cut[None], list(size), mode="nearest-exact")[0])
