@@ -16,9 +16,11 @@ from convscope.layers.fast.compiled import After, Window, kernels
 from convscope.layers.fast.operators import pack, there
 from convscope.models import HeadedNetwork, backbone, build
 from convscope.optimize import fuse
-from one_calls import all_made, made
+from one_calls import Unlike, all_made, made
 
 pytestmark = pytest.mark.skipif(kernels() is None, reason="it is made of our own kernels, which need a compiler")
+
+halved = pytest.mark.skipif(not (kernels() and kernels().half), reason="no products of bfloat16 here")
 
 HOWS = [How(False), How(False, 2**12), How(False, float("inf")), How(True), How(False, 0, 1), How(False, 0, 2)]
 HOWS += [How(False, 0, 1, layers) for layers in (1, 3)]
@@ -256,6 +258,39 @@ def test_what_is_held_ready_gives_the_same_from_any_thread(threads):
             torch.testing.assert_close(made(x), net(x.float()), rtol=1e-4, atol=1e-5)
     with pytest.raises(ModelError, match="takes pictures of 1x32x32"):
         made(torch.zeros(1, 1, 32, 33))
+
+
+class Padded(nn.Module):
+    """Borders as TensorFlow has them where the stride is 2: more on one side than on the other."""
+
+    def __init__(self, first, second):
+        super().__init__()
+        self.first, self.second = first, second
+        self.conv, self.depth = nn.Conv2d(3, 20, 3, 2), nn.Conv2d(20, 20, 5, 2, groups=20)
+
+    def forward(self, x):
+        return self.depth(F.pad(F.relu6(self.conv(F.pad(x, self.first))), self.second))
+
+
+@pytest.mark.parametrize("first", [(0, 1, 0, 1), (1, 0, 2, 1), (1, 1), (0, 0, 3, 0)])
+@pytest.mark.parametrize("second", [(1, 2, 1, 2), (2, 0, 0, 0)])
+@pytest.mark.parametrize("half", [False, pytest.param(True, marks=halved)])
+def test_borders_of_unequal_sides(first, second, half):
+    torch.manual_seed(0)
+    net, x = Padded(first, second).eval(), torch.randn(2, 3, 15, 18)
+    one = made(net, x, half=half) if half else check(net, x)
+    assert [layer.kind for layer in one.layers].count("padded") == 2
+    assert one.rest is None
+    with torch.no_grad():
+        (found,), own = one(x.contiguous(memory_format=torch.channels_last)), net(x)
+    assert float((found - own).abs().max() / own.abs().max()) < (0.03 if half else 2e-5)
+
+
+@pytest.mark.parametrize("more", [{"value": 1.0}, {"mode": "reflect"}, {"pad": (0, 0, 0, 0, 0, 1)}, {"pad": (0, -1)}])
+def test_other_borders_are_left_to_pytorch(more):
+    given = {"pad": (1, 1, 1, 1)} | more
+    net = Unlike(lambda y: F.conv2d(F.pad(y, **given), torch.ones(2, y.shape[1] + (len(given["pad"]) > 4), 1, 1)))
+    assert made(net, torch.randn(2, 3, 8, 8)) is None
 
 
 def test_planes_are_read_right_by_what_is_held_ready():

@@ -97,6 +97,14 @@ class Between(Placing):
         scale, after = torch.cat([scale, torch.tensor([eps])]), after_of(found.activation)
         self._put(Layer("group normalised", at, y, None, scale, shift, per=c // groups, after=after))
 
+    def _padded(self, node: fx.Node) -> None:
+        x, border, *rest = arguments(node)
+        at, (left, _, top, *below) = self._at(x), (*border, 0, 0)[: max(len(border), 4)]
+        if at.flat or len(below) > 1 or min(border) < 0 or node.kwargs or {*rest} - {"constant", None, 0}:
+            raise Unknown(str(node.target))
+        self.places[node] = replace(self._new(node), wide=at.wide)
+        self._put(Layer("padded", at, self.places[node], window=Window(1, 1, 1, 1, top, left, 1, 1)))
+
     def _enlarged(self, node: fx.Node) -> None:
         x, _, corners, factors = arguments(node, None, None)
         at, y = self._at(x), self._new(node)

@@ -15,7 +15,7 @@ from convscope.engines.fused.layers import NONE, Conv, Run, by_own, takes
 from convscope.engines.fused.onecall import MOST, Layer, Place
 from convscope.engines.fused.placing import Unknown, after_of
 from convscope.engines.fused.program import arguments
-from convscope.engines.fused.simplify import CONV, LINEAR, is_call, tensor_of
+from convscope.engines.fused.simplify import CONV, LINEAR, PADS, is_call, tensor_of
 from convscope.layers.fast.compiled import Window
 from convscope.layers.fast.operators import pack, there
 from convscope.layers.fast.packing import pack_thin
@@ -47,10 +47,11 @@ class Builder(Between):
             self.given = self._borders(outputs, source)
         found = [self._any(n) for n in self.given or outputs]
         first = self.places[source].number
-        readers = {t.kind for t in self.layers if first in (t.x.number, t.other.number if t.other else -1)}
-        narrow = c % self.lanes and readers - ({"tiles"} if self.half else {"dense", "thin", "thin largest"})
+        narrow = {first, *(t.y.number for t in self.layers if t.kind == "padded" and t.x.number == first)}
+        readers = {t.kind for t in self.layers if narrow & {t.x.number, t.other.number if t.other else -1}} - {"padded"}
+        odd = c % self.lanes and readers - ({"tiles"} if self.half else {"dense", "thin", "thin largest"})
         numbers = {p.number for p in found}
-        if narrow or first in numbers or not 0 < len(numbers) == len(found) <= MOST:
+        if odd or narrow & numbers or not 0 < len(numbers) == len(found) <= MOST:
             raise Unknown("the input, as it is")
         return [self._given_out(p) for p in found]
 
@@ -137,6 +138,7 @@ class Builder(Between):
             "aten.sym_size.int": lambda node: None,
             PERMUTE: self._permuted,
             "aten.cat.default": self._joined,
+            **dict.fromkeys(PADS, self._padded),
             **dict.fromkeys(FLAT, self._flat),
             **dict.fromkeys(_SAME, self._same),
         }

@@ -25,6 +25,7 @@ from convscope.layers.fast.operators import there
 _KINDS = (
     "grouped", "pointwise", "winograd", "dense", "largest", "mean", "scaled", "sum", "tiles", "normalised", "enlarged",
     "narrowed", "widened", "cut", "thin", "thin largest", "repeated", "unfolded", "group normalised",
+    "padded",
 )  # fmt: skip
 _FAR = 2**40  # from what is nowhere to the input, from there to the first output, and so on, as the kernels have it
 _NOWHERE, _INPUT, _OUTPUT = -_FAR, -2 * _FAR, -3 * _FAR

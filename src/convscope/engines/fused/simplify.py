@@ -12,7 +12,7 @@ from convscope.engines.fused.program import Program, arguments, is_pure
 CONV, LINEAR = "aten.conv2d.default", "aten.linear.default"
 _NORM = "aten._native_batch_norm_legit_no_training.default"
 _VIEWS = ("aten.view.default", "aten._unsafe_view.default")
-_PADS = ("aten.pad.default", "aten.constant_pad_nd.default")
+PADS = ("aten.pad.default", "aten.constant_pad_nd.default")
 MADE = "made of numbers: "  # before the names of tensors that are made of no weight
 _NOTHING = ("aten.alias.default", "aten.detach.default", "aten.lift_fresh_copy.default", "aten.dropout.default")
 
@@ -29,7 +29,7 @@ def fold(program: Program) -> int:
     for node in [*program.graph.nodes]:
         if is_call(node, *_VIEWS):
             node.target = torch.ops.aten.reshape.default  # in channels last, not every view is one
-        elif is_call(node, *_NOTHING) or (is_call(node, *_PADS) and not any(arguments(node)[1])):
+        elif is_call(node, *_NOTHING) or (is_call(node, *PADS) and not any(arguments(node)[1])):
             node.replace_all_uses_with(arguments(node)[0])
         elif is_call(node, _NORM):
             count += _fold_norm(program, node)

@@ -30,6 +30,21 @@ template <class T, class U> void cut(const T* x, U* y, const Shape& s, int first
     }
 }
 
+// A border of zeros, which may be wider on one side than on the other.
+template <class T> void padded(const T* x, T* y, const Shape& s, const Window& k) {
+    long line = (long)s.w * s.c, wide = (long)s.out_w * s.c, left = (long)k.pw * s.c;
+#pragma omp parallel for schedule(static)
+    for (int item = 0; item < s.n * s.out_h; item++) {
+        int i = item % s.out_h - k.ph;
+        T* to = y + item * wide;
+        bool outside = i < 0 || i >= s.h;
+        std::fill_n(to, outside ? wide : left, T{});
+        if (outside) continue;
+        std::copy_n(x + ((long)item / s.out_h * s.h + i) * line, line, to + left);
+        std::fill_n(to + left + line, wide - left - line, T{});
+    }
+}
+
 template <class T> void added(const T* x, T* y, long count, const AfterOf<T>& after) {
     each_vector(count, [&](long i) { store<LANES>(y + i, after.template apply<LANES>(load<LANES>(x + i), i)); });
 }

@@ -50,7 +50,7 @@ const float* held(const float* x, float* room, const Shape& s, const Window& k) 
 
 enum Kind {
     GROUPED, POINTWISE, WINOGRAD, DENSE, LARGEST, MEAN, SCALED, SUM, TILED, NORMALISED, ENLARGED, NARROWED, WIDENED, CUT,
-    THIN, THIN_LARGEST, REPEATED, UNFOLDED, GROUP_NORMALISED
+    THIN, THIN_LARGEST, REPEATED, UNFOLDED, GROUP_NORMALISED, PADDED
 };
 
 }  // namespace
@@ -128,6 +128,7 @@ template <class T> struct Network {
         case ENLARGED: return t.y < 0 ? enlarged(x, at<float>(t.y), s, t.per) : enlarged(x, y, s, t.per);
         case NARROWED: return converted(at<float>(t.x), y, all);
         case WIDENED: return converted(x, at<float>(t.y), all);
+        case PADDED: return padded(x, y, s, t.k);
         case REPEATED: return repeated(x, y, s);
         case UNFOLDED: {
             Coarse<T> coarse{after.other, t.k.kh, t.k.kw, t.k.sh, t.k.sw > 0};
