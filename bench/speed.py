@@ -109,11 +109,14 @@ def table(name: str, batch: int, asked: argparse.Namespace) -> Table:
     return Table(columns, rows, title=title, notes=tuple(notes))
 
 
-def made(model: nn.Module, x: Tensor, parts: list[str]) -> tuple[dict[str, nn.Module], list[str]]:
-    """The sides that were asked for and can be had, and why the others cannot."""
+def made(
+    model: nn.Module, x: Tensor, parts: list[str], *, training: ImageSet | None = None
+) -> tuple[dict[str, nn.Module], list[str]]:
+    """The sides that were asked for and can be had, and why the others cannot; int8 sees noise if there is no
+    `training`."""
     card = Card("classify", None, tuple(x.shape[1:]), (0.5,), (0.25,), output_names(model, x[:1]))
     noise = ImageSet(torch.rand(32, *x.shape[1:]), torch.zeros(32, dtype=torch.int64), ("noise",))
-    material, sides, notes = Material(model, x, card, training=noise), {STOCK: model}, []
+    material, sides, notes = Material(model, x, card, training=training or noise), {STOCK: model}, []
     for candidates in STAGES.values():
         for candidate in candidates:
             name = candidate.name
