@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from convscope.engines import Card, OpenVinoModel, int8_bytes, onnx_bytes, openvino_from, output_names
+from convscope.engines.aside import aside
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="stack_t is laid out as Linux has it")
 
@@ -56,3 +57,25 @@ def test_quantising_leaves_the_signal_stack(onnx_and_card):
     before = signal_stack()
     int8_bytes(*onnx_and_card, [torch.randn(1, 1, 8, 8) for _ in range(4)])
     assert signal_stack() == before
+
+
+def test_who_waits_for_work_aside_can_be_interrupted():
+    going, stopped = threading.Event(), threading.Event()
+
+    def work():
+        going.set()
+        return stopped.wait(10)
+
+    def press():
+        going.wait(10)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background of a shell it is ignored
+    threading.Thread(target=press).start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            aside(work, stop=stopped.set)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert stopped.is_set()
+    assert aside(lambda: 3) == 3

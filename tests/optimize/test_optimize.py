@@ -16,8 +16,9 @@ from convscope.data import Normalisation
 from convscope.engines.openvino import core
 from convscope.errors import DataError, InputError, need
 from convscope.files import write_figure
-from convscope.optimize import measure
-from convscope.optimize.candidates import LOSSLESS, NUMERIC, STAGES, Candidate, InBatches, Made, Material
+from convscope.models import Candidates
+from convscope.optimize import bench
+from convscope.optimize.candidates import LOSSLESS, NUMERIC, STAGES, Candidate, InBatches, Made, Material, each_picture
 from convscope.optimize.measure import optimize
 from convscope.optimize.pictures import pareto
 from convscope.optimize.result import ORIGINAL, chosen
@@ -68,7 +69,7 @@ def stages(monkeypatch):
     """Sets the candidates."""
 
     def put(*lossless, numeric=()):
-        monkeypatch.setattr(measure, "STAGES", {LOSSLESS: lossless, NUMERIC: numeric})
+        monkeypatch.setattr(bench, "STAGES", {LOSSLESS: lossless, NUMERIC: numeric})
 
     return put
 
@@ -200,8 +201,25 @@ def test_batches_are_filled_up_and_cut():
             return x.sum((1, 2, 3))
 
     x = torch.randn(7, 1, 2, 2)
-    torch.testing.assert_close(InBatches(Spy(), 3)(x), x.sum((1, 2, 3)))
+    torch.testing.assert_close(InBatches(Spy(), 3, each={"output"})(x), x.sum((1, 2, 3)))
     assert sizes == [3, 3, 3]
+
+
+def test_outputs_that_belong_to_no_picture_are_given_once():
+    """A detector's places are as many as its pictures here, so that their number tells nothing."""
+    places = torch.arange(14.0).view(7, 2)
+
+    class Detector(nn.Module):
+        def forward(self, x):
+            each = x.flatten(1)
+            return Candidates(each[:, :7, None], each[:, :28].view(-1, 7, 4), places, places[:, 0])
+
+    x = torch.randn(7, 1, 6, 6)
+    assert each_picture(Detector(), x) == {"logits", "boxes"}
+    found = InBatches(Detector(), 2, each=each_picture(Detector(), x))(x)
+    assert isinstance(found, Candidates)
+    for own, other in zip(Detector()(x), found, strict=True):
+        torch.testing.assert_close(own, other)
 
 
 # What is missing, or does not fit

@@ -7,11 +7,12 @@ from torch import nn
 from convscope import data, models
 from convscope.clock import Timing
 from convscope.errors import ModelError
-from convscope.optimize import measure
+from convscope.optimize import bench
+from convscope.optimize.candidates import LOSSLESS, NUMERIC, Candidate, Made
 from convscope.optimize.measure import optimize
 from convscope.optimize.result import ORIGINAL
 from convscope.optimize.retrain import Teaching, distil, unlikeness
-from convscope.optimize.structural import DENSE, Change, factorised, narrowed
+from convscope.optimize.structural import CHANGES, DENSE, Change, factorised, narrowed
 from convscope.runs import TrainConfig
 from convscope.runs.loaded import load_model
 from convscope.train import train
@@ -85,7 +86,7 @@ def test_a_student_comes_nearer_to_its_teacher(run):
 def test_the_last_run_among_the_finalists_decides(run, monkeypatch, tmp_path):
     monkeypatch.setenv("CXX", "no-such-compiler")
     half = Change("half", lambda *given: narrowed(*given, keep=0.5))
-    monkeypatch.setattr(measure, "CHANGES", (half,))
+    monkeypatch.setattr(bench, "CHANGES", (half,))
     last = []
 
     def told(runs, **_):
@@ -103,3 +104,64 @@ def test_the_last_run_among_the_finalists_decides(run, monkeypatch, tmp_path):
     assert found.kept.candidate.startswith("half, ")
     assert found.kept.final == pytest.approx(10.0)
     assert next(r for r in found.rows if r.candidate == "OpenVINO, int8").final == pytest.approx(1 / 0.9)
+
+
+def changed(name, by, less=""):
+    """A change that adds to all that the network gives."""
+    bias = torch.zeros(10)
+    bias[3] = by
+    return Change(name, lambda model, batch, clock: Sequence(model, bias), less=less)
+
+
+class Sequence(nn.Module):
+    def __init__(self, model, bias):
+        super().__init__()
+        self.model, self.bias = model, bias
+
+    def forward(self, x):
+        return self.model(x) + self.bias
+
+
+@pytest.fixture
+def tried(run, monkeypatch):
+    """What the rows of these changes say, and which of them learnt; the network as a file takes half its time."""
+
+    def tell(*changes, **seconds):
+        learnt = []
+
+        def learn(student, teacher, teaching):
+            learnt.append(float(student.bias[3]))
+            return student
+
+        file = Candidate("file", lambda m: Made(m.model, {"f": b"1"}))
+        monkeypatch.setattr(bench, "STAGES", {LOSSLESS: (file,), NUMERIC: ()})
+        monkeypatch.setattr(bench, "CHANGES", changes)
+        monkeypatch.setattr(bench, "distil", learn)
+
+        def told(runs, **_):
+            known = {ORIGINAL: 1.0, "file": 0.5} | {f"{name}, file": taken for name, taken in seconds.items()}
+            return {name: Timing((known[name],)) for name in runs}
+
+        found = optimize(load_model(str(run)), max_drop=1.0, retrain=1.0, clock=told)
+        return {row.candidate: row.why for row in found.rows if row.stage == "structural"}, learnt
+
+    return tell
+
+
+def test_what_is_no_faster_does_not_learn(tried):
+    why, learnt = tried(changed("slow", 0.0), changed("quick", 0.001), slow=0.49, quick=0.4)
+    assert why == {"slow": "did not learn, as it is no faster in file", "quick, file": ""}
+    assert learnt == [pytest.approx(0.001)]
+
+
+def test_where_a_lesser_change_costs_too_much_greater_ones_do_not_learn(tried):
+    changes = (changed("mild", 1e4), changed("strong", 1.0, less="mild"), changed("strongest", 1.0, less="strong"))
+    why, learnt = tried(*changes, mild=0.4, strong=0.3, strongest=0.2)
+    assert why["mild, file"].startswith("less accurate, by ")
+    assert why["strong"] == why["strongest"] == "did not learn, since mild cost too much already"
+    assert learnt == [1e4]
+
+
+def test_every_lesser_change_is_there_and_comes_before():
+    names = [change.name for change in CHANGES]
+    assert all(not c.less or names.index(c.less) < names.index(c.name) for c in CHANGES)

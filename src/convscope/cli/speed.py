@@ -59,7 +59,9 @@ def optimize(
     data: Annotated[str | None, typer.Option(help="Pictures to measure on, if not the run's own.")] = None,
     max_drop: Annotated[float, typer.Option(help="Points of the score that may be lost.", min=0)] = 0.5,
     batch_size: Annotated[int, typer.Option(help="Pictures at a time.", min=1)] = 1,
-    retrain: Annotated[float, typer.Option(help="Minutes that each changed structure of a run may learn.", min=0)] = 1,
+    retrain: Annotated[
+        float, typer.Option(help="Minutes that each changed structure of a run may learn.", min=0)
+    ] = 0.75,
     out: Annotated[Path, typer.Option(help="Folder for the fastest file.")] = Path("optimized"),
     plot: Annotated[Path | None, typer.Option(help="Draw time against score (.png, .svg, .pdf).")] = None,
     input: Input = None,

@@ -5,7 +5,7 @@ from pathlib import Path
 from convscope.engines.card import Card
 from convscope.engines.exported import ExportedModel, exported_bytes
 from convscope.engines.fused import OWN, FusedModel, Program, fused_from, open_fused, program_of
-from convscope.engines.int8 import Judge, int8_bytes, int8_layers, onnx_int8_bytes
+from convscope.engines.int8 import Judge, OutOfTimeError, int8_bytes, int8_layers, onnx_int8_bytes
 from convscope.engines.onnx import OnnxModel, onnx_bytes, onnx_with, open_onnx
 from convscope.engines.openvino import OpenVinoModel, open_openvino, openvino_bytes, openvino_from
 from convscope.engines.outputs import named_outputs, on_cpu, output_names, restored_outputs
@@ -21,6 +21,7 @@ __all__ = [
     "Judge",
     "OnnxModel",
     "OpenVinoModel",
+    "OutOfTimeError",
     "Program",
     "exported_bytes",
     "fused_from",

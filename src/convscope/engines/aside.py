@@ -12,7 +12,16 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def aside(work: Callable[[], T]) -> T:
-    """What `work` gives, computed on a thread that ends with it."""
-    with ThreadPoolExecutor(1) as thread:
+def aside(work: Callable[[], T], *, stop: Callable[[], object] = lambda: None) -> T:
+    """What `work` gives, computed on a thread that ends with it.
+
+    Who waits for it can be interrupted: then `stop` is called, which has to end the work soon.
+    """
+    thread = ThreadPoolExecutor(1)
+    try:
         return thread.submit(work).result()
+    except BaseException:
+        stop()
+        raise
+    finally:
+        thread.shutdown()

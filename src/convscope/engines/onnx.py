@@ -17,6 +17,7 @@ from convscope.engines.outputs import Flat, restored_outputs
 from convscope.errors import ModelError, need
 
 INPUT = "input"
+WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 def onnx_bytes(model: nn.Module, example_NCHW: Tensor, card: Card) -> bytes:
@@ -48,6 +49,24 @@ def onnx_with(content: bytes, card: Card) -> bytes:
     proto = onnx.load_model_from_string(content)
     onnx.helper.set_model_props(proto, {KEY: card.text()})
     return proto.SerializeToString()
+
+
+def near_outputs(content: bytes, *, layers: bool) -> list[str]:
+    """The names of the operators behind the last layers with weights: what makes boxes of distances, say.
+
+    With `layers`, those layers are named as well.
+    """
+    import onnx
+
+    graph = onnx.load_model_from_string(content).graph
+    maker = {output: node for node in graph.node for output in node.output}
+    todo, found = [o.name for o in graph.output], dict[str, bool]()  # and whether it has weights
+    while todo:
+        node = maker.get(todo.pop())
+        if node is not None and node.name not in found:
+            found[node.name] = node.op_type in WEIGHTED
+            todo += [] if found[node.name] else node.input
+    return [name for name, weighted in found.items() if layers or not weighted]
 
 
 class OnnxModel(nn.Module):

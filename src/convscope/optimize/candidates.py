@@ -3,9 +3,9 @@
 import copy
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, final
 
 import torch
@@ -16,9 +16,11 @@ from convscope.engines import (
     Judge,
     OnnxModel,
     OpenVinoModel,
+    OutOfTimeError,
     Program,
     int8_bytes,
     int8_layers,
+    named_outputs,
     need,
     onnx_bytes,
     onnx_int8_bytes,
@@ -26,8 +28,9 @@ from convscope.engines import (
     openvino_from,
     program_of,
     quiet,
+    restored_outputs,
 )
-from convscope.errors import ConvscopeError, DataError, InputError, ModelError, first_line
+from convscope.errors import DataError, InputError, ModelError, first_line
 from convscope.layers.fast.forms import ChannelsLast
 from convscope.optimize.fusing import fused_of
 
@@ -38,12 +41,13 @@ CALIBRATION = 300  # pictures
 class Made:
     """A form of the network that runs: its files with their bytes, or none if it lives in this process alone.
 
-    `note` is what there is to say about it.
+    `note` is what there is to say about it, `excuse` why it comes no nearer to the network, if it should be too far.
     """
 
     module: nn.Module
     files: Mapping[str, bytes] | None = None
     note: str = ""
+    excuse: str = ""
 
 
 @final
@@ -55,23 +59,19 @@ class Material:
         self, model: nn.Module, batch: Tensor, card: Card, *, training: Any = None, judge: Judge | None = None
     ) -> None:
         self.model, self.batch, self.card, self.training, self.judge = model, batch, card, training, judge
-        self._changed: dict[str, Material | ConvscopeError] = {}
 
-    def changed(self, name: str, make: Callable[[nn.Module, Tensor], nn.Module]) -> "Material":
-        """The same with a changed network, made once.
+    def changed(self, model: nn.Module, *, judged: bool = True) -> "Material":
+        """The same with another network."""
+        return Material(model, self.batch, self.card, training=self.training, judge=self.judge if judged else None)
 
-        Raises: what `make` raises, each time the same.
-        """
-        if name not in self._changed:
-            try:
-                changed = make(self.model, self.batch)
-                self._changed[name] = Material(changed, self.batch, self.card, training=self.training, judge=self.judge)
-            except ConvscopeError as error:
-                self._changed[name] = error
-        found = self._changed[name]
-        if isinstance(found, ConvscopeError):
-            raise found
-        return found
+    def allows(self, form: nn.Module) -> bool:
+        """Whether the judge takes it for the network; without a judge everything is allowed."""
+        return self.judge is None or self.standard - self.judge.score(form) <= self.judge.max_drop
+
+    @cached_property
+    def standard(self) -> float:
+        """The score of the network itself."""
+        return self.judge.score(self.model) if self.judge else 1.0
 
     @property
     def program(self) -> Program:
@@ -139,23 +139,32 @@ def _kept(m: Material, card: Card) -> Made:
 
 
 class InBatches(nn.Module):
-    """A network that is given so many pictures at a time: the last batch is filled up, and cut again.
+    """A network that is given so many pictures at a time, as PyTorch's compiler makes one program a batch size.
 
-    It gives one tensor for pictures, as PyTorch's compiler makes one program a batch size.
+    The last batch is filled up, and cut again. `each` names the outputs that hold something for each picture.
     """
 
-    def __init__(self, model: nn.Module, size: int) -> None:
+    def __init__(self, model: nn.Module, size: int, *, each: Set[str]) -> None:
         super().__init__()
-        self.model, self.size = model, size
+        self.model, self.size, self.each = model, size, each
 
     def forward(self, x: Tensor) -> Any:
         if len(x) == self.size:
             return self.model(x)
         filled = torch.cat([x, x[-1:].expand(-len(x) % self.size, -1, -1, -1)])
-        found = [self.model(part) for part in filled.split(self.size)]
-        if not isinstance(found[0], Tensor):
-            raise ModelError("several outputs cannot be put together from batches")
-        return torch.cat(found)[: len(x)]
+        parts = [named_outputs(self.model(part)) for part in filled.split(self.size)]
+        joined = {n: torch.cat([p[n] for p in parts])[: len(x)] if n in self.each else t for n, t in parts[0].items()}
+        return restored_outputs([*joined.values()], [*joined])
+
+
+def each_picture(model: nn.Module, batch: Tensor) -> set[str]:
+    """The outputs that are longer for two pictures than for one.
+
+    >>> each_picture(nn.Flatten(), torch.zeros(1, 3, 8, 8))
+    {'output'}
+    """
+    one, two = (named_outputs(model(torch.cat([batch[:1]] * n))) for n in (1, 2))
+    return {name for name, tensor in one.items() if tensor.shape[:1] != two[name].shape[:1]}
 
 
 def _compiled(m: Material) -> Made:
@@ -175,7 +184,7 @@ def _through_compiler(model: nn.Module, batch: Tensor) -> Made:
             module(batch)
     except Exception as error:
         raise ModelError(f"torch.compile cannot compile it ({first_line(error)})") from error
-    return Made(InBatches(module, len(batch)))
+    return Made(InBatches(module, len(batch), each=each_picture(model, batch)))
 
 
 def _onnx_runtime(m: Material) -> Made:
@@ -210,14 +219,26 @@ def _calibration(m: Material) -> list[Tensor]:
 
 
 def _openvino_int8(m: Material) -> Made:
+    """In eight bits as far as the judge allows: the last layers are the first to go back to float32, then what NNCF
+    finds; nothing more is tried once another file is as fast."""
     need("openvino", "nncf", extra="optimize")
-    pictures = _calibration(m)
+    judge, pictures = m.judge, _calibration(m)
     files = int8_bytes(m.onnx, m.card, pictures)
-    made = _opened(files)
-    if m.judge is None or m.judge.allows(made.module, m.model):
+    made, layers = _opened(files), int8_layers(*files)
+    if judge is None or m.allows(made.module):
         return made
-    nearer = int8_bytes(m.onnx, m.card, pictures, judge=m.judge)
-    return replace(_opened(nearer), note=f"{int8_layers(*files) - int8_layers(*nearer)} layers back in float32")
+    quantise = partial(int8_bytes, m.onnx, m.card, pictures)
+    for nearer in (partial(quantise, last=False), partial(quantise, judge=judge, standard=m.standard)):
+        if beaten := judge.beaten(made.module):
+            return replace(made, excuse=f"as {beaten} is as fast, no more layers go back to float32")
+        try:
+            files = nearer()
+        except OutOfTimeError:
+            return replace(made, excuse=f"no choice of layers for float32 was found in {judge.seconds:g} s")
+        made = replace(_opened(files), note=f"{layers - int8_layers(*files)} layers back in float32")
+        if m.allows(made.module):
+            break
+    return made
 
 
 def _onnx_int8(m: Material) -> Made:

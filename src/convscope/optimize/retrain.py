@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,11 +21,13 @@ RATE, RISE = 2e-3, 0.05  # the highest learning rate, and the share of the time 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Teaching:
-    """What a changed network learns from: the pictures and settings of the run, and for how long at most."""
+    """What a changed network learns from: the pictures and settings of the run, and for how long at most; `told` is
+    given the share that is done."""
 
     images: Any
     config: TrainConfig
     seconds: float
+    told: Callable[[float], object] = lambda share: None
 
 
 def distil(student: nn.Module, teacher: nn.Module, teaching: Teaching) -> nn.Module:
@@ -47,6 +49,7 @@ def distil(student: nn.Module, teacher: nn.Module, teaching: Teaching) -> nn.Mod
         done = max(step / (config.epochs * steps), (time.monotonic() - began) / teaching.seconds)
         if done >= 1:
             break
+        teaching.told(done)
         for group in optimizer.param_groups:
             group["lr"] = RATE * min(done / RISE, 0.5 + 0.5 * math.cos(math.pi * done))
         x, y = _batch(images, config, step // steps, step % steps)

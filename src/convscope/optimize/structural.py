@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from convscope.clock import Timing
-from convscope.engines import named_outputs, need
+from convscope.engines import named_outputs, need, quiet
 from convscope.errors import InputError, ModelError, first_line
 from convscope.layers.factorise import factorise
 from convscope.layers.fast.forms import ChannelsLast
@@ -23,13 +23,15 @@ Compare = Callable[..., Mapping[str, Timing]]
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A change of structure: its words, and what makes the changed network of a network and a batch.
+    """A change of structure: its words, what makes the changed network of a network and a batch, and the change that
+    does the same to a lesser degree.
 
     Raises: `make` raises ModelError or InputError where the change cannot be had.
     """
 
     name: str
     make: Callable[[nn.Module, Tensor, Compare], nn.Module]
+    less: str = ""
 
 
 def factorised(model: nn.Module, batch: Tensor, clock: Compare, *, error: float) -> nn.Module:
@@ -66,7 +68,7 @@ def narrowed(model: nn.Module, batch: Tensor, clock: Compare, *, keep: float) ->
     made, x = copy.deepcopy(model), batch[:1].clone()
     before = _shapes(made, x)
     try:
-        with torch.enable_grad():
+        with torch.enable_grad(), quiet():
             torch_pruning.pruner.BasePruner(
                 made,
                 x,
@@ -111,10 +113,10 @@ def last_layers(model: nn.Module, x: Tensor) -> set[nn.Module]:
 
 CHANGES = (
     Change("factorised, error 0.25", lambda *given: factorised(*given, error=0.25)),
-    Change("factorised, error 0.5", lambda *given: factorised(*given, error=0.5)),
+    Change("factorised, error 0.5", lambda *given: factorised(*given, error=0.5), less="factorised, error 0.25"),
     Change("3/4 of the channels", lambda *given: narrowed(*given, keep=0.75)),
-    Change("1/2 of the channels", lambda *given: narrowed(*given, keep=0.5)),
-    Change("1/4 of the channels", lambda *given: narrowed(*given, keep=0.25)),
+    Change("1/2 of the channels", lambda *given: narrowed(*given, keep=0.5), less="3/4 of the channels"),
+    Change("1/4 of the channels", lambda *given: narrowed(*given, keep=0.25), less="1/2 of the channels"),
 )
 
 
