@@ -22,8 +22,8 @@ SCENES: Mapping[str, Any] = {
 }
 TASK_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "classify": {},
-    "detect": {**SCENES, "epochs": 20},
-    "segment": {**SCENES, "epochs": 14, "batch_size": 4, "warmup": 0.05},
+    "detect": {**SCENES, "epochs": 24},
+    "segment": {**SCENES, "epochs": 20, "batch_size": 4, "warmup": 0.05},
     **dict.fromkeys(("classify,detect", "classify,segment", "detect,segment", "classify,detect,segment"), SCENES),
 }
 
