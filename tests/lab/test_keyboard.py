@@ -1,9 +1,12 @@
 """All that can be done by mouse, by keyboard alone."""
 
+import threading
+
 import numpy as np
 import pytest
 
 from convscope.explain import explain
+from convscope.lab import members
 
 pytestmark = pytest.mark.browser
 
@@ -87,13 +90,16 @@ def test_the_family_follows_a_slider(lab, opened):
         page.settled()
 
 
-def test_times_are_measured_and_cancelled(lab, opened):
+def test_times_are_measured_and_cancelled(lab, opened, monkeypatch):
+    gone_on = threading.Event()  # until then nothing is measured
+    monkeypatch.setattr(members, "times", lambda setting, own=members.times: gone_on.wait(60) and own(setting))
     with opened(lab, "/family?channels=4") as page:
         press(page, ".measure .go")
         page.until(lambda: page.locator(".progress button").is_visible())
         press(page, ".progress button", "Space")
         page.until(lambda: not page.locator(".progress").is_visible())
         assert "ms" not in page.inner_text(".family-table")
+        gone_on.set()
         press(page, ".measure .go")
         page.until(lambda: "ms" in page.inner_text(".family-table"), seconds=60)
 

@@ -109,7 +109,7 @@ def test_when_the_time_is_over_what_there_is_says_so(material):
     made = int8.make(with_judge(material, seconds=-1.0))
     assert made.excuse == "no choice of layers for float32 was found in -1 s"
     assert int8_layers(*made.files.values()) == 3  # the last went back, which takes no search
-    with pytest.raises(OutOfTimeError, match="the time is over"):
+    with pytest.raises(OutOfTimeError, match="the time to choose layers is over"):
         int8_bytes(material.onnx, material.card, [material.batch] * 4, judge=replace(material.judge, seconds=-1.0))
 
 

@@ -82,10 +82,17 @@ def run(tmp_path_factory):
     return folder
 
 
+def _heard():
+    """In the background of a shell Ctrl-C is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_ends_it_and_leaves_nothing(run, tmp_path):
     words = [sys.executable, "-m", "convscope", "optimize", str(run), "--out", str(tmp_path / "new" / "out")]
     environment = os.environ | {"CXX": "no-such-compiler"}
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:
+    given = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
+    given["preexec_fn"] = _heard
+    with subprocess.Popen(words, **given) as process:
         assert process.stderr is not None
         assert any(line.startswith("1/17  ") for line in process.stderr)
         process.send_signal(signal.SIGINT)

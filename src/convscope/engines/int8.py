@@ -109,7 +109,7 @@ class _Nncf:
 
     def check(self) -> None:
         if time.monotonic() > self.until:
-            raise OutOfTimeError("int8: the time is over")
+            raise OutOfTimeError("int8: the time to choose layers is over; leave the network in float32")
 
     def _settings(self) -> dict[str, Any]:
         import nncf
