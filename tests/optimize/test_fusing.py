@@ -8,6 +8,7 @@ from torch import nn
 from convscope.engines.fused import OWN, FusedModel
 from convscope.errors import ModelError
 from convscope.layers.fast.compiled import kernels
+from convscope.models import build
 from convscope.optimize import fuse, load
 from convscope.optimize.fusing import difference
 
@@ -213,3 +214,10 @@ def test_what_was_kept_runs_in_three_lines(tmp_path):
     with torch.no_grad():
         torch.testing.assert_close(network(x), net(x), rtol=1e-4, atol=1e-5)
     assert network.card.shape == (3, 8, 8)
+
+
+@pytest.mark.skipif(kernels() is None, reason="it is made of our own kernels, which need a compiler")
+def test_memory_of_ways_that_are_not_taken_is_given_back(monkeypatch):
+    monkeypatch.setattr("convscope.engines.fused.model._quicker", lambda *_: True)
+    one = fuse(build("LeNet5").eval(), torch.zeros(4, 1, 32, 32))._steps
+    assert [how for _, how in one._plans] == [one.how]

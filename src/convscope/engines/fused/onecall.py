@@ -190,6 +190,7 @@ class OneCall:
         x = functools.cache(lambda: self.example(batch))
         runs = {repr(how): lambda how=how: self._run(x(), how) for how in ways}
         name = _chosen("onecall", {"batch": batch, "layers": self.key()}, runs)
+        self._plans.clear()  # each holds memory for all that lies between layers
         return next(how for how in ways if repr(how) == name)
 
     def example(self, batch: int) -> Tensor:
