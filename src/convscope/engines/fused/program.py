@@ -78,6 +78,7 @@ class Program:
     def run(self, x: Tensor, *, watch: Callable[[fx.Node, Any], None] | None = None) -> tuple[Tensor, ...]:
         """What the network gives, operator by operator as PyTorch has them; `watch` sees every value."""
         values: dict[fx.Node, Any] = {}
+        last = {read: node for node in self.graph.nodes for read in node.all_input_nodes}
         for node in self.graph.nodes:
             if node.op == "output":
                 return tuple(values[n] for n in arguments(node)[0])
@@ -86,6 +87,9 @@ class Program:
             values[node] = own[node.op]() if node.op in own else node.target(*given, **named)
             if watch:
                 watch(node, values[node])
+            for read in node.all_input_nodes:  # maps of large batches do not fit side by side
+                if last[read] is node:
+                    del values[read]
         raise ModelError("fusing: the network gives nothing; let it give tensors")
 
     def content(self, card: Card, *, settings: Mapping[str, Any]) -> bytes:
