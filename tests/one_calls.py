@@ -2,13 +2,21 @@
 
 from collections.abc import Callable
 
+import pytest
 from torch import Tensor, nn
 
 from convscope.engines.fused import program_of
 from convscope.engines.fused.calls import calls, one_call
 from convscope.engines.fused.fusing import OWN, shapes_of
-from convscope.engines.fused.onecall import OneCall
+from convscope.engines.fused.onecall import How, OneCall
 from convscope.engines.fused.simplify import fold
+
+
+def untime(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is timed: the first way that can be had is taken."""
+    monkeypatch.setattr("convscope.engines.fused.fusing._fastest", lambda runs, conv, *, added: next(iter(runs)))
+    monkeypatch.setattr("convscope.engines.fused.onecall.OneCall._quickest", lambda self, batch: How(False))
+    monkeypatch.setattr("convscope.engines.fused.calls.quickest", lambda found: found[0])
 
 
 def made(net: nn.Module, x: Tensor, *, half: bool = False) -> OneCall | None:

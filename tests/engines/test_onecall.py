@@ -16,7 +16,7 @@ from convscope.layers.fast.compiled import After, Window, kernels
 from convscope.layers.fast.operators import pack, there
 from convscope.models import HeadedNetwork, backbone, build
 from convscope.optimize import fuse
-from one_calls import Unlike, all_made, made
+from one_calls import Unlike, all_made, made, untime
 
 pytestmark = pytest.mark.skipif(kernels() is None, reason="it is made of our own kernels, which need a compiler")
 
@@ -28,10 +28,7 @@ HOWS += [How(False, 0, 1, layers) for layers in (1, 3)]
 
 @pytest.fixture(autouse=True)
 def untimed(monkeypatch):
-    """Nothing is timed: the first way that can be had is taken."""
-    monkeypatch.setattr("convscope.engines.fused.fusing._fastest", lambda runs, conv, *, added: next(iter(runs)))
-    monkeypatch.setattr("convscope.engines.fused.onecall.OneCall._quickest", lambda self, batch: How(False))
-    monkeypatch.setattr("convscope.engines.fused.calls.quickest", lambda found: found[0])
+    untime(monkeypatch)
 
 
 @torch.no_grad()

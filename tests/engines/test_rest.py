@@ -9,22 +9,18 @@ from torch import nn
 
 from convscope.engines import FusedModel, named_outputs, program_of
 from convscope.engines.card import Card
-from convscope.engines.fused.onecall import How
 from convscope.engines.fused.simplify import fold
 from convscope.layers.fast.compiled import kernels
 from convscope.models import HeadedNetwork, backbone
 from convscope.optimize import fuse
-from one_calls import Unlike, made
+from one_calls import Unlike, made, untime
 
 needed = pytest.mark.skipif(kernels() is None, reason="it is made of our own kernels, which need a compiler")
 
 
 @pytest.fixture(autouse=True)
 def untimed(monkeypatch):
-    """Nothing is timed: the first way that can be had is taken."""
-    monkeypatch.setattr("convscope.engines.fused.fusing._fastest", lambda runs, conv, *, added: next(iter(runs)))
-    monkeypatch.setattr("convscope.engines.fused.onecall.OneCall._quickest", lambda self, batch: How(False))
-    monkeypatch.setattr("convscope.engines.fused.calls.quickest", lambda found: found[0])
+    untime(monkeypatch)
 
 
 @torch.no_grad()

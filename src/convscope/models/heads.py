@@ -134,7 +134,7 @@ class Detector(nn.Module):
         return plain and type(self.logits) is type(self.distances) is nn.Conv2d
 
     def _together(self, levels: Sequence[Tensor], sizes: tuple[Size, ...]) -> tuple[Tensor, Tensor]:
-        """The same in one pass over one map in which all levels lie, both towers side by side: for training."""
+        """Logits and distances in one pass over one map of all levels, both towers side by side: for training."""
         laid = laid_out(sizes)
         x, width = together(levels, laid), levels[0].shape[1]
         for at, stages in enumerate(zip(self.classify.children(), self.place.children(), strict=True)):

@@ -180,8 +180,13 @@ def program_from(content: bytes, *, source: str) -> tuple[Program, Card, Mapping
 
 def is_pure(node: fx.Node) -> bool:
     """Whether the node calls one of the operators that a file may hold: they compute tensors from tensors alone."""
-    name = str(node.target) if isinstance(node.target, torch._ops.OpOverload) else getattr(node.target, "__name__", "")
-    return node.op == "call_function" and (name in _ARITHMETIC or name.split(".")[1:2] in ([w] for w in OPERATORS))
+    named = isinstance(node.target, torch._ops.OpOverload)
+    return node.op == "call_function" and _is_held(str(node.target) if named else getattr(node.target, "__name__", ""))
+
+
+def _is_held(name: str) -> bool:
+    family, _, rest = name.partition(".")
+    return name in _ARITHMETIC or (family == "aten" and rest.partition(".")[0] in OPERATORS)
 
 
 def _plain(node: fx.Node) -> dict[str, Any]:
@@ -200,10 +205,8 @@ def _target(name: str) -> Callable[..., Any]:
     """The operator of that name, if it is one of those that a file may hold."""
     if name in _ARITHMETIC:
         return _ARITHMETIC[name]
-    family, _, rest = name.partition(".")
-    word, _, overload = rest.partition(".")
-    known = family == "aten" and word in OPERATORS
-    found = getattr(getattr(torch.ops.aten, word), overload, None) if known and overload else None
+    word, _, overload = name.removeprefix("aten.").partition(".")
+    found = getattr(getattr(torch.ops.aten, word), overload, None) if _is_held(name) and overload else None
     if not isinstance(found, torch._ops.OpOverload):
         raise ModelError(f"fusing: no file holds the operator {name}; use another format")
     return found
