@@ -4,7 +4,7 @@ from pathlib import Path
 
 from convscope.engines.card import Card
 from convscope.engines.exported import ExportedModel, exported_bytes
-from convscope.engines.fused import OWN, FusedModel, Program, fused_from, open_fused, program_of
+from convscope.engines.fused import BYTES, OWN, FusedModel, Program, fused_from, open_fused, peaks_of, program_of
 from convscope.engines.int8 import Judge, OutOfTimeError, int8_bytes, int8_layers, onnx_int8_bytes
 from convscope.engines.onnx import OnnxModel, onnx_bytes, onnx_with, open_onnx
 from convscope.engines.openvino import OpenVinoModel, open_openvino, openvino_bytes, openvino_from
@@ -13,6 +13,7 @@ from convscope.engines.quiet import quiet
 from convscope.errors import ModelError, need
 
 __all__ = [
+    "BYTES",
     "ENDINGS",
     "OWN",
     "Card",
@@ -37,6 +38,7 @@ __all__ = [
     "openvino_bytes",
     "openvino_from",
     "output_names",
+    "peaks_of",
     "program_of",
     "quiet",
     "restored_outputs",

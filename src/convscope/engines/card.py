@@ -10,7 +10,7 @@ from convscope.errors import ModelError
 
 KEY = "convscope"
 FORMAT = 1
-PRECISIONS = ("f32", "bf16")
+PRECISIONS = ("f32", "bf16", "int8")
 
 
 @dataclass(frozen=True, slots=True)

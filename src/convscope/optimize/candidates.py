@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from convscope.engines import (
+    BYTES,
     Card,
+    FusedModel,
     Judge,
     OnnxModel,
     OpenVinoModel,
@@ -125,15 +127,24 @@ def _channels_last(m: Material) -> Made:
 
 
 def _fused(m: Material) -> Made:
-    return _kept(m, m.card)
+    return _kept(fused_of(m.program, m.model, m.batch, m.card))
 
 
 def _fused_bfloat16(m: Material) -> Made:
-    return _kept(m, replace(m.card, precision="bf16"))
+    return _kept(fused_of(m.program, m.model, m.batch, replace(m.card, precision="bf16")))
 
 
-def _kept(m: Material, card: Card) -> Made:
-    made = fused_of(m.program, m.model, m.batch, card)
+def _fused_int8(m: Material) -> Made:
+    pictures = torch.cat(_calibration(m))
+    made = fused_of(m.program, m.model, m.batch, replace(m.card, precision="int8"), pictures=pictures)
+    if not made.counts.get(BYTES):
+        raise ModelError(
+            "int8: no layer reads bytes (what they read may be negative, or this processor multiplies no tiles of them)"
+        )
+    return _kept(made)
+
+
+def _kept(made: FusedModel) -> Made:
     how = ", ".join(f"{n} {name}" for name, n in made.counts.items() if n)
     return Made(made, {"model.fused": made.content()}, note=how)
 
@@ -280,6 +291,7 @@ STAGES: Mapping[str, tuple[Candidate, ...]] = {
     NUMERIC: (
         Candidate("PyTorch, bfloat16", _autocast),
         Candidate("fused convolutions, bfloat16", _fused_bfloat16),
+        Candidate("fused convolutions, int8", _fused_int8),
         Candidate("torch.compile, bfloat16", _compiled_bfloat16),
         Candidate("OpenVINO, bfloat16", _openvino_bfloat16),
         Candidate("OpenVINO, int8", _openvino_int8),

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from convscope.engines import OWN, Card, FusedModel, Program, named_outputs, on_cpu, program_of
+from convscope.engines import OWN, Card, FusedModel, Program, named_outputs, on_cpu, peaks_of, program_of
 from convscope.errors import ModelError
 
 CLOSE = 1e-4  # largest difference from the network, as a share of the largest value of an output
@@ -15,7 +15,8 @@ def fuse(model: nn.Module, example: Tensor, *, precision: str = "f32") -> FusedM
     """The network in its fused form, on the CPU and without gradients; the model stays as it is.
 
     Shapes: example NxCxHxW, the size that weights are laid out for; any number of pictures of that size is taken.
-    `precision` is "f32", or "bf16" for bfloat16 inside. `counts` says how many normalisations were folded, and how many
+    `precision` is "f32", "bf16" for bfloat16 inside, or "int8" for eight bits where values are never negative, with the
+    ranges that the example's pictures reach. `counts` says how many normalisations were folded, and how many
     layers run on oneDNN and on each own kernel.
     Raises: ModelError if torch.export cannot follow the network, or in float32 the result differs by more than 0.0001
     of the largest output.
@@ -34,12 +35,16 @@ def fuse(model: nn.Module, example: Tensor, *, precision: str = "f32") -> FusedM
 
 
 @torch.no_grad()
-def fused_of(program: Program, model: nn.Module, example: Tensor, card: Card) -> FusedModel:
-    """The fused form of a program that was made of the model.
+def fused_of(
+    program: Program, model: nn.Module, example: Tensor, card: Card, *, pictures: Tensor | None = None
+) -> FusedModel:
+    """The fused form of a program that was made of the model. In int8, `pictures` (NxCxHxW; without them the example's)
+    say how far values reach.
 
     Raises: ModelError if it differs by more than 0.0001 of the largest output, in float32.
     """
-    found = FusedModel(program, card, batch=len(example))
+    peaks = peaks_of(program, example if pictures is None else pictures) if card.precision == "int8" else None
+    found = FusedModel(program, card, batch=len(example), peaks=peaks)
     if card.precision != "f32":
         return found
     own, ways = named_outputs(model(example)), dict(OWN)

@@ -220,7 +220,7 @@ class Builder(Between):
         if not of or key not in self.packed:
             self.packed[key] = pack(form, conv.weight, groups=conv.groups)
         after, macs = after_of(found.activation), conv.weight.numel() * places
-        self._put(Layer(way, x, y, other, self.packed[key], conv.bias, conv.window(), per, after, macs), name)
+        self._put(Layer(way, x, y, other, self.packed[key], conv.bias, conv.window(), per, after, macs, conv), name)
 
     def _way(self, conv: Conv, *, added: bool) -> tuple[str, str]:
         """The quickest of our kernels, and its name."""

@@ -1,5 +1,6 @@
 """FusedModel: a program in its fused form, as a module, and as a file that every machine fuses in its own way."""
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,25 +27,38 @@ from convscope.layers.fast.operators import is_traced
 ONE = "layers in one call"
 MOST_SIZES = 64  # of batches that are held ready
 
-DTYPES: Mapping[str, torch.dtype] = {"f32": torch.float32, "bf16": torch.bfloat16}
+DTYPES: Mapping[str, torch.dtype] = {"f32": torch.float32, "bf16": torch.bfloat16, "int8": torch.bfloat16}
 
 
 class FusedModel(nn.Module):
     """A program brought into its fused form on this machine: float32 pictures NxCxHxW in, what the network gave out.
 
     `counts` says how many normalisations were folded, and how many layers run on oneDNN and on each own kernel; `notes`
-    what this machine lacks. It has no gradients.
+    what this machine lacks. In int8, `peaks` say how far the values behind an activation reach, by the node's name; what
+    cannot be in bytes is in bfloat16, and on a processor without tiles of bytes all is in float32. It has no gradients.
     """
 
     @torch.no_grad()
-    def __init__(self, program: Program, card: Card, *, batch: int, ways: Mapping[str, str] = OWN) -> None:
+    def __init__(
+        self,
+        program: Program,
+        card: Card,
+        *,
+        batch: int,
+        ways: Mapping[str, str] = OWN,
+        peaks: Mapping[str, float] | None = None,
+    ) -> None:
         super().__init__()
-        self.program, self.card, self.batch = program, card, batch
-        self.dtype, self._is_one = DTYPES[card.precision], card.outputs == (ONE_OUTPUT,)
+        self.program, self.card, self.batch, self.peaks = program, card, batch, peaks or {}
+        found, is_int8 = kernels(), card.precision == "int8"
+        lacks = is_int8 and not (found and found.half)
+        self.dtype, self._is_one = torch.float32 if lacks else DTYPES[card.precision], card.outputs == (ONE_OUTPUT,)
         self.counts, self._steps = self._fused(ways)
         self._ready: dict[Any, Callable[[Tensor], Tensor] | None] = {}
-        absent = why_absent() if ways and card.precision == "f32" else ""
+        absent = why_absent() if ways and self.dtype is torch.float32 else ""
         self.notes = (f"without our own kernels ({absent}), somewhat slower than with them",) if absent else ()
+        if lacks:
+            self.notes += ("this processor has no tiles of bytes: in float32, which is exact but slower",)
 
     def _fused(self, ways: Mapping[str, str]) -> tuple[dict[str, int], OneCall | Steps]:
         example = torch.zeros(self.batch, *self.card.shape).contiguous(memory_format=LAST)
@@ -54,7 +68,7 @@ class FusedModel(nn.Module):
             counts = {"folded": fold(own)}
             found = kernels() if ways else None
             possible = found is not None and (found.half or not half)
-            one = one_call(own, shapes_of(own, example), ways=ways, half=half) if possible else None
+            one = one_call(own, shapes_of(own, example), ways=ways, half=half, peaks=self.peaks) if possible else None
             own.tensors = {name: self._typed(name, t) for name, t in own.tensors.items()}
             example = example.to(self.dtype)
             counts |= rewrite(own, example, ways={} if half else ways)
@@ -107,7 +121,8 @@ class FusedModel(nn.Module):
 
         Raises: ModelError if it uses an operator that no such file holds.
         """
-        return self.program.content(self.card, settings={"batch": self.batch})
+        settings = {"batch": self.batch} | ({"peaks": self.peaks} if self.peaks else {})
+        return self.program.content(self.card, settings=settings)
 
     def train(self, mode: bool = True) -> "FusedModel":
         """It has the one mode that it was made in."""
@@ -125,10 +140,12 @@ def open_fused(path: Path) -> FusedModel:
 def fused_from(content: bytes, *, source: str) -> FusedModel:
     """The same, from the file's bytes."""
     program, card, settings = program_from(content, source=source)
-    batch = settings.get("batch")
+    batch, peaks = settings.get("batch"), settings.get("peaks", {})
     if not isinstance(batch, int) or not 0 < batch < 2**16:
         raise ModelError(f"{source}: its list of operators is damaged (batch {batch!r}); optimize again")
-    return FusedModel(program, card, batch=batch)
+    if not isinstance(peaks, dict) or not all(isinstance(p, float) and math.isfinite(p) for p in peaks.values()):
+        raise ModelError(f"{source}: how far its values reach is damaged; optimize again")
+    return FusedModel(program, card, batch=batch, peaks=peaks)
 
 
 def _quicker(one: OneCall, steps: Steps, example: Tensor) -> bool:

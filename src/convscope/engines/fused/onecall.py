@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from convscope.clock import cache, compare
-from convscope.engines.fused.layers import LAST
+from convscope.engines.fused.layers import LAST, Conv
 from convscope.engines.fused.steps import Steps
 from convscope.layers.fast.compiled import After, Ready, Step, Window, digest
 from convscope.layers.fast.operators import there
@@ -25,7 +25,7 @@ from convscope.layers.fast.operators import there
 _KINDS = (
     "grouped", "pointwise", "winograd", "dense", "largest", "mean", "scaled", "sum", "tiles", "normalised", "enlarged",
     "narrowed", "widened", "cut", "thin", "thin largest", "repeated", "unfolded", "group normalised",
-    "padded",
+    "padded", "to bytes",
 )  # fmt: skip
 _FAR = 2**40  # from what is nowhere to the input, from there to the first output, and so on, as the kernels have it
 _NOWHERE, _INPUT, _OUTPUT = -_FAR, -2 * _FAR, -3 * _FAR
@@ -43,7 +43,8 @@ _SECONDS = 4.0
 @dataclass(frozen=True, slots=True)
 class Place:
     """An array: C, H, W of a picture, the channels that it has memory for, and whether PyTorch has it flat, with its
-    channels as the last axis, or as a list: H pixels (W is 1) with their channels."""
+    channels as the last axis, or as a list: H pixels (W is 1) with their channels. In bytes a value takes half of what it
+    takes else."""
 
     number: int
     size: tuple[int, int, int]
@@ -51,16 +52,19 @@ class Place:
     flat: bool = False
     last: bool = False
     listed: bool = False
+    bytes: bool = False
 
     @property
     def values(self) -> int:
-        """Of a picture."""
-        return self.wide * self.size[1] * self.size[2]
+        """Of a picture, as those that are no bytes."""
+        all_values = self.wide * self.size[1] * self.size[2]
+        return -(-all_values // 2) if self.bytes else all_values
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Layer:
-    """A layer: which kernel, from which places to which, its tensors, window, and what is done behind it."""
+    """A layer: which kernel, from which places to which, its tensors, window, and what is done behind it; `conv` is what
+    its tensors were made of."""
 
     kind: str
     x: Place
@@ -72,13 +76,21 @@ class Layer:
     per: int = 1
     after: After = _PLAIN
     macs: int = 0
+    conv: Conv | None = None
+
+    @property
+    def in_bytes(self) -> int:
+        """Which arrays are bytes, as the kernels have it."""
+        return sum(bit for bit, p in ((1, self.x), (2, self.y), (4, self.other)) if p is not None and p.bytes)
 
     @property
     def added(self) -> int:
         """The array that is added, if what is written may lie where it does; 0 if not, which is the input."""
         other = self.other
         apart = (
-            other is not None and other.wide == self.y.wide and (self.kind == "sum" or other.number != self.x.number)
+            other is not None
+            and (other.wide, other.bytes) == (self.y.wide, self.y.bytes)
+            and (self.kind == "sum" or other.number != self.x.number)
         )
         return other.number if other is not None and apart and self.kind in ("tiles", "sum") else 0
 
@@ -165,7 +177,7 @@ class OneCall:
     def key(self) -> list[Any]:
         """What a measurement of it holds for."""
         layers = [
-            [t.kind, t.x.size, t.x.wide, t.y.size, t.y.wide, t.window, t.after.activation, t.other is not None]
+            [t.kind, t.x.size, t.x.wide, t.y.size, t.y.wide, t.window, t.after.activation, t.other is not None, t.in_bytes]
             for t in self.layers
         ]
         return [str(self.dtype), *layers, *(self.rest.names if self.rest else ())]
@@ -334,7 +346,7 @@ def _free(used: Mapping[int, tuple[int, int]], values: int, line: int) -> tuple[
 
 def _step(t: Layer, at: Mapping[int, int], room: int, n: int, threads: int) -> Step:
     found = Step()
-    found.kind, found.per, found.threads = _KINDS.index(t.kind), t.per, threads
+    found.kind, found.per, found.bytes, found.threads = _KINDS.index(t.kind), t.per, t.in_bytes, threads
     found.x, found.y, found.room = at[t.x.number], at[t.y.number], room
     found.other = _NOWHERE if t.other is None else at[t.other.number]
     found.w = None if t.weight is None else t.weight.data_ptr()

@@ -1,10 +1,10 @@
-// Tiles of bfloat16 that the processor multiplies as matrices (AMX), where it does and the system lets it.
+// Tiles of bfloat16, or of bytes, that the processor multiplies as matrices (AMX), where it does and the system lets it.
 
 #pragma once
 
 #include <algorithm>
 
-#if defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AVX512BF16__) && defined(__linux__)
+#if defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AMX_INT8__) && defined(__AVX512BF16__) && defined(__linux__)
 #include <immintrin.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -13,7 +13,7 @@
 
 namespace {
 
-constexpr int TILE = 16, DEPTH = 32;  // rows of a tile, inputs in a row
+constexpr int TILE = 16, DEPTH = 32;  // rows of a tile, bfloat16 in a row
 
 #ifdef TILES
 // Whether the system lets this process use tiles.

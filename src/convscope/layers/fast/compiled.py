@@ -22,12 +22,14 @@ SOURCES = tuple(
     Path(__file__).with_name(name)
     for name in (
         "amx.h",
+        "bands.h",
         "kernels.h",
         "mixing.h",
         "patches.h",
         "rows.h",
         "planes.h",
         "between.h",
+        "bytes.cpp",
         "halves.cpp",
         "network.cpp",
         "thin.cpp",
@@ -132,7 +134,7 @@ class Step(ctypes.Structure):
     """A layer of a network that runs in one call, as the kernels have it."""
 
     _fields_ = [
-        *((name, ctypes.c_int) for name in ("kind", "per")),
+        *((name, ctypes.c_int) for name in ("kind", "per", "bytes")),
         *((name, ctypes.c_long) for name in ("x", "y", "other", "room")),
         *((name, ctypes.c_void_p) for name in ("w", "bias")),
         *(("s", _Shape), ("k", _Window), ("after", _After), ("threads", ctypes.c_int)),

@@ -15,6 +15,7 @@
 #endif
 
 typedef unsigned short Half;  // a bfloat16
+typedef unsigned char Byte;   // a whole number from 0 to 255
 
 #if defined(__AVX512F__)
 constexpr int LANES = 16, ROWS = 14;  // ROWS x 2 vectors of sums stay in registers
@@ -35,6 +36,7 @@ template <int L> struct Vector {
     typedef int Mask __attribute__((vector_size(L * sizeof(int))));
     typedef unsigned Bits __attribute__((vector_size(L * sizeof(int))));
     typedef Half Narrow __attribute__((vector_size(L * sizeof(Half)), aligned(sizeof(Half)), may_alias));
+    typedef Byte Bytes __attribute__((vector_size(L), aligned(1), may_alias));
 };
 template <int L> using Vec = typename Vector<L>::Type;
 template <int L> Vec<L> load(const float* p) { return *reinterpret_cast<const typename Vector<L>::Anywhere*>(p); }
@@ -59,6 +61,23 @@ template <int L> void store(Half* p, Vec<L> v) {
     B bits = (B)v, near = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
     near = v != v ? bits >> 16 | 64 : near;
     *reinterpret_cast<typename Vector<L>::Narrow*>(p) = __builtin_convertvector(near, typename Vector<L>::Narrow);
+}
+
+template <int L> Vec<L> load(const Byte* p) {
+#if defined(__AVX512F__)
+    if constexpr (L == 16) return (Vec<L>)_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)p)));
+#endif
+    using M = typename Vector<L>::Mask;
+    return __builtin_convertvector(__builtin_convertvector(*(const typename Vector<L>::Bytes*)p, M), Vec<L>);
+}
+
+// Of values within 0 to 255, to the nearest.
+template <int L> void store(Byte* p, Vec<L> v) {
+#if defined(__AVX512F__)
+    if constexpr (L == 16) return _mm_storeu_si128((__m128i*)p, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32((__m512)v)));
+#endif
+    using B = typename Vector<L>::Bytes;
+    *(B*)p = __builtin_convertvector(__builtin_convertvector(v + .5f, typename Vector<L>::Mask), B);
 }
 
 struct Shape { int n, h, w, c, out_h, out_w, out_c; };

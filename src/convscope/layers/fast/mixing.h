@@ -7,12 +7,18 @@
 #include "amx.h"
 #include "kernels.h"
 
+#include <type_traits>
+
 namespace {
 
 constexpr int SIDE = 2 * TILE;  // pixels and outputs at a time
 
 // What a window takes: C values at each of its taps, and where these lie; and the bytes from one pixel to the next.
 struct Taken { const long* taps; int count, C; long apart; };
+
+// What tiles hold for numbers of type T, and how many of them a row does.
+template <class T> using Tiled = std::conditional_t<std::is_same_v<T, float>, Half, T>;
+template <class T> constexpr int depth = 2 * DEPTH / sizeof(Tiled<T>);
 
 #ifdef TILES
 // The larger and the smaller part of n floats, a multiple of DEPTH.
@@ -27,33 +33,40 @@ inline void split(const float* x, long n, Half* larger, Half* smaller) {
     }
 }
 
-// Two rows of TILE pixels times SIDE outputs, or the first N x TILE of them. w: for each tap and DEPTH inputs two tiles of
-// weights. With T = float they are two of the larger parts of weights and two of the smaller ones, and the smaller parts of
-// inputs lie `smaller` behind.
+// Two rows of TILE pixels times SIDE outputs, or the first N x TILE of them. w: for each tap and as many inputs as a row of
+// a tile holds, two tiles of weights. Of float32 they are two of the larger parts of weights and two of the smaller ones,
+// and the smaller parts of inputs lie `smaller` behind. Of bytes weights are signed, and sums are whole numbers.
 template <class T, int N = 2>
-inline void square(const Half* first, const Half* second, long smaller, const Half* w, const Taken& k, float* sums) {
-    constexpr long AREA = TILE * DEPTH;
+inline void square(const Tiled<T>* first, const Tiled<T>* second, long smaller, const Tiled<T>* w, const Taken& k, void* sums) {
+    constexpr long AREA = TILE * depth<T>;
     auto inputs = [&](long at) {
         _tile_loadd(4, first + at, k.apart);
         _tile_loadd(5, second + at, k.apart);
     };
-    auto weights = [](const Half* from) {
+    auto weights = [](const Tiled<T>* from) {
         _tile_loadd(6, from, 64);
         if (N > 1) _tile_loadd(7, from + AREA, 64);
     };
     auto add = [] {
-        _tile_dpbf16ps(0, 4, 6);
-        if (N > 1) _tile_dpbf16ps(1, 4, 7);
-        _tile_dpbf16ps(2, 5, 6);
-        if (N > 1) _tile_dpbf16ps(3, 5, 7);
+        if constexpr (std::is_same_v<T, Byte>) {
+            _tile_dpbusd(0, 4, 6);
+            if (N > 1) _tile_dpbusd(1, 4, 7);
+            _tile_dpbusd(2, 5, 6);
+            if (N > 1) _tile_dpbusd(3, 5, 7);
+        } else {
+            _tile_dpbf16ps(0, 4, 6);
+            if (N > 1) _tile_dpbf16ps(1, 4, 7);
+            _tile_dpbf16ps(2, 5, 6);
+            if (N > 1) _tile_dpbf16ps(3, 5, 7);
+        }
     };
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
-    constexpr bool PARTS = sizeof(T) > sizeof(Half);
+    constexpr bool PARTS = std::is_same_v<T, float>;
     for (int tap = 0; tap < k.count; tap++)
-        for (long at = k.taps[tap], end = at + k.C; at < end; at += DEPTH) {
+        for (long at = k.taps[tap], end = at + k.C; at < end; at += depth<T>) {
             inputs(at);
             if (PARTS) weights(w + 2 * AREA), add();
             weights(w), add();
@@ -61,16 +74,18 @@ inline void square(const Half* first, const Half* second, long smaller, const Ha
             w += (PARTS ? 4 : 2) * AREA;
         }
     constexpr long row = SIDE * sizeof(float);
-    _tile_stored(0, sums, row);
-    if (N > 1) _tile_stored(1, sums + TILE, row);
-    _tile_stored(2, sums + TILE * SIDE, row);
-    if (N > 1) _tile_stored(3, sums + TILE * SIDE + TILE, row);
+    auto to = (char*)sums;
+    _tile_stored(0, to, row);
+    if (N > 1) _tile_stored(1, to + row / 2, row);
+    _tile_stored(2, to + TILE * row, row);
+    if (N > 1) _tile_stored(3, to + TILE * row + row / 2, row);
 }
 #else
 inline bool has_tiles() { return false; }
 struct Tiles {};
 inline void split(const float*, long, Half*, Half*) {}
-template <class T, int N = 2> inline void square(const Half*, const Half*, long, const Half*, const Taken&, float*) {}
+template <class T, int N = 2>
+inline void square(const Tiled<T>*, const Tiled<T>*, long, const Tiled<T>*, const Taken&, void*) {}
 #endif
 
 // N vectors.

@@ -16,6 +16,9 @@ void max_pool_of(const float*, int, float*, Shape, Window);
 void grouped_half(const Half*, const float*, const float*, Half*, Shape, Window, int, AfterOf<Half>);
 void tiled_half(const Half*, const Half*, const float*, Half*, Shape, Window, int, AfterOf<Half>);
 void max_pool_half(const Half*, Half*, Shape, Window);
+void tiled_bytes(const void*, const void*, const float*, void*, Shape, Window, int, AfterOf<void>, int);
+void max_pool_bytes(const Byte*, Byte*, Shape, Window);
+void to_bytes(const Half*, Byte*, long, float);
 }
 
 namespace {
@@ -50,14 +53,15 @@ const float* held(const float* x, float* room, const Shape& s, const Window& k) 
 
 enum Kind {
     GROUPED, POINTWISE, WINOGRAD, DENSE, LARGEST, MEAN, SCALED, SUM, TILED, NORMALISED, ENLARGED, NARROWED, WIDENED, CUT,
-    THIN, THIN_LARGEST, REPEATED, UNFOLDED, GROUP_NORMALISED, PADDED
+    THIN, THIN_LARGEST, REPEATED, UNFOLDED, GROUP_NORMALISED, PADDED, TO_BYTES
 };
 
 }  // namespace
 
-// A layer of a network: where its arrays lie (see `Network::at`), and what the kernel of its kind takes.
+// A layer of a network: where its arrays lie (see `Network::at`), which of them are bytes, and what the kernel of its kind
+// takes.
 struct Step {
-    int kind, per;
+    int kind, per, bytes;
     long x, y, other, room;
     const float *w, *bias;
     Shape s;
@@ -139,8 +143,14 @@ template <class T> struct Network {
         if constexpr (std::is_same_v<T, Half>) {
             switch (t.kind) {
             case GROUPED: return grouped_half(x, t.w, t.bias, y, s, t.k, t.per, after);
-            case TILED: return tiled_half(x, (const Half*)t.w, t.bias, y, s, t.k, t.per, after);
-            case LARGEST: return max_pool_half(x, y, s, t.k);
+            case TO_BYTES: return to_bytes(x, (Byte*)y, all, t.after.high);
+            case TILED:
+                if (t.bytes)
+                    return tiled_bytes(x, t.w, t.bias, y, s, t.k, t.per, {at(t.other), t.after.low, t.after.high, PLAIN}, t.bytes);
+                return tiled_half(x, (const Half*)t.w, t.bias, y, s, t.k, t.per, after);
+            case LARGEST:
+                if (t.bytes) return max_pool_bytes((const Byte*)x, (Byte*)y, s, t.k);
+                return max_pool_half(x, y, s, t.k);
             }
         } else {
             switch (t.kind) {
