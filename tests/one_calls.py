@@ -1,6 +1,6 @@
 """Networks in one call, for the tests of both types that they run in."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 from torch import Tensor, nn
@@ -19,18 +19,19 @@ def untime(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("convscope.engines.fused.calls.quickest", lambda found: found[0])
 
 
-def made(net: nn.Module, x: Tensor, *, half: bool = False) -> OneCall | None:
-    """The network in one call, in bfloat16 or float32; None if it holds something that no kernel does."""
+def made(net: nn.Module, x: Tensor, *, half: bool = False, peaks: Mapping[str, float] | None = None) -> OneCall | None:
+    """The network in one call, in bfloat16 or float32; None if it holds something that no kernel does. With
+    `peaks`, the largest values behind nodes by their names, it is in bytes where it can be."""
     program = program_of(net.eval(), x)
     fold(program)
-    return one_call(program, shapes_of(program, x), half=half)
+    return one_call(program, shapes_of(program, x), half=half or peaks is not None, peaks=peaks)
 
 
 def all_made(net: nn.Module, x: Tensor) -> list[OneCall]:
     """All ways to have it in one call in float32; the first of them has no more channels than vectors need."""
     program = program_of(net.eval(), x)
     fold(program)
-    return calls(program, shapes_of(program, x), ways=OWN, half=False)
+    return calls(program, shapes_of(program, x), ways=OWN, half=False, peaks={})
 
 
 class Unlike(nn.Module):

@@ -25,7 +25,7 @@ def one_call(
     peaks: Mapping[str, float] | None = None,
 ) -> "OneCall | None":
     """The program (without normalisations) in one call, if our own kernels do all its layers with weights; what stands
-    behind them PyTorch does. In bfloat16 if `half`, and then in bytes where `peaks` tells the largest value of a node."""
+    behind them PyTorch does. In bfloat16 if `half`, and then in bytes where `peaks` tells how far a node reaches."""
     found = calls(program, shapes, ways=ways, half=half, peaks=peaks or {})
     return quickest(found) if found else None
 

@@ -26,7 +26,7 @@ _KEEP = ("largest", "padded")  # what gives no values but those it reads, and ze
 
 
 def peaks_of(program: Program, pictures_NCHW: Tensor) -> dict[str, float]:
-    """How far the values behind each activation reach, by the node's name: what the largest of a picture is on average."""
+    """How far values behind each activation reach, by the node's name: the largest of a picture, on average."""
     found: dict[str, list[Tensor]] = {}
 
     def see(node: fx.Node, value: object) -> None:
@@ -102,7 +102,9 @@ class Eight:
             return False
         if made.kind == "largest":
             x = made.x.number
-            return x in self._peaks and self._made[x].kind == "tiles" and self._readers[x] == [made] and not self._added[x]
+            return (
+                x in self._peaks and self._made[x].kind == "tiles" and self._readers[x] == [made] and not self._added[x]
+            )
         return made.kind == "tiles" and made.conv is not None and number in self._peaks
 
     def _scale(self, number: int) -> float:
@@ -131,5 +133,3 @@ class Eight:
         high = min(t.after.high / unit, LEVELS) if y.bytes else t.after.high
         after = After(None, None, t.after.low / unit, high)
         return replace(t, x=x, y=y, other=other, weight=weight, bias=numbers, after=after)
-
-

@@ -34,7 +34,7 @@ class FusedModel(nn.Module):
     """A program brought into its fused form on this machine: float32 pictures NxCxHxW in, what the network gave out.
 
     `counts` says how many normalisations were folded, and how many layers run on oneDNN and on each own kernel; `notes`
-    what this machine lacks. In int8, `peaks` say how far the values behind an activation reach, by the node's name; what
+    what this machine lacks. In int8, `peaks` say how far values behind an activation reach, by the node's name; what
     cannot be in bytes is in bfloat16, and on a processor without tiles of bytes all is in float32. It has no gradients.
     """
 

@@ -43,8 +43,8 @@ _SECONDS = 4.0
 @dataclass(frozen=True, slots=True)
 class Place:
     """An array: C, H, W of a picture, the channels that it has memory for, and whether PyTorch has it flat, with its
-    channels as the last axis, or as a list: H pixels (W is 1) with their channels. In bytes a value takes half of what it
-    takes else."""
+    channels as the last axis, or as a list: H pixels (W is 1) with their channels. Bytes lie in a network
+    of bfloat16."""
 
     number: int
     size: tuple[int, int, int]
@@ -63,8 +63,8 @@ class Place:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Layer:
-    """A layer: which kernel, from which places to which, its tensors, window, and what is done behind it; `conv` is what
-    its tensors were made of."""
+    """A layer: which kernel, from which places to which, its tensors (made of `conv`), window, and what is done behind
+    it."""
 
     kind: str
     x: Place
@@ -177,7 +177,17 @@ class OneCall:
     def key(self) -> list[Any]:
         """What a measurement of it holds for."""
         layers = [
-            [t.kind, t.x.size, t.x.wide, t.y.size, t.y.wide, t.window, t.after.activation, t.other is not None, t.in_bytes]
+            [
+                t.kind,
+                t.x.size,
+                t.x.wide,
+                t.y.size,
+                t.y.wide,
+                t.window,
+                t.after.activation,
+                t.other is not None,
+                t.in_bytes,
+            ]
             for t in self.layers
         ]
         return [str(self.dtype), *layers, *(self.rest.names if self.rest else ())]

@@ -92,17 +92,17 @@ def phases_of(w_IOHW: Tensor, stride: int, padding: tuple[int, int], *, outs: in
 
 def pack_half(w_OIHW: Tensor) -> Tensor:
     """The same of bfloat16 alone. O that fills no tiles gets more of zeros; if I fills none, each row of taps does."""
-    return _tiles(_rows_OI(w_OIHW, depth=32).bfloat16()[None])
+    return _tiles(_rows_of_tiles(w_OIHW, depth=32).bfloat16()[None])
 
 
 def pack_bytes(w_OIHW: Tensor) -> tuple[Tensor, Tensor]:
     """The same of signed bytes, for each 64 inputs; and what one of them is worth, for each output."""
     worth = w_OIHW.abs().amax((1, 2, 3)).clamp_min(1e-30) / 127
     whole = (w_OIHW / worth[:, None, None, None]).round()
-    return _tiles(_rows_OI(whole, depth=64).to(torch.int8)[None], beside=4), worth
+    return _tiles(_rows_of_tiles(whole, depth=64).to(torch.int8)[None], beside=4), worth
 
 
-def _rows_OI(w_OIHW: Tensor, *, depth: int) -> Tensor:
+def _rows_of_tiles(w_OIHW: Tensor, *, depth: int) -> Tensor:
     """The inputs of one tap after the other; of a row of taps if they fill no rows of so many, and then zeros."""
     w_OHWI = F.pad(w_OIHW, (0, 0, 0, 0, 0, 0, 0, -len(w_OIHW) % 32)).permute(0, 2, 3, 1)
     if w_OIHW.shape[1] % depth:
