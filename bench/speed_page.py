@@ -18,7 +18,7 @@ BEGIN, END = "<!-- measured: bench/speed_page.py writes what follows -->\n", "<!
 STOCK = "stock PyTorch"
 LOSSLESS = ("fused convolutions", "torch.compile, frozen", "ONNX Runtime", "ONNX Runtime, one thread", "OpenVINO")
 NUMERIC = ("PyTorch, bfloat16", "fused convolutions, bfloat16", "torch.compile, bfloat16", "OpenVINO, bfloat16",
-           "OpenVINO, int8", "ONNX Runtime, int8")  # fmt: skip
+           "fused convolutions, int8", "OpenVINO, int8", "ONNX Runtime, int8")  # fmt: skip
 ORDER = ("LeNet5", "resnet18", "resnet50", "mobilenet_v2", "efficientnet_b0", "convnext_tiny", "fcn_resnet50")
 Found = Mapping[str, Any]
 
@@ -72,8 +72,10 @@ def summary(found: Iterable[Found]) -> list[str]:
         ]
         if best:
             lines.append(f"- the best {words} is {mean(best):.2f} times as fast as stock in the geometric mean\n")
-    halves = tuple(side for side in NUMERIC if "bfloat16" in side)
-    for own, sides, words in ((LOSSLESS[0], LOSSLESS, "lossless forms"), (NUMERIC[1], halves, "forms in bfloat16")):
+    beside_ours = {"fused convolutions": (LOSSLESS, "lossless forms")}
+    for kind in ("bfloat16", "int8"):
+        beside_ours[f"fused convolutions, {kind}"] = tuple(s for s in NUMERIC if kind in s), f"forms in {kind}"
+    for own, (sides, words) in beside_ours.items():
         ours = {(f["model"], f["batch"]): beside(ratios(f), own, sides) for f in found}
         told = ", ".join(f"{name} {batch}: {r:.2f}" for (name, batch), r in ours.items() if r)
         lines.append(f"- {own}, times as fast as the best of the other {words} (network, batch): {told}\n")

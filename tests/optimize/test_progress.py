@@ -94,7 +94,7 @@ def test_ctrl_c_ends_it_and_leaves_nothing(run, tmp_path):
     given["preexec_fn"] = _heard
     with subprocess.Popen(words, **given) as process:
         assert process.stderr is not None
-        assert any(line.startswith("1/17  ") for line in process.stderr)
+        assert any(line.startswith("1/18  ") for line in process.stderr)
         process.send_signal(signal.SIGINT)
         assert not [line for line in process.stderr if "Error" in line]
         assert process.wait(60) == 130
