@@ -6,7 +6,6 @@ import pytest
 
 from benches import bench
 
-
 INT8 = {"fused_convolutions,_int8": 10.0, "OpenVINO,_int8": 8.0}
 
 
