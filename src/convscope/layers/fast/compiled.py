@@ -30,6 +30,7 @@ SOURCES = tuple(
         "planes.h",
         "between.h",
         "bytes.cpp",
+        "content.cpp",
         "halves.cpp",
         "network.cpp",
         "thin.cpp",
@@ -48,6 +49,10 @@ ACTIVATIONS = (
     "gelu",
 )  # beside bounds, as the kernels number them
 _TILES = 128  # whose transformed values are held while the gradient of the weights is summed
+
+
+class Unfit(Exception):  # noqa: N818 - no fault: the layer itself does the work
+    """Tensors are not, or no longer, of the size or dtype that a form was made for."""
 
 
 class _Shape(ctypes.Structure):
@@ -178,6 +183,8 @@ class Kernels:
         self.one_output = self._library.one_output  # of the address of a `Ready`, of an input, and of an output
         self.one_output.argtypes, self.one_output.restype = [at, at, at], None
         self._library.max_pool_backward.argtypes = [at, at, at, _Shape, _Window]
+        self.content = self._library.content  # of the address of an array, and of how many bytes
+        self.content.argtypes, self.content.restype = [at, long], ctypes.c_uint64
 
     def lanes(self, channels: int) -> int:
         """How many channels lie side by side in packed weights."""
@@ -339,7 +346,12 @@ def _plan(
 def _called(
     shape: tuple[int, ...], window: Window, per: int, low: float, high: float, activation: int
 ) -> tuple[tuple[int, ...], tuple[int, ...], int, _Call]:
-    """Size and strides of an output of as many channels, and the address of a call with all that it is told."""
+    """Size and strides of an output of as many channels, and the address of a call with all that it is told.
+
+    Raises: Unfit if the channels fill no vectors.
+    """
+    if shape[1] % 4:
+        raise Unfit
     size, strides, *plan = _plan(shape, shape[1], window)
     call = _Call(*plan, per, _bounds(low, high, activation))
     return size, strides, ctypes.addressof(call), call

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convscope.layers.fast.compiled import Window
-from convscope.layers.fast.operators import LAST, conv2d, flattened2d, is_traced, max_pool2d, separable2d
-from convscope.layers.fast.packing import Derived
+from convscope.layers.fast.operators import LAST, conv2d, flattened2d, is_traced, max_pool2d, plain_bias, separable2d
+from convscope.layers.fast.packing import Derived, Unfit, ours
 
 _ONEDNN = torch.ops.mkldnn
 
@@ -40,28 +40,36 @@ class Form(nn.Module):
         self.plain = plain.to(memory_format=LAST)
         self._held = (self.plain,)  # the same, come by without a module's search for it
         self._serves = self._is_served()
+        convs = [part for part in plain.modules() if isinstance(part, nn.modules.conv._ConvNd)]
+        self._channels = convs[0].in_channels if convs else None
 
     def _is_served(self) -> bool:
         return all(w.dtype == torch.float32 and w.is_cpu for w in self.plain.parameters())
 
     def _apply(self, *args: Any, **kwargs: Any) -> "Form":
-        """What moves or casts the weights does not say so: it is told as a change, and what was made of them goes."""
         super()._apply(*args, **kwargs)
         self._serves = self._is_served()
-        with torch.no_grad():
-            for weight in self.plain.parameters():
-                if not weight.is_inference():
-                    weight.copy_(weight)
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        ours = self._serves and x.dtype == torch.float32 and x.is_cpu and x.dim() == 4 and x.numel() > 0
-        if not ours or torch.is_autocast_enabled("cpu") or is_traced():
+        shape = x.shape
+        fits = len(shape) == 4 and 0 not in shape and self._channels in (None, shape[1])
+        if (
+            not (fits and self._serves and x.dtype is torch.float32 and x.is_cpu)
+            or torch.is_autocast_enabled("cpu")
+            or is_traced()
+        ):
             return self.plain(x)
-        return self.run(x.contiguous(memory_format=LAST))
+        try:
+            return self.run(x.contiguous(memory_format=LAST))
+        except Unfit:
+            return self.plain(x)
 
     def run(self, x: Tensor) -> Tensor:
-        """The layer's output by this form's own way, for float32 pictures in channels_last; each form has its own."""
+        """The layer's output by this form's own way, for float32 pictures in channels_last; each form has its own.
+
+        Raises: Unfit if its tensors are no longer what it was made for: then the layer runs.
+        """
         raise NotImplementedError
 
 
@@ -107,8 +115,9 @@ class Prepacked(Form):
             return self.plain(x)
         padding, stride, dilation = self._window()
         window = (padding, stride, dilation, self.plain.groups)
-        packed = self._packed.of(self.plain.weight)
-        return _ONEDNN._convolution_pointwise(x, packed, self.plain.bias, *window, "none", [], "")
+        weight, bias = _tensors(self.plain)
+        given = (self._packed.of(weight), plain_bias(bias, weight))
+        return _ONEDNN._convolution_pointwise(x, *given, *window, "none", [], "")
 
 
 @final
@@ -157,12 +166,17 @@ class _Merged(Form):
 
     def __init__(self, plain: nn.Sequential) -> None:
         super().__init__(plain)
-        self._merged, self._window = Derived(torch.mul), self.window()
+        self._merged, self._window = Derived(self._product), self.window()
 
     def weight(self) -> Tensor:
         """The weight of the one depthwise convolution."""
         weights = [_tensors(part)[0] for part in list(self._held[0]._modules.values())[-2:]]
-        return weights[0] * weights[1] if torch.is_grad_enabled() else self._merged.of(*weights)
+        return self._product(*weights) if torch.is_grad_enabled() else self._merged.of(*weights)
+
+    def _product(self, *weights: Tensor) -> Tensor:
+        if any(w.shape[2:] != part.kernel_size for w, part in zip(weights, list(self.plain)[-2:], strict=True)):
+            raise Unfit
+        return ours(weights[0] * weights[1])
 
     def window(self) -> Window:
         """Its window: along each axis, that of the one which is not idle there."""
@@ -221,10 +235,10 @@ class AveragePool(Form):
 
     def __init__(self, plain: nn.AvgPool2d, channels: int, way: str) -> None:
         super().__init__(plain)
-        self.way, self._window, self._channels = way, window_of(plain), channels
+        self.way, self._window, self._channels = way, window_of(plain), channels  # of no others
         down, along = self._window.kh, self._window.kw
         value = 1 / (plain.divisor_override or down * along)
-        self.weight = torch.full((channels, 1, down, along), value)  # no buffer: those are slow to come by
+        self.weight = ours(torch.full((channels, 1, down, along), value))  # no buffer: those are slow to come by
 
     def run(self, x: Tensor) -> Tensor:
         if self.way == "grouped":

@@ -18,8 +18,18 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-from convscope.layers.fast.compiled import After, Kernels, Window, kernels
-from convscope.layers.fast.packing import pack_dense, pack_grouped, pack_half, pack_panels, pack_tiles, unpack_grouped
+from convscope.layers.fast.compiled import After, Kernels, Unfit, Window, kernels
+from convscope.layers.fast.content import Content, content
+from convscope.layers.fast.packing import (
+    is_ours,
+    ours,
+    pack_dense,
+    pack_grouped,
+    pack_half,
+    pack_panels,
+    pack_tiles,
+    unpack_grouped,
+)
 
 LAST = torch.channels_last
 POINT = Window(1, 1, 1, 1, 0, 0, 1, 1)
@@ -78,23 +88,34 @@ def pack(way: str, weight: Tensor, *, groups: int) -> Tensor:
     return there().winograd_pack(weight, groups)
 
 
+How = tuple[str, int, Window]  # a way, groups, a window
+
+
 class _Packed:
     """Packed weights, kept as long as the tensor is, and packed anew when it has changed."""
 
     def __init__(self) -> None:
-        self._kept: dict[int, tuple[weakref.ref[Tensor], int, str, Tensor]] = {}
+        self._kept: dict[int, tuple[weakref.ref[Tensor], Content | None, How, Tensor]] = {}
 
-    def get(self, weight: Tensor, how: str, groups: int = 1) -> Tensor:
-        """The weights as the way `how` reads them."""
+    def get(self, weight: Tensor, how: How, x: Tensor | None = None) -> Tensor:
+        """The weights as they are read, for inputs with as many channels as x.
+
+        Raises: Unfit if they are no weights of such a convolution, in float32 on the CPU.
+        """
         at = id(weight)
         found = self._kept.get(at)
-        if found is not None and found[0]() is weight and found[1] == weight._version and found[2] == how:
+        last = found[1] if found is not None else None
+        held = None if is_ours(weight) else content(weight, last)
+        if found is not None and held is last and found[2] == how and found[0]() is weight:
             return found[3]
-        if weight.is_inference():  # has no version that would tell of a change
-            return pack(how, weight, groups=groups)
+        way, groups, window = how
+        known = can(way, weight, stride=(window.sh, window.sw), groups=groups)
+        known = known and weight.shape[2:] == window[:2]
+        if not known or (x is not None and weight.shape[1] * groups != x.shape[1]):
+            raise Unfit
         kept = weakref.ref(weight, lambda _: self._kept.pop(at, None))
-        packed = pack(how, weight.detach(), groups=groups)
-        self._kept[at] = (kept, weight._version, how, packed)
+        packed = pack(way, weight.detach(), groups=groups)
+        self._kept[at] = (kept, held, how, packed)
         return packed
 
     def forget(self) -> None:
@@ -107,8 +128,8 @@ forget_packed = _PACKED.forget
 
 
 def _conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, window: Sequence[int], groups: int, way: str) -> Tensor:
-    packed, x, found = _PACKED.get(weight, way, groups), x.contiguous(memory_format=LAST), there()
-    same = _window(window)
+    same, x, found, bias = _window(window), x.contiguous(memory_format=LAST), there(), plain_bias(bias, weight)
+    packed = _PACKED.get(weight, (way, groups, same), x)
     if way == "grouped":
         return found.grouped(x, packed, bias, same)
     return (found.tiled if way == "tiles" else found.winograd)(x, packed, After(bias), same, groups)
@@ -118,6 +139,15 @@ def _window(numbers: Sequence[int]) -> Window:
     return numbers if isinstance(numbers, Window) else Window(*numbers)
 
 
+def plain_bias(bias: Tensor | None, weight: Tensor) -> Tensor | None:
+    """A number for each output, one behind another."""
+    if bias is None:
+        return None
+    if bias.dtype is not torch.float32 or bias.numel() != weight.size(0):
+        raise Unfit
+    return bias if bias.is_contiguous() else bias.contiguous()
+
+
 def _conv2d_shape(x: Tensor, weight: Tensor, bias: Any, window: Sequence[int], *_: Any) -> Tensor:
     return _empty(x, weight.shape[0], window)
 
@@ -125,8 +155,9 @@ def _conv2d_shape(x: Tensor, weight: Tensor, bias: Any, window: Sequence[int], *
 def _separable2d(
     x: Tensor, depth: Tensor, point: Tensor, bias: Tensor | None, window: Sequence[int], way: str
 ) -> Tensor:
-    packed = _PACKED.get(depth, "grouped", len(depth)), _PACKED.get(point, way)
-    return there().separable(x.contiguous(memory_format=LAST), *packed, bias, Window(*window))
+    same, bias = _window(window), plain_bias(bias, point)
+    packed = _PACKED.get(depth, ("grouped", len(depth), same), x), _PACKED.get(point, (way, 1, POINT), x)
+    return there().separable(x.contiguous(memory_format=LAST), *packed, bias, same)
 
 
 def _separable2d_shape(x: Tensor, depth: Any, point: Tensor, bias: Any, window: Sequence[int], way: str) -> Tensor:
@@ -136,8 +167,9 @@ def _separable2d_shape(x: Tensor, depth: Any, point: Tensor, bias: Any, window: 
 def _flattened2d(
     x: Tensor, across: Tensor, depth: Tensor, bias: Tensor | None, window: Sequence[int], way: str
 ) -> Tensor:
-    packed = _PACKED.get(across, way), _PACKED.get(depth, "grouped", len(depth))
-    return there().flattened(x.contiguous(memory_format=LAST), *packed, bias, Window(*window))
+    same, bias = _window(window), plain_bias(bias, across)
+    packed = _PACKED.get(across, (way, 1, POINT), x), _PACKED.get(depth, ("grouped", len(across), same))
+    return there().flattened(x.contiguous(memory_format=LAST), *packed, bias, same)
 
 
 def _flattened2d_shape(x: Tensor, across: Tensor, depth: Any, bias: Any, window: Sequence[int], way: str) -> Tensor:
@@ -223,7 +255,7 @@ def _grad_of_input(ctx: Any, grad: Tensor, weight: Tensor) -> Tensor | None:
         return None
     if ctx.way == "winograd":
         return _winograd_inputs_of(grad, weight, turned_window, ctx.groups)
-    return conv2d(grad, by_group.flip(2, 3), None, turned_window, ctx.groups, ctx.way)
+    return conv2d(grad, ours(by_group.flip(2, 3)), None, turned_window, ctx.groups, ctx.way)
 
 
 def _grad_of_weight(ctx: Any, grad: Tensor, x: Tensor, weight: Tensor) -> Tensor | None:

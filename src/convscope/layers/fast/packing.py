@@ -3,6 +3,7 @@
 Shape suffixes: O output channels, I input channels of a group, HW the kernel's axes.
 """
 
+import operator
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
@@ -10,7 +11,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from convscope.layers.fast.compiled import Unfit
+from convscope.layers.fast.content import Content, content
+
 T = TypeVar("T")
+
+
+def ours(made: Tensor) -> Tensor:
+    """The tensor, as one that nobody changes: it is not looked at again."""
+    made.is_ours = True  # pyright: ignore[reportAttributeAccessIssue]
+    return made
+
+
+def is_ours(made: Tensor) -> bool:
+    """Whether `ours` said so."""
+    return hasattr(made, "is_ours")
 
 
 class Derived(Generic[T]):
@@ -21,25 +36,26 @@ class Derived(Generic[T]):
 
     def __init__(self, make: Callable[..., T]) -> None:
         self._make = make
-        self._kept: tuple[tuple[Tensor, ...], list[int], T] | None = None
+        self._kept: tuple[list[Content], T] | None = None
 
     def of(self, *weights: Tensor) -> T:
-        """What the weights give now."""
+        """What the weights give now.
+
+        Raises: Unfit if one is not float32.
+        """
         kept = self._kept
-        if kept is not None and all(map(_is_same, kept[0], weights, kept[1])):
-            return kept[2]
+        held = [*map(content, weights, kept[0] if kept else [None] * len(weights))]
+        if kept is not None and all(map(operator.is_, held, kept[0])):
+            return kept[1]
+        if any(weight.dtype is not torch.float32 for weight in weights):
+            raise Unfit
         with torch.inference_mode(False), torch.no_grad():
             made = self._make(*(weight.detach() for weight in weights))
-        if not any(weight.is_inference() for weight in weights):
-            self._kept = (weights, [weight._version for weight in weights], made)
+        self._kept = held, made
         return made
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_make": self._make, "_kept": None}  # the versions of copies begin anew
-
-
-def _is_same(kept: Tensor, weight: Tensor, version: int) -> bool:
-    return kept is weight and weight._version == version
+        return {"_make": self._make, "_kept": None}
 
 
 def pack_grouped(w_OIHW: Tensor, *, lanes: int) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from convscope.layers.fast.compiled import kernels
 from convscope.layers.fast.forms import Form, window_of
 from convscope.layers.fast.operators import conv2d
-from convscope.layers.fast.packing import Derived
+from convscope.layers.fast.packing import Derived, ours
 
 
 def pairable(layer: nn.Conv2d) -> bool:
@@ -24,7 +24,7 @@ def pairs(w_OIHW: Tensor) -> Tensor:
     both = w_OIHW.new_zeros(o // (2 * i), 2, i, 2, i, *size)
     for half in range(2):
         both[:, half, :, half] = w_OIHW.unflatten(0, (-1, 2, i))[:, half]
-    return both.flatten(3, 4).flatten(0, 2)
+    return ours(both.flatten(3, 4).flatten(0, 2))
 
 
 @final

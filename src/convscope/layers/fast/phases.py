@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from convscope.layers.fast.compiled import Window
 from convscope.layers.fast.forms import Form, pair
 from convscope.layers.fast.operators import LAST, can, conv2d
-from convscope.layers.fast.packing import Derived
+from convscope.layers.fast.packing import Derived, ours
 
 
 class Axis(NamedTuple):
@@ -84,4 +84,4 @@ class Phases(Form):
         """The kernel of each phase by its first taps, back to front."""
         down, along = self.plain.stride
         taps = {(t, u): weight[:, :, t::down, u::along].flip(2, 3) for t in range(down) for u in range(along)}
-        return {at: _by_group(part, self.plain.groups).contiguous() for at, part in taps.items()}
+        return {at: ours(_by_group(part, self.plain.groups).contiguous()) for at, part in taps.items()}
