@@ -111,6 +111,21 @@ def test_a_damaged_library_is_built_anew(sources, tmp_path):
     assert len(_calls(sources)) == 6
 
 
+def test_a_new_library_takes_the_place_of_those_that_nobody_reads(sources, tmp_path):
+    built(sources, ctypes.CDLL)
+    (first,) = (tmp_path / "convscope").glob("kernels-*.so")
+    os.utime(first, (0, 0))
+    built(sources, ctypes.CDLL)
+    assert time.time() - first.stat().st_mtime < 600  # it was read
+    for days in (0, 61):
+        assert first.exists()
+        os.utime(first, (time.time() - 86400 * days,) * 2)
+        sources[0].write_text(sources[0].read_text() + "extern int more;\n")
+        built(sources, ctypes.CDLL)
+    assert not first.exists()
+    assert len([*(tmp_path / "convscope").glob("kernels-*.so")]) == 2
+
+
 def test_options_that_distributions_compile_with_change_nothing(tmp_path):
     """They move what lies on the stack: vectors that a template took for aligned once ended the process there."""
     compiler = tmp_path / "hardened"

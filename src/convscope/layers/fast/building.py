@@ -58,6 +58,7 @@ def _loaded(compiler: str, path: Path, sources: Sequence[Path], load: Callable[[
     before = _stamp(path)
     with suppress(OSError, AttributeError):
         if _is_whole(path):
+            cache.was_read(path)
             return load(path)
     with _told() as tell, _alone(path.with_name("compiling.lock"), tell):
         if _stamp(path) == before or not _is_whole(path):  # else another process built it in the meantime
@@ -91,6 +92,7 @@ def _compile(compiler: str, path: Path, sources: Sequence[Path], tell: Tell) -> 
         content = library.read_bytes()
         write_whole(path, content)
         cache.save("kernels", path.name, hashlib.sha256(content).hexdigest())
+        cache.remove_unread()
 
 
 def _run(commands: Sequence[Sequence[str]], tell: Callable[[int], None]) -> None:
