@@ -181,6 +181,17 @@ def test_the_network_stays_as_it_is():
     assert [type(m) for m in net] == [nn.Conv2d, nn.BatchNorm2d]
 
 
+@pytest.mark.parametrize("activation", [nn.ReLU(), nn.PReLU(8)])
+def test_what_the_network_learns_later_is_not_seen(activation):
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), activation, nn.Conv2d(8, 4, 3)).eval()
+    x = torch.randn(1, 3, 9, 9)
+    fused = fuse(net, x)
+    before = fused(x).clone()
+    for weight in net.parameters():
+        weight.data += 1
+    assert torch.equal(fused(x), before)
+
+
 def test_bfloat16_is_near_and_gives_float32():
     torch.manual_seed(0)
     net, x = Residual(lambda a, b: F.relu(a + b)).eval(), torch.randn(2, 32, 16, 16)

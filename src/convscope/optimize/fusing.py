@@ -12,7 +12,7 @@ CLOSE = 1e-4  # largest difference from the network, as a share of the largest v
 
 
 def fuse(model: nn.Module, example: Tensor, *, precision: str = "f32") -> FusedModel:
-    """The network in its fused form, on the CPU and without gradients; the model stays as it is.
+    """The network in its fused form, on the CPU and without gradients, with weights of its own; the model stays.
 
     Shapes: example NxCxHxW, the size that weights are laid out for; any number of pictures of that size is taken.
     `precision` is "f32", "bf16" for bfloat16 inside, or "int8" for eight bits where values are never negative, with the
@@ -31,7 +31,9 @@ def fuse(model: nn.Module, example: Tensor, *, precision: str = "f32") -> FusedM
         outputs = tuple(named_outputs(model.eval()(example[:1])))
     shape = tuple(example.shape[1:])
     card = Card("", None, shape, (0.0,) * shape[0], (1.0,) * shape[0], outputs, precision=precision)
-    return fused_of(program_of(model, example), model, example, card)
+    program = program_of(model, example)
+    program.tensors = {name: tensor.detach().clone() for name, tensor in program.tensors.items()}
+    return fused_of(program, model, example, card)
 
 
 @torch.no_grad()
