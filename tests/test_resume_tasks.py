@@ -22,6 +22,9 @@ CONFIGS = {
     "classify, sgd, bfloat16": TrainConfig(**ALL, epochs=2, batch_size=400, optimizer="sgd", precision="bfloat16"),
     "detect": TrainConfig(task="detect", **SCENES),
     "segment": TrainConfig(task="segment", **SCENES),
+    "segment, of torchvision": TrainConfig(
+        task="segment", **SCENES, model="torchvision:mobilenet_v3_small", precision="bfloat16"
+    ),
     "detect,segment": TrainConfig(task="detect,segment", task_weights={"segment": 0.5}, **SCENES),
 }
 

@@ -139,6 +139,7 @@ class Training:
         model = self.model.to(self.fabric.device).to(memory_format=self.format)  # pyright: ignore[reportCallIssue]
         self.optimizer = parts.optimizer(model, self.config)
         self.module = self.fabric.setup(model)
+        self.quick = parts.quick(model, device=self.fabric.device)
         flats, decay = self.optimizer.flats, self.config.ema
         self.average = parts.Average(model, decay=decay, flats=flats) if decay else None
         self.judged = self.model if self.average is None else self.average.inner
@@ -199,7 +200,8 @@ class Training:
         parts.seed((config.seed << 32) + self.step * self.team.size + self.team.rank, device=self.fabric.device)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("share", 1.0)
-        values = self._gradients(samples, numbers)
+        with self.quick:
+            values = self._gradients(samples, numbers)
         if values is None:
             return None
         if config.clip:

@@ -5,6 +5,7 @@ import io
 import math
 import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from convscope.data.streamed import unread
 from convscope.errors import CheckpointError, InputError, ModelError
 from convscope.graph import record
 from convscope.inspect import summarize
+from convscope.layers.fast.quick import Quick
 from convscope.runs.config import TrainConfig
 from convscope.runs.folder import why_unread
 from convscope.tasks import Task
@@ -244,6 +246,12 @@ def layers(model: nn.Module) -> list[list[nn.Parameter]]:
     seen: set[nn.Parameter] = set()
     alone = [[p for p in layer if p not in seen and not seen.add(p)] for layer in found]  # weights may be shared
     return [layer for layer in alone if layer]
+
+
+def quick(model: nn.Module, *, device: torch.device) -> AbstractContextManager[Any]:
+    """In here what the network's modules call is computed by our kernels; our own blocks call them themselves."""
+    own = isinstance(getattr(model, "backbone", None), models.SmallBackbone)
+    return nullcontext() if own or device.type != "cpu" else Quick()
 
 
 def fits(optimizer: FlatOptimizer, state: dict[str, Any]) -> bool:

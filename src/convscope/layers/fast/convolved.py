@@ -10,15 +10,17 @@ import math
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from convscope.layers.fast.operators import unheard
-from convscope.layers.fast.training import AT, NUMBER, YES, at, function, library
+from convscope.layers.fast.training import AT, NUMBER, YES, at, function, hooked, library
 
 LAST, HALF = torch.channels_last, torch.bfloat16
 TILE = 16  # channels are a multiple of it
-SMALL = 1 << 20  # numbers in a map: of larger ones the products themselves take the time
+FEW = (3 << 19, 5 << 19)  # numbers in maps that always pay: of one tap, of several
+Pair = int | tuple[int, ...]
 _SIZES = ("pictures", "height", "width", "channels", "outputs", "size", "stride")
 
 
@@ -38,35 +40,61 @@ def convolved(conv: nn.Module, x: Tensor) -> Tensor:
     ...     torch.allclose(convolved(conv, x), conv(x), atol=0.02)
     True
     """
-    if not serves(conv, x):
+    if type(conv) is not nn.Conv2d or conv.padding_mode != "zeros" or hooked(conv):
         return conv(x)
-    bare = cast("nn.Conv2d", conv)
-    return cast("Tensor", _Convolved.apply(x.to(HALF), bare.weight, bare.stride[0]))
+    return conv2d(x, conv.weight, conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups)
 
 
-def serves(conv: nn.Module, x: Tensor) -> bool:
-    """Whether the kernels are there, and do what this module does with x."""
+def conv2d(  # noqa: PLR0913 - PyTorch's arguments
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Pair = 1,
+    padding: Pair | str = 0,
+    dilation: Pair = 1,
+    groups: int = 1,
+) -> Tensor:
+    """`F.conv2d`.
+
+    >>> conv2d(torch.ones(1, 1, 2, 2), torch.ones(1, 1, 2, 2))
+    tensor([[[[4.]]]])
+    """
+    steps = _one(stride)
+    if (
+        bias is None
+        and (_one(dilation), groups) == (1, 1)
+        and serves(input, weight, stride=steps, padding=_one(padding))
+    ):
+        return cast("Tensor", _Convolved.apply(input.to(HALF), weight, steps))
+    return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
+
+
+def serves(x: Tensor, weight: Tensor, *, stride: int, padding: int) -> bool:
+    """Whether the kernels are there, and gain: odd square windows with half of them as padding."""
     if not (torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == HALF and torch.is_grad_enabled()):
         return False
-    if type(conv) is not nn.Conv2d or not _plain(conv) or x.dim() != 4 or x.shape[1] != conv.in_channels:
+    if x.dim() != 4 or weight.dim() != 4 or x.shape[1] != weight.shape[1] or stride not in (1, 2):
         return False
-    here = x.is_cpu and conv.weight.is_cpu and conv.weight.dtype == torch.float32 and x.dtype in (HALF, torch.float32)
-    return here and _small(conv, x) and unheard(x) and _there()
+    size = weight.shape[2]
+    window = size % 2 == 1 and weight.shape[3] == size and padding == size // 2
+    here = x.is_cpu and weight.is_cpu and weight.dtype == torch.float32 and x.dtype in (HALF, torch.float32)
+    return window and here and _gains(x, weight, stride) and unheard(x) and _there()
 
 
-def _plain(conv: nn.Conv2d) -> bool:
-    """An odd square window with half of it as padding, stride 1 or 2, and nobody who listens."""
-    size, stride = conv.kernel_size[0], conv.stride[0]
-    window = (conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups)
-    square = size % 2 == 1 and window == ((size, size), (stride, stride), (size // 2, size // 2), (1, 1), 1)
-    heard = conv._forward_hooks or conv._forward_pre_hooks or conv._backward_hooks or conv._backward_pre_hooks
-    return square and stride <= 2 and conv.bias is None and conv.padding_mode == "zeros" and not heard
+def _one(value: Pair | str) -> int:
+    """What holds for both axes; -1 if nothing does."""
+    if isinstance(value, int):
+        return value
+    return value[0] if len(value) in (1, 2) and value[0] == value[-1] and isinstance(value[0], int) else -1
 
 
-def _small(conv: nn.Conv2d, x: Tensor) -> bool:
-    pixels = len(x) * math.prod(-(-side // conv.stride[0]) for side in x.shape[2:])
-    tiles = conv.in_channels % TILE == conv.out_channels % TILE == 0
-    return tiles and 0 < x.numel() <= SMALL and pixels * conv.out_channels <= SMALL
+def _gains(x: Tensor, weight: Tensor, stride: int) -> bool:
+    """Whether preparing weights, which is saved, is more than laying out maps, which is done for every product."""
+    outputs, channels, size, _ = weight.shape
+    pixels = len(x) * math.prod(-(-side // stride) for side in x.shape[2:])
+    moved = pixels * outputs + (x.numel() if size > 1 else pixels * channels)
+    tiles = channels % TILE == outputs % TILE == 0
+    return tiles and 0 < moved <= FEW[size > 1] + 2 * weight.numel()
 
 
 def _there() -> bool:

@@ -7,7 +7,7 @@ with channels that are no multiple of 16, or where somebody records, traces, com
 """
 
 import ctypes
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from convscope.layers.fast.fields import Field
 from convscope.layers.fast.operators import unheard
-from convscope.layers.fast.training import AT, NUMBER, YES, at, function, library, plain
+from convscope.layers.fast.training import AT, NUMBER, YES, at, function, hooked, library, plain
 
 LANES = 16
 LAST = torch.channels_last
@@ -59,7 +59,31 @@ def batch_normed(norm: nn.Module, x: Tensor, *, other: Tensor | None = None, rel
     if bare.num_batches_tracked is not None:
         bare.num_batches_tracked.add_(1)
     other = other if other is None else other.to(x.dtype)
-    return cast("Tensor", _BatchNormed.apply(x, bare.weight, bare.bias, other, bare, relu))
+    kept = _Kept(bare.running_mean, bare.running_var, cast("float", bare.momentum), bare.eps)
+    return cast("Tensor", _BatchNormed.apply(x, bare.weight, bare.bias, other, kept, relu))
+
+
+def batch_norm(  # noqa: PLR0913 - PyTorch's arguments
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """`F.batch_norm`.
+
+    >>> x, ones = torch.rand(2, 16, 3, 3), torch.ones(16)
+    >>> y = batch_norm(x, 0 * ones, 1 * ones, ones, ones, training=True)
+    >>> torch.allclose(y, F.batch_norm(x, None, None, ones, ones, training=True), atol=1e-6)
+    True
+    """
+    if training and _taken(input, weight, bias, running_mean, running_var) and served(input):
+        kept = _Kept(running_mean, running_var, momentum, eps)
+        return cast("Tensor", _BatchNormed.apply(input, weight, bias, None, kept, False))
+    return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
 
 
 def normed(norm: nn.Module, x: Tensor, act: nn.Module | None, *, other: Tensor | None = None) -> Tensor:
@@ -69,7 +93,7 @@ def normed(norm: nn.Module, x: Tensor, act: nn.Module | None, *, other: Tensor |
     >>> torch.equal(normed(norm, x, nn.SiLU()), nn.functional.silu(norm(x)))
     True
     """
-    if act is None or (type(act) is nn.ReLU and not _hooked(act)):
+    if act is None or (type(act) is nn.ReLU and not hooked(act)):
         return batch_normed(norm, x, other=other, relu=act is not None)
     return act(norm(x) if other is None else norm(x) + other)
 
@@ -101,15 +125,14 @@ def served(x: Tensor) -> bool:
 
 
 def _serves(norm: nn.Module, x: Tensor) -> bool:
-    if type(norm) is not nn.BatchNorm2d or not norm.training or norm.momentum is None or _hooked(norm):
+    if type(norm) is not nn.BatchNorm2d or not norm.training or norm.momentum is None or hooked(norm):
         return False
+    return _taken(x, norm.weight, norm.bias, norm.running_mean, norm.running_var)
+
+
+def _taken(x: Tensor, *arrays: Tensor | None) -> bool:
     several = x.dim() == 4 and x.numel() > x.shape[1]
-    return several and plain(x.shape[1], norm.weight, norm.bias, norm.running_mean, norm.running_var)
-
-
-def _hooked(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
-                or module._backward_pre_hooks)  # fmt: skip
+    return several and plain(x.shape[1], *arrays)
 
 
 def fits(x: Tensor) -> bool:
@@ -118,18 +141,25 @@ def fits(x: Tensor) -> bool:
     return known and torch.is_grad_enabled() and x.dim() == 4 and x.shape[1] % LANES == 0 and unheard(x)
 
 
+class _Kept(NamedTuple):
+    running_mean: Tensor | None
+    running_var: Tensor | None
+    momentum: float
+    eps: float
+
+
 class _BatchNormed(torch.autograd.Function):
     @staticmethod
     def forward(  # noqa: PLR0913 - what `apply` was given comes one by one
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, other: Tensor | None, norm: nn.BatchNorm2d, relu: bool
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, other: Tensor | None, kept: _Kept, relu: bool
     ) -> Tensor:
         x, channels = x.contiguous(memory_format=LAST), x.shape[1]
         other = other if other is None else other.contiguous(memory_format=LAST)
         y, found = torch.empty_like(x), torch.empty(2, channels)
         mean, rows = found.data_ptr(), x.numel() // channels
-        arrays = (x.data_ptr(), at(other), weight.data_ptr(), bias.data_ptr(), at(norm.running_mean))
-        arrays += (at(norm.running_var), mean, mean + 4 * channels, y.data_ptr())
-        settings = (rows, channels, relu, norm.eps, norm.momentum)
+        arrays = (x.data_ptr(), at(other), weight.data_ptr(), bias.data_ptr(), at(kept.running_mean))
+        arrays += (at(kept.running_var), mean, mean + 4 * channels, y.data_ptr())
+        settings = (rows, channels, relu, kept.eps, kept.momentum)
         function("norm_forward", _Norm, YES)(_Norm(*arrays, *settings), x.dtype == torch.bfloat16)
         ctx.save_for_backward(x, weight, y if relu else None, found)
         ctx.added = other is not None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from convscope.layers.fast.building import built
 
@@ -55,6 +55,12 @@ def plain(size: int, *tensors: Any) -> bool:
         isinstance(t, Tensor) and t.dtype == torch.float32 and t.is_cpu and t.numel() == size and t.is_contiguous()
         for t in tensors
     )
+
+
+def hooked(module: nn.Module) -> bool:
+    """Whether somebody listens to what the module is called with."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
+                or module._backward_pre_hooks)  # fmt: skip
 
 
 def at(tensor: Tensor | None) -> int | None:
