@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from convscope.layers.fast import depthwise
 from convscope.layers.fast.operators import unheard
 from convscope.layers.fast.training import AT, NUMBER, YES, at, function, hooked, library
 
@@ -59,13 +60,12 @@ def conv2d(  # noqa: PLR0913 - PyTorch's arguments
     >>> conv2d(torch.ones(1, 1, 2, 2), torch.ones(1, 1, 2, 2))
     tensor([[[[4.]]]])
     """
-    steps = _one(stride)
-    if (
-        bias is None
-        and (_one(dilation), groups) == (1, 1)
-        and serves(input, weight, stride=steps, padding=_one(padding))
-    ):
-        return cast("Tensor", _Convolved.apply(input.to(HALF), weight, steps))
+    if bias is None and _one(dilation) == 1:
+        window = {"stride": _one(stride), "padding": _one(padding)}
+        if groups == 1 and serves(input, weight, **window):
+            return cast("Tensor", _Convolved.apply(input.to(HALF), weight, window["stride"]))
+        if groups == len(weight) > 1 and depthwise.serves(input, weight, **window):
+            return depthwise.depthwise(input, weight, **window)
     return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
 
 

@@ -20,6 +20,7 @@ SOURCES = tuple(
         "returned_tiles.h",
         "convolved.cpp",
         "cropped.cpp",
+        "depthwise.cpp",
         "entropy.cpp",
         "norms.cpp",
         "returned.cpp",
