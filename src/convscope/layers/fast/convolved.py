@@ -20,7 +20,7 @@ from convscope.layers.fast.training import AT, NUMBER, YES, at, function, hooked
 
 LAST, HALF = torch.channels_last, torch.bfloat16
 TILE = 16  # channels are a multiple of it
-FEW = (3 << 19, 5 << 19)  # numbers in maps that always pay: of one tap, of several
+FEW = (3 << 19, 5 << 19)  # numbers in maps that always pay: of one tap, of several; for one thread a quarter of it
 Pair = int | tuple[int, ...]
 _SIZES = ("pictures", "height", "width", "channels", "outputs", "size", "stride")
 
@@ -94,7 +94,8 @@ def _gains(x: Tensor, weight: Tensor, stride: int) -> bool:
     pixels = len(x) * math.prod(-(-side // stride) for side in x.shape[2:])
     moved = pixels * outputs + (x.numel() if size > 1 else pixels * channels)
     tiles = channels % TILE == outputs % TILE == 0
-    return tiles and 0 < moved <= FEW[size > 1] + 2 * weight.numel()
+    few = FEW[size > 1] if torch.get_num_threads() > 1 else FEW[size > 1] // 4
+    return tiles and 0 < moved <= few + 2 * weight.numel()
 
 
 def _there() -> bool:

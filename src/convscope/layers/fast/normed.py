@@ -75,12 +75,13 @@ def batch_norm(  # noqa: PLR0913 - PyTorch's arguments
 ) -> Tensor:
     """`F.batch_norm`.
 
-    >>> x, ones = torch.rand(2, 16, 3, 3), torch.ones(16)
+    >>> x, ones = torch.rand(2, 16, 3, 3).bfloat16(), torch.ones(16)
     >>> y = batch_norm(x, 0 * ones, 1 * ones, ones, ones, training=True)
-    >>> torch.allclose(y, F.batch_norm(x, None, None, ones, ones, training=True), atol=1e-6)
+    >>> torch.allclose(y, F.batch_norm(x, None, None, ones, ones, training=True), atol=0.02)
     True
     """
-    if training and _taken(input, weight, bias, running_mean, running_var) and served(input):
+    half = input.dtype == torch.bfloat16  # alone, and in float32, PyTorch's takes as long
+    if training and half and _taken(input, weight, bias, running_mean, running_var) and served(input):
         kept = _Kept(running_mean, running_var, momentum, eps)
         return cast("Tensor", _BatchNormed.apply(input, weight, bias, None, kept, False))
     return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
