@@ -139,7 +139,7 @@ class Training:
         model = self.model.to(self.fabric.device).to(memory_format=self.format)  # pyright: ignore[reportCallIssue]
         self.optimizer = parts.optimizer(model, self.config)
         self.module = self.fabric.setup(model)
-        self.quick = parts.quick(model, device=self.fabric.device)
+        self.quick = parts.quick(model, precision=self.config.precision, device=self.fabric.device)
         flats, decay = self.optimizer.flats, self.config.ema
         self.average = parts.Average(model, decay=decay, flats=flats) if decay else None
         self.judged = self.model if self.average is None else self.average.inner

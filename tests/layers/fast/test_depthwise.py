@@ -64,9 +64,9 @@ def test_a_convolution_and_its_gradients_are_those_of_float64(
         torch.set_num_threads(before)
     assert _served(y)
     assert [t.dtype for t in found] == [x.dtype, x.dtype, torch.float32]
-    exact = [t.detach().double().requires_grad_() for t in (x, weight)]
-    wanted = F.conv2d(*exact, None, stride, padding, 1, channels)
-    for own, right in zip(found, (wanted, *torch.autograd.grad(wanted, exact, grad.double())), strict=True):
+    one, other = (t.detach().double().requires_grad_() for t in (x, weight))
+    wanted = F.conv2d(one, other, None, stride, padding, 1, channels)
+    for own, right in zip(found, (wanted, *torch.autograd.grad(wanted, [one, other], grad.double())), strict=True):
         tolerance = 4e-3 if own.dtype == HALF else 3e-6
         assert own.shape == right.shape
         assert (own.double() - right).abs().max() <= tolerance * right.abs().max() + 1e-30

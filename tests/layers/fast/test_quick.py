@@ -144,8 +144,21 @@ def test_functions_called_by_name_are_served_or_left(size: int | str, words: dic
             assert torch.equal(F.conv2d(input=x, weight=weight, **words), wanted)  # pyright: ignore
 
 
+def test_weights_of_a_kind_of_their_own_are_left_to_pytorch() -> None:
+    class Own(Tensor):
+        pass
+
+    x = torch.randn(2, 16, 9, 9).contiguous(memory_format=torch.channels_last)
+    with Quick(), torch.autocast("cpu", HALF):
+        for weight, groups in ((torch.randn(16, 16, 3, 3), 1), (torch.randn(16, 1, 5, 5), 16)):
+            y = F.conv2d(x, weight.as_subclass(Own).requires_grad_(), None, 1, weight.shape[2] // 2, 1, groups)
+            assert {"_WindowsBackward", "_ConvolvedBackward"}.isdisjoint(_nodes(y))
+
+
 def test_our_own_blocks_call_the_kernels_themselves() -> None:
-    cpu = torch.device("cpu")
-    assert isinstance(parts.quick(models.build("torchvision:resnet18", num_classes=2), device=cpu), Quick)
-    assert not isinstance(parts.quick(models.network("small", num_classes=2), device=cpu), Quick)
-    assert not isinstance(parts.quick(_network(), device=torch.device("meta")), Quick)
+    theirs, ours = models.build("torchvision:resnet18", num_classes=2), models.network("small", num_classes=2)
+    cpu, half = torch.device("cpu"), "bfloat16"
+    assert isinstance(parts.quick(theirs, precision=half, device=cpu), Quick)
+    assert not isinstance(parts.quick(ours, precision=half, device=cpu), Quick)
+    assert not isinstance(parts.quick(theirs, precision="float32", device=cpu), Quick)
+    assert not isinstance(parts.quick(theirs, precision=half, device=torch.device("meta")), Quick)

@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from convscope.layers.fast import depthwise
 from convscope.layers.fast.operators import unheard
-from convscope.layers.fast.training import AT, NUMBER, YES, at, function, hooked, library
+from convscope.layers.fast.training import AT, NUMBER, YES, at, function, hooked, library, usual
 
 LAST, HALF = torch.channels_last, torch.bfloat16
 TILE = 16  # channels are a multiple of it
@@ -77,7 +77,7 @@ def serves(x: Tensor, weight: Tensor, *, stride: int, padding: int) -> bool:
         return False
     size = weight.shape[2]
     window = size % 2 == 1 and weight.shape[3] == size and padding == size // 2
-    here = x.is_cpu and weight.is_cpu and weight.dtype == torch.float32 and x.dtype in (HALF, torch.float32)
+    here = x.is_cpu and x.dtype in (HALF, torch.float32) and usual(weight)
     return window and here and _gains(x, weight, stride) and unheard(x) and _there()
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from convscope.layers.fast.normed import fits
-from convscope.layers.fast.training import AT, NUMBER, YES, at, function, library, plain
+from convscope.layers.fast.training import AT, NUMBER, YES, at, function, library, plain, usual
 
 LAST = torch.channels_last
 
@@ -65,7 +65,7 @@ def _serves(up: nn.Module, x: Tensor) -> bool:
         return False
     window = (up.kernel_size, up.stride, up.padding, up.output_padding, up.dilation, up.groups)
     known = window == ((4, 4), (2, 2), (1, 1), (0, 0), (1, 1), 1) and x.shape[1] == up.in_channels
-    known = known and up.weight.dtype == torch.float32 and up.weight.is_cpu
+    known = known and usual(up.weight)
     known = known and (up.bias is None or plain(up.out_channels, up.bias))
     size = (x.shape[3], x.shape[1], up.out_channels)
     return known and library() is not None and function("returned_fits", *[NUMBER] * 3, result=YES)(*size)

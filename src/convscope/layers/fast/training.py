@@ -58,6 +58,11 @@ def plain(size: int, *tensors: Any) -> bool:
     )
 
 
+def usual(weight: Tensor) -> bool:
+    """Whether it is float32 on the CPU, and no tensor of a kind of its own."""
+    return type(weight) in (Tensor, nn.Parameter) and weight.is_cpu and weight.dtype == torch.float32
+
+
 def hooked(module: nn.Module) -> bool:
     """Whether somebody listens to what the module is called with."""
     return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
