@@ -23,7 +23,15 @@ from one_calls import made, untime
 
 tiles = pytest.mark.skipif(not (kernels() and kernels().half), reason="no products of bytes here")
 STEP = 2.0**-8  # half of what lies between 1 and the next bfloat16
-HOWS = [How(False), How(False, 2**12), How(False, float("inf")), How(True), How(False, 0, 1), How(False, 0, 2, 2)]
+HOWS = [
+    How(False),
+    How(False, 2**12),
+    How(False, float("inf")),
+    How(True),
+    How(False, 0, 1),
+    How(False, 0, 2, 2),
+    How(True, 0, 1, 2),
+]
 X, Y, OTHER = 1, 2, 4  # which arrays of a layer are bytes
 (candidate,) = (c for c in STAGES[NUMERIC] if c.name == "fused convolutions, int8")
 

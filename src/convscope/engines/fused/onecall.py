@@ -106,7 +106,7 @@ class Layer:
 
 class How(NamedTuple):
     """How a batch is run: each thread its own pictures, or all threads on layers of at least so many MACs; so many
-    pictures at a time (0: all) through so many layers, the others with all pictures."""
+    pictures at a time (0: all, or where each thread has its own, one) through so many layers, the others with all."""
 
     apart: bool
     least: float = 0
@@ -144,16 +144,20 @@ class OneCall:
     def _run(self, x: Tensor, how: How) -> list[Tensor]:
         count = x.shape[0]  # three times as quick as len(x)
         given = [torch.empty(count, *shape) for shape in self._shapes]
-        plan = self._planned(count, how)
+        threads = torch.get_num_threads()
+        if how.apart and how.tile and count % threads:  # no equal shares
+            how = how._replace(apart=False)
+        shares = 1 if not how.apart else threads if how.tile else count
+        plan = self._planned(count // shares, how)
         outputs = plan.pointers(*[g.data_ptr() for g in given])
+        rows = threads if how.apart else 1
+        memory = plan.spare.pop() if plan.spare else torch.empty(rows, plan.values, dtype=self.dtype)  # another thread
         if how.apart:
-            memory = torch.empty(torch.get_num_threads(), plan.values, dtype=self.dtype)
-            apart = (ctypes.c_long * len(given))(*[g[0].numel() for g in given])
-            there().pictures(plan.steps, memory, x, outputs, apart)
+            apart = (ctypes.c_long * len(given))(*[g[0].numel() * count // shares for g in given])
+            there().pictures(plan.steps, memory, x.unflatten(0, (shares, -1)), outputs, apart)
         else:
-            memory = plan.spare.pop() if plan.spare else torch.empty(plan.values, dtype=self.dtype)  # another thread
             there().network(plan.steps, memory, x, outputs)
-            plan.spare.append(memory)
+        plan.spare.append(memory)
         return [self._shaped(g, p) for g, p in zip(given, self.outputs, strict=True)]
 
     def ready(self, count: int) -> Callable[[Tensor], Tensor] | None:
@@ -208,6 +212,8 @@ class OneCall:
         ways = [How(False)]
         if batch > 1:
             ways += [How(True), *(How(False, 0, t, n) for n in self._waists() for t in _TILES if t < batch)]
+            if batch % (threads := torch.get_num_threads()) == 0 and 1 < threads < batch:
+                ways += [How(True, 0, 1, n) for n in self._waists()]
         ways += [How(False, 2**18), How(False, math.inf)]
         x = functools.cache(lambda: self.example(batch))
         runs = {repr(how): lambda how=how: self._run(x(), how) for how in ways}
@@ -239,7 +245,7 @@ class OneCall:
     def _planned(self, count: int, how: How) -> "_Plan":
         plan = self._plans.get((count, how))
         if plan is None:
-            plan = self._plans[count, how] = self._plan(1 if how.apart else count, how)
+            plan = self._plans[count, how] = self._plan(count, how)
         return plan
 
     def _plan(self, n: int, how: How) -> "_Plan":
@@ -250,7 +256,7 @@ class OneCall:
         at, rooms, values = self._laid(n, tile, few, whole)
         parts = [(i, first, min(tile, n - first)) for first in range(0, n, tile) for i in range(few)]
         parts += [(i, 0, n) for i in range(few, len(layers))]
-        steps, threads = (Step * len(parts))(), torch.get_num_threads()
+        steps, threads = (Step * len(parts))(), 1 if how.apart else torch.get_num_threads()
         for j, (i, first, count) in enumerate(parts):
             here = {p.number: at[p.number] + (first * p.values if p.number in whole else 0) for p in _arrays(layers[i])}
             work = count * max(layers[i].macs, layers[i].y.values)
@@ -299,7 +305,7 @@ def quickest(calls: Sequence[OneCall]) -> OneCall:
 
 def _chosen(kind: str, facts: Mapping[str, Any], runs: Mapping[str, Callable[[], object]]) -> str:
     """The name of the quickest, as it was measured on this machine."""
-    key = {**cache.here(), "kernels": digest(), **facts}
+    key = {**cache.here(), "kernels": digest(), "ways": [*runs], **facts}
     kept = cache.load(kind, key)
     if not isinstance(kept, str) or kept not in runs:
         times = compare(_promising(runs), rounds=15, at_least=1e-3, at_most=2.0)
