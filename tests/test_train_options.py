@@ -124,6 +124,9 @@ def test_the_precision_is_settled_by_trying_and_written_down(
     assert again.config.precision == chosen
     fixed = train(config.model_copy(update={"precision": chosen}), out=tmp_path / "plain", progress=False)
     assert fixed.metrics()[0]["train_loss"] == again.metrics()[0]["train_loss"]  # trying leaves nothing behind
+    monkeypatch.setattr(trial, "digest", lambda: "other kernels")
+    assert train(config, out=tmp_path / "anew", progress=False).config.precision == chosen
+    assert len(calls) == 18
 
 
 def test_smoothing_and_class_weights_reach_the_loss() -> None:

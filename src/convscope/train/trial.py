@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from convscope.clock import cache
+from convscope.layers.fast.training import digest
 
 if TYPE_CHECKING:
     from convscope.train.loop import Training
@@ -53,6 +54,7 @@ def _key(training: "Training") -> dict[str, Any]:
         **cache.here(),
         "device": torch.cuda.get_device_name() if on_gpu else "cpu",
         "processes": training.team.size,
+        "kernels": digest(),
         "network": repr(training.model),
         "shape": list(training.splits.train.shape),
         "settings": {name: getattr(training.config, name) for name in names},

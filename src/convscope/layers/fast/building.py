@@ -34,6 +34,11 @@ def text_of(sources: Sequence[Path]) -> str:
     return "".join(path.read_text() for path in sources)
 
 
+def digest_of(sources: Sequence[Path]) -> str:
+    """Changes with the files."""
+    return hashlib.sha256(text_of(sources).encode()).hexdigest()[:12]
+
+
 def built(sources: Sequence[Path], load: Callable[[Path], Made]) -> tuple[Made | None, str]:
     """What `load` makes of the library of these files, compiled unless it is kept; or None, and why."""
     if os.environ.get(SWITCH) == "0":

@@ -7,7 +7,6 @@ a network in one call may be bfloat16.
 
 import ctypes
 import functools
-import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from convscope.layers.fast.building import built, text_of
+from convscope.layers.fast.building import built, digest_of
 
 SOURCES = tuple(
     Path(__file__).with_name(name)
@@ -318,7 +317,7 @@ def why_absent() -> str:
 
 def digest() -> str:
     """What the kernels are: changes with their source, and tells whether they are there."""
-    return hashlib.sha256(text_of(SOURCES).encode()).hexdigest()[:12] if kernels() else "none"
+    return digest_of(SOURCES) if kernels() else "none"
 
 
 @functools.cache

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from convscope.layers.fast.building import built
+from convscope.layers.fast.building import built, digest_of
 
 SOURCES = tuple(
     Path(__file__).with_name(name)
@@ -34,6 +34,11 @@ AT, NUMBER, YES = ctypes.c_void_p, ctypes.c_int, ctypes.c_bool
 def library() -> ctypes.CDLL | None:
     """The compiled kernels; None where there are none."""
     return built(SOURCES, lambda path: ctypes.CDLL(str(path)))[0]
+
+
+def digest() -> str:
+    """What the kernels are: changes with their source, and tells whether they are there."""
+    return digest_of(SOURCES) if library() else "none"
 
 
 @functools.cache
