@@ -313,6 +313,12 @@ def test_without_tiles_of_bytes_it_is_float32(monkeypatch, network):
         assert difference(named_outputs(net(x)), named_outputs(eight(x))) < 1e-4
 
 
+def test_without_tiles_of_bytes_there_is_no_candidate(monkeypatch):
+    monkeypatch.setattr("convscope.optimize.candidates.kernels", lambda: None)
+    with pytest.raises(ModelError, match=r"int8: needs a processor that multiplies tiles of bytes"):
+        candidate.make(Material(nn.Identity(), torch.rand(1, 3, 9, 9), fuse(nn.ReLU(), torch.rand(1, 3, 9, 9)).card))
+
+
 class Pictures:
     def __init__(self, x_NCHW: Tensor) -> None:
         self.x = x_NCHW

@@ -33,6 +33,7 @@ from convscope.engines import (
     restored_outputs,
 )
 from convscope.errors import DataError, InputError, ModelError, first_line
+from convscope.layers.fast.compiled import kernels
 from convscope.layers.fast.forms import ChannelsLast
 from convscope.optimize.fusing import fused_of
 
@@ -135,12 +136,13 @@ def _fused_bfloat16(m: Material) -> Made:
 
 
 def _fused_int8(m: Material) -> Made:
+    found = kernels()
+    if found is None or not found.half:
+        raise ModelError("int8: needs a processor that multiplies tiles of bytes (AMX), and a C++ compiler")
     pictures = torch.cat(_calibration(m))
     made = fused_of(m.program, m.model, m.batch, replace(m.card, precision="int8"), pictures=pictures)
     if not made.counts.get(BYTES):
-        raise ModelError(
-            "int8: no layer reads bytes (what they read may be negative, or this processor multiplies no tiles of them)"
-        )
+        raise ModelError("int8: no layer reads bytes, as what they read may be negative")
     return _kept(made)
 
 

@@ -102,9 +102,8 @@ class Eight:
             return False
         if made.kind == "largest":
             x = made.x.number
-            return (
-                x in self._peaks and self._made[x].kind == "tiles" and self._readers[x] == [made] and not self._added[x]
-            )
+            alone = self._readers[x] == [made] and not self._added[x] and x not in self._outputs
+            return alone and x in self._peaks and self._made[x].kind == "tiles"
         return made.kind == "tiles" and made.conv is not None and number in self._peaks
 
     def _scale(self, number: int) -> float:
