@@ -11,6 +11,10 @@ from convscope.engines.fused.fusing import OWN, shapes_of
 from convscope.engines.fused.onecall import How, OneCall
 from convscope.engines.fused.simplify import fold
 
+STEP = 2.0**-8  # half of what lies between 1 and the next bfloat16
+HOWS = (How(False), How(False, 2**12), How(False, float("inf")), How(True), How(False, 0, 1), How(False, 0, 2, 2),
+        How(True, 0, 1, 2))  # fmt: skip
+
 
 def untime(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is timed: the first way that can be had is taken."""

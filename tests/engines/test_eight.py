@@ -12,26 +12,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from convscope.engines import BYTES, FusedModel, fused_from, named_outputs, peaks_of, program_of
+from convscope.engines import (
+    BYTES,
+    FusedModel,
+    OpenVinoModel,
+    fused_from,
+    named_outputs,
+    onnx_bytes,
+    openvino_from,
+    peaks_of,
+    program_of,
+)
 from convscope.engines.fused.onecall import How
 from convscope.errors import ModelError
 from convscope.layers.fast.compiled import kernels
 from convscope.optimize import fuse
 from convscope.optimize.candidates import NUMERIC, STAGES, Material
 from convscope.optimize.fusing import difference
-from one_calls import made, untime
+from one_calls import HOWS, STEP, made, untime
 
 tiles = pytest.mark.skipif(not (kernels() and kernels().half), reason="no products of bytes here")
-STEP = 2.0**-8  # half of what lies between 1 and the next bfloat16
-HOWS = [
-    How(False),
-    How(False, 2**12),
-    How(False, float("inf")),
-    How(True),
-    How(False, 0, 1),
-    How(False, 0, 2, 2),
-    How(True, 0, 1, 2),
-]
 X, Y, OTHER = 1, 2, 4  # which arrays of a layer are bytes
 (candidate,) = (c for c in STAGES[NUMERIC] if c.name == "fused convolutions, int8")
 
@@ -317,6 +317,14 @@ def test_without_tiles_of_bytes_there_is_no_candidate(monkeypatch):
     monkeypatch.setattr("convscope.optimize.candidates.kernels", lambda: None)
     with pytest.raises(ModelError, match=r"int8: needs a processor that multiplies tiles of bytes"):
         candidate.make(Material(nn.Identity(), torch.rand(1, 3, 9, 9), fuse(nn.ReLU(), torch.rand(1, 3, 9, 9)).card))
+
+
+def test_int8_is_no_precision_of_openvino():
+    net, x = nn.Conv2d(3, 4, 3).eval(), torch.rand(2, 3, 9, 9)
+    card = replace(fuse(net, x).card, precision="int8")
+    files = openvino_from(onnx_bytes(net, x, card), card)
+    with pytest.raises(ModelError, match=r"^m\.xml: its card is damaged"):
+        OpenVinoModel(*files, source="m.xml")
 
 
 class Pictures:

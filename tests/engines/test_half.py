@@ -12,20 +12,9 @@ from convscope.layers.fast.compiled import kernels
 from convscope.models import build
 from convscope.optimize import fuse
 from convscope.optimize.fusing import difference
-from one_calls import Unlike, made
+from one_calls import HOWS, STEP, Unlike, made
 
 pytestmark = pytest.mark.skipif(not (kernels() and kernels().half), reason="no products of bfloat16 here")
-
-STEP = 2.0**-8  # half of what lies between 1 and the next bfloat16
-HOWS = [
-    How(False),
-    How(False, 2**12),
-    How(False, float("inf")),
-    How(True),
-    How(False, 0, 1),
-    How(False, 0, 2, 2),
-    How(True, 0, 1, 2),
-]
 
 
 @pytest.fixture(autouse=True)

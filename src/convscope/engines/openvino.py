@@ -98,6 +98,8 @@ class OpenVinoModel(CompiledModel):
                 f"{source}: is no OpenVINO network ({str(error).strip().splitlines()[-1][:200]}); export it again"
             ) from None
         card = Card.read(text, source=source)
+        if card.precision == "int8":  # of fused networks alone: OpenVINO's int8 stands in the graph
+            raise ModelError(f"{source}: its card is damaged (int8 is no precision of OpenVINO's); export it again")
         threads = card.threads or torch.get_num_threads()
         hints = {"INFERENCE_PRECISION_HINT": card.precision, "INFERENCE_NUM_THREADS": threads}
         super().__init__(core().compile_model(network, "CPU", hints), card)

@@ -58,7 +58,7 @@ class FusedModel(nn.Module):
         absent = why_absent() if ways and self.dtype is torch.float32 else ""
         self.notes = (f"without our own kernels ({absent}), somewhat slower than with them",) if absent else ()
         if lacks:
-            self.notes += ("this processor has no tiles of bytes: in float32, which is exact but slower",)
+            self.notes += ("there are no tiles of bytes (AMX and a compiler): in float32, which is slower",)
 
     def _fused(self, ways: Mapping[str, str]) -> tuple[dict[str, int], OneCall | Steps]:
         example = torch.zeros(self.batch, *self.card.shape).contiguous(memory_format=LAST)
